@@ -1,0 +1,7 @@
+//! The archive format of coord: a plain tar in independent compressed frames, with a sealed index at its end.
+//!
+//! Pure `Read`/`Write`/fd code: no network, no SQL, no clock of its own. The agent, the operator's tool, a rebuild of
+//! the catalog and the fuzzers all stand on this package. `FORMAT.md` (in the folder above) fixes every byte.
+
+pub mod digest;
+pub mod entry;
