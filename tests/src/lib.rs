@@ -1,1 +1,5 @@
-//! t
+//! The system seen from outside: what tests and the demo share.
+//!
+//! Nothing here reaches into a package of the product: fleets are real processes, trees are real files.
+
+pub mod tree;
