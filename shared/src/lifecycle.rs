@@ -1,0 +1,81 @@
+//! The life of a process: every task it starts is tracked and hears when it is time to end. Nothing is detached.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
+
+/// Starts tasks and ends them. Clones share one life.
+#[derive(Debug, Clone, Default)]
+pub struct Lifecycle {
+    ending: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Lifecycle {
+    /// A life in which nothing has started.
+    pub fn new() -> Lifecycle {
+        Lifecycle::default()
+    }
+
+    /// Starts a tracked task. It must end soon after [`Lifecycle::ending`] is cancelled.
+    pub fn spawn<F>(&self, name: &'static str, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        drop(self.tasks.spawn(task.instrument(tracing::debug_span!("task", name))));
+    }
+
+    /// Cancelled when the process is to end.
+    pub fn ending(&self) -> &CancellationToken {
+        &self.ending
+    }
+
+    /// Asks everything to end.
+    pub fn end(&self) {
+        self.ending.cancel();
+    }
+
+    /// Asks everything to end and waits; `false` when some task was still running after `patience`.
+    pub async fn finish(&self, patience: Duration) -> bool {
+        self.end();
+        self.tasks.close();
+        tokio::time::timeout(patience, self.tasks.wait()).await.is_ok()
+    }
+
+    /// Waits for SIGTERM or SIGINT, or for somebody else to end this life.
+    pub async fn until_signal(&self) -> std::io::Result<()> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("terminated: ending"),
+            _ = interrupt.recv() => tracing::info!("interrupted: ending"),
+            () = self.ending.cancelled() => {}
+        }
+        self.end();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_listens_ends_with_the_process() {
+        let life = Lifecycle::new();
+        let ending = life.ending().clone();
+        life.spawn("listener", async move { ending.cancelled().await });
+        assert!(life.finish(Duration::from_secs(5)).await);
+    }
+
+    #[tokio::test]
+    async fn a_task_that_does_not_listen_is_told_of() {
+        let life = Lifecycle::new();
+        life.spawn("deaf", std::future::pending());
+        assert!(!life.finish(Duration::from_millis(10)).await);
+    }
+}
