@@ -2,4 +2,5 @@
 //!
 //! Nothing here reaches into a package of the product: fleets are real processes, trees are real files.
 
+pub mod harness;
 pub mod tree;

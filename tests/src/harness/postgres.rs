@@ -1,0 +1,159 @@
+//! A real PostgreSQL for tests.
+//!
+//! In this order, and the run says which: a container (an image that is here, else the public one, else one that
+//! `tests/images/build-postgres-image` makes from Debian packages), else the coordinator's own private server. Never none in silence.
+
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use testcontainers::core::{IntoContainerPort, WaitFor};
+use testcontainers::runners::SyncRunner;
+use testcontainers::{Container, GenericImage, ImageExt};
+
+use super::build::workspace;
+use super::wait::wait_for;
+
+/// The public image, the default on a user's machine.
+const PUBLIC_IMAGE: (&str, &str) = ("postgres", "15");
+/// The image our own script makes.
+const OWN_IMAGE: (&str, &str) = ("coord-test-postgres", "15");
+/// How long a fresh server may take to answer.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// A database for one fleet.
+#[derive(Clone, Debug)]
+pub enum Database {
+    /// A database of its own on a server in a container, which lives as long as anybody holds it.
+    Container {
+        /// Connection URL for `--database`.
+        url: String,
+        /// Keeps the server running.
+        server: Arc<Server>,
+    },
+    /// None given: the coordinator starts its private server.
+    Private,
+}
+
+/// A PostgreSQL server in a container; removed when dropped.
+#[derive(Debug)]
+pub struct Server {
+    _container: Container<GenericImage>,
+    port: u16,
+}
+
+impl Database {
+    /// The best database this machine offers, fresh and empty.
+    ///
+    /// # Errors
+    /// A server was started but a database could not be made on it.
+    pub fn obtain() -> Result<Self, String> {
+        let Some(server) = server() else {
+            eprintln!("database: no container engine answers, using the coordinator's private PostgreSQL");
+            return Ok(Self::Private);
+        };
+        let name = format!("fleet_{}", uuid::Uuid::new_v4().simple());
+        let admin = format!("postgresql://postgres@127.0.0.1:{}/postgres", server.port);
+        execute(&admin, &format!("CREATE DATABASE {name}"))?;
+        Ok(Self::Container { url: format!("postgresql://postgres@127.0.0.1:{}/{name}", server.port), server })
+    }
+
+    /// The URL for `--database`, if there is one.
+    #[must_use]
+    pub fn url(&self) -> Option<&str> {
+        match self {
+            Self::Container { url, .. } => Some(url),
+            Self::Private => None,
+        }
+    }
+}
+
+/// This process's server, started by the first who asks, stopped when the last lets go.
+fn server() -> Option<Arc<Server>> {
+    static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(server) = shared.upgrade() {
+        return Some(server);
+    }
+    if !quiet(Command::new("docker").arg("version")) {
+        return None;
+    }
+    let server = Arc::new(start()?);
+    *shared = Arc::downgrade(&server);
+    Some(server)
+}
+
+fn start() -> Option<Server> {
+    let here =
+        |(name, tag): (&str, &str)| quiet(Command::new("docker").args(["image", "inspect", &format!("{name}:{tag}")]));
+    if here(OWN_IMAGE) {
+        return run(OWN_IMAGE).map_err(|error| eprintln!("database: {error}")).ok();
+    }
+    match run(PUBLIC_IMAGE) {
+        Ok(server) => return Some(server),
+        Err(error) => eprintln!("database: the public image cannot be had here ({error}); building one"),
+    }
+    if !quiet(&mut Command::new(workspace().join("tests/images/build-postgres-image"))) {
+        eprintln!("database: tests/images/build-postgres-image failed; run it to see why");
+        return None;
+    }
+    run(OWN_IMAGE).map_err(|error| eprintln!("database: {error}")).ok()
+}
+
+fn run(image: (&str, &str)) -> Result<Server, String> {
+    let container = GenericImage::new(image.0, image.1)
+        .with_exposed_port(5432.tcp())
+        .with_wait_for(WaitFor::message_on_stderr("database system is ready to accept connections"))
+        .with_env_var("POSTGRES_HOST_AUTH_METHOD", "trust")
+        .start()
+        .map_err(|error| error.to_string())?;
+    let port = container.get_host_port_ipv4(5432.tcp()).map_err(|error| error.to_string())?;
+    // The public image restarts once after its first start: only an answer counts.
+    let url = format!("postgresql://postgres@127.0.0.1:{port}/postgres");
+    wait_for("the database in the container", READY_DEADLINE, || execute(&url, "SELECT 1"))?;
+    eprintln!("database: PostgreSQL in a container of image {}:{}", image.0, image.1);
+    Ok(Server { _container: container, port })
+}
+
+fn quiet(command: &mut Command) -> bool {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// Runs one statement on a connection of its own.
+fn execute(url: &str, statement: &str) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    runtime.block_on(async {
+        let (client, connection) =
+            tokio_postgres::connect(url, tokio_postgres::NoTls).await.map_err(|error| error.to_string())?;
+        let (result, _connection) = tokio::join!(
+            async move {
+                let result = client.batch_execute(statement).await;
+                drop(client);
+                result
+            },
+            connection
+        );
+        result.map_err(|error| error.to_string())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Database, execute};
+
+    #[test]
+    fn a_database_of_its_own_answers() {
+        match Database::obtain() {
+            Ok(Database::Container { url, server: _server }) => {
+                assert_eq!(execute(&url, "CREATE TABLE proof (n int)"), Ok(()));
+            }
+            Ok(Database::Private) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
