@@ -1,6 +1,7 @@
 //! What coordinator, agent and operator tools must agree on. No SQL, no business rule.
 
 pub mod api;
+pub mod durable;
 pub mod exit;
 pub mod fault;
 pub mod hex;
@@ -9,3 +10,10 @@ pub mod telemetry;
 pub mod tls;
 pub mod token;
 pub mod wire;
+pub mod backoff;
+pub mod clock;
+pub mod ids;
+pub mod level;
+pub mod run;
+pub mod selector;
+pub mod slug;
