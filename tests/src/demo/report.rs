@@ -1,0 +1,146 @@
+//! What the demo prints: decisions, the table of backups, the commands for stock tools. Every figure comes from the fleet.
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde_json::Value;
+
+use crate::harness::fleet::Fleet;
+
+/// One line of the table.
+#[derive(Debug)]
+pub struct Line {
+    host: String,
+    level: String,
+    files: u64,
+    source_bytes: u64,
+    content_bytes: u64,
+    stored_bytes: u64,
+    seconds: f64,
+    checks: String,
+    /// The archive's file.
+    pub archive: String,
+}
+
+impl Line {
+    /// The facts of the backup that a run left.
+    ///
+    /// # Errors
+    /// The fleet does not know the backup.
+    pub fn of(fleet: &Fleet, run: &Value) -> Result<Self, String> {
+        let id = run["backup_id"].as_str().ok_or_else(|| format!("no backup_id in {run}"))?;
+        let backup = fleet.coordctl(&["backup", "show", id, "-o", "json"])?.success()?.json()?;
+        let number = |key: &str| backup[key].as_u64().unwrap_or(0);
+        let checks = backup["checks"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let passed = checks.iter().filter(|check| check["passed"] == Value::Bool(true)).count();
+        let verdict = if passed == checks.len() && !checks.is_empty() { "PASS" } else { "FAIL" };
+        let location = &backup["location"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        Ok(Self {
+            host: text(&backup["host"]),
+            level: text(&backup["level"]),
+            files: number("files"),
+            source_bytes: number("source_bytes"),
+            content_bytes: number("content_bytes"),
+            stored_bytes: number("stored_bytes"),
+            seconds: seconds(run),
+            checks: format!("{verdict} {passed}/{}", checks.len()),
+            archive: format!("{}/{}", text(&location["folder"]), text(&location["key"])),
+        })
+    }
+
+    /// Whether every check of the verification passed, and there were some.
+    #[must_use]
+    pub fn verified(&self) -> bool {
+        self.checks.starts_with("PASS")
+    }
+}
+
+/// How long a run took, by the coordinator's account.
+fn seconds(run: &Value) -> f64 {
+    let instant = |key: &str| run[key].as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    match (instant("started_at"), instant("ended_at")) {
+        (Some(start), Some(end)) => end.duration_since(start).as_secs_f64(),
+        (None, _) | (_, None) => 0.0,
+    }
+}
+
+/// Prints the lines as a table.
+pub fn print_table(lines: &[Line]) {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["host", "level", "files", "source", "archived", "stored", "ratio", "time", "checks"]);
+    for line in lines {
+        let ratio = if line.stored_bytes == 0 { 0.0 } else { line.content_bytes as f64 / line.stored_bytes as f64 };
+        table.add_row([
+            line.host.clone(),
+            line.level.clone(),
+            line.files.to_string(),
+            human(line.source_bytes),
+            human(line.content_bytes),
+            human(line.stored_bytes),
+            format!("{ratio:.2}"),
+            format!("{:.1} s", line.seconds),
+            line.checks.clone(),
+        ]);
+    }
+    for column in 2..8 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    println!("{table}");
+}
+
+/// A size for people.
+#[must_use]
+pub fn human(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// Prints why each run of a host had its level.
+///
+/// # Errors
+/// As `coordctl explain`.
+pub fn print_decisions(fleet: &Fleet, runs: &[Value]) -> Result<(), String> {
+    for run in runs {
+        let id = run["id"].as_str().unwrap_or_default();
+        let explanation = fleet.coordctl(&["explain", id, "-o", "json"])?.success()?.json()?;
+        for decision in explanation["decisions"].as_array().map(Vec::as_slice).unwrap_or_default() {
+            let text = |key: &str| decision[key].as_str().unwrap_or("?");
+            println!(
+                "  {:<8} {:<12} {} ({}, {})",
+                text("host"),
+                text("level"),
+                text("reason"),
+                text("rule"),
+                text("stage")
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Prints how to open the archives with no program of ours.
+pub fn print_stock_commands(full: &str, differential: &str) {
+    println!("  tar -tf {full}");
+    println!("  tar -xOf {full} ./.coord/RESTORE.txt       # the commands that restore this very archive");
+    println!("  tar -xOf {differential} ./.coord/RESTORE.txt");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::human;
+
+    #[test]
+    fn sizes_read_well() {
+        assert_eq!(human(0), "0 B");
+        assert_eq!(human(1023), "1023 B");
+        assert_eq!(human(1536), "1.5 KiB");
+        assert_eq!(human(3 * 1024 * 1024 * 1024), "3.0 GiB");
+    }
+}
