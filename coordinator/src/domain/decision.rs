@@ -1,0 +1,456 @@
+//! The decision engine: full or differential, and why.
+//!
+//! Owns the order of the rules and the sentence that explains each: a decision is stored with its inputs and the options not
+//! taken, so that it can be asked for later and replayed. Before the scan it goes by history; after the scan the agent's exact
+//! figures replace the estimate and may raise the level, never lower it.
+//!
+//! An operator who asks for a level gets it: a differential asked for becomes a full only where there is nothing to stand on.
+
+use std::fmt;
+
+use coord_shared::ids::BackupId;
+use coord_shared::level::Level;
+use jiff::civil::Weekday;
+use jiff::{SignedDuration, Timestamp, Zoned};
+use serde::{Deserialize, Serialize};
+
+use super::chain::percent;
+use super::policy::{Policy, weekday_name};
+
+/// When a decision is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// By history, when the run is leased.
+    BeforeScan,
+    /// By the agent's exact figures.
+    AfterScan,
+}
+
+/// Which rule decided. The words are stable: scripts and alerts match on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rule {
+    /// An operator asked for this level.
+    AskedByOperator,
+    /// It is the day of the full, and none was taken yet that day.
+    ScheduledFullDay,
+    /// There is no full to stand on.
+    NoFull,
+    /// The fulls there are were taken with other sources or excludes.
+    SelectionChanged,
+    /// The full is older than the policy allows.
+    FullTooOld,
+    /// The differential is expected to be larger than the threshold.
+    EstimateOverThreshold,
+    /// The chain's newest differential was larger than the threshold already.
+    ChainOverThreshold,
+    /// None of the reasons for a full holds.
+    Differential,
+    /// After the scan: the differential would be larger than the threshold.
+    ExactOverThreshold,
+    /// After the scan: the archive of the full cannot be read on the host.
+    BaseUnavailable,
+    /// After the scan: the level decided before stands.
+    Confirmed,
+}
+
+impl Stage {
+    /// Both stages.
+    pub const ALL: [Stage; 2] = [Stage::BeforeScan, Stage::AfterScan];
+
+    /// The word in SQL and on screen.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Stage::BeforeScan => "before_scan",
+            Stage::AfterScan => "after_scan",
+        }
+    }
+}
+
+impl Rule {
+    /// Every rule.
+    pub const ALL: [Rule; 11] = [
+        Rule::AskedByOperator,
+        Rule::ScheduledFullDay,
+        Rule::NoFull,
+        Rule::SelectionChanged,
+        Rule::FullTooOld,
+        Rule::EstimateOverThreshold,
+        Rule::ChainOverThreshold,
+        Rule::Differential,
+        Rule::ExactOverThreshold,
+        Rule::BaseUnavailable,
+        Rule::Confirmed,
+    ];
+
+    /// The word in SQL, JSON and on screen.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Rule::AskedByOperator => "asked_by_operator",
+            Rule::ScheduledFullDay => "scheduled_full_day",
+            Rule::NoFull => "no_full",
+            Rule::SelectionChanged => "selection_changed",
+            Rule::FullTooOld => "full_too_old",
+            Rule::EstimateOverThreshold => "estimate_over_threshold",
+            Rule::ChainOverThreshold => "chain_over_threshold",
+            Rule::Differential => "differential",
+            Rule::ExactOverThreshold => "exact_over_threshold",
+            Rule::BaseUnavailable => "base_unavailable",
+            Rule::Confirmed => "confirmed",
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What the engine is told before the scan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Inputs {
+    /// Now, in the policy's zone.
+    pub now: Zoned,
+    /// The level an operator asked for.
+    pub asked: Option<Level>,
+    /// The policy's say.
+    pub rules: Rules,
+    /// The newest undamaged full that was taken with the policy's current selection.
+    pub full: Option<FullFacts>,
+    /// Whether there is an undamaged full of another selection; matters only when `full` is none.
+    pub full_of_other_selection: bool,
+    /// Whether there are fulls that are damaged; matters only when `full` is none.
+    pub full_damaged: bool,
+}
+
+/// What of the policy decides the level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rules {
+    /// `full.day`, Monday is 1 and Sunday 7.
+    pub full_weekday: i8,
+    /// `full.max_age_days`
+    pub max_age_days: u32,
+    /// `diff_threshold_percent`
+    pub diff_threshold_percent: u32,
+}
+
+impl Rules {
+    /// Those of a policy.
+    pub fn of(policy: &Policy) -> Self {
+        Self {
+            full_weekday: policy.full.day.to_monday_one_offset(),
+            max_age_days: policy.full.max_age_days,
+            diff_threshold_percent: policy.diff_threshold_percent,
+        }
+    }
+}
+
+/// What is known of the full that a differential would stand on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FullFacts {
+    /// Its id.
+    pub backup: BackupId,
+    /// When its reading ended.
+    pub captured_at: Timestamp,
+    /// Bytes of its sources.
+    pub source_bytes: u64,
+    /// Size of its archive.
+    pub stored_bytes: u64,
+    /// For each differential of this chain that stored an archive, oldest first: the bytes of content that had changed since
+    /// the full, before compression.
+    pub differentials: Vec<u64>,
+}
+
+/// A level that was possible, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choice {
+    /// The level.
+    pub level: Level,
+    /// Whether it was taken.
+    pub taken: bool,
+    /// Source bytes that it was expected (or, after the scan, found) to store; none when nothing is known.
+    pub predicted_bytes: Option<u64>,
+    /// What speaks for or against it.
+    pub why: String,
+}
+
+/// Full or differential, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// When it was taken.
+    pub stage: Stage,
+    /// What was decided.
+    pub level: Level,
+    /// By which rule.
+    pub rule: Rule,
+    /// The rule in a sentence, with the figures.
+    pub reason: String,
+    /// The full that a differential stands on.
+    pub base: Option<BackupId>,
+    /// Both levels, the taken one first.
+    pub options: Vec<Choice>,
+}
+
+/// What the agent's scan for a differential found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScanFacts {
+    /// Bytes of the sources now.
+    pub source_bytes: u64,
+    /// Bytes of content that a differential would store, before compression.
+    pub changed_bytes: u64,
+    /// The state is that of the chain's newest backup: nothing would be stored.
+    pub equals_newest: bool,
+    /// Sources or excludes differ from those of the full.
+    pub selection_changed: bool,
+    /// The archive of the full cannot be read on the host any more.
+    pub base_unavailable: bool,
+}
+
+/// The size that a differential is expected to have, before compression: the mean of this chain's differentials, grown by a
+/// fifth for each whole day since the full. `None` when the chain has no differential to go by.
+pub fn estimate(full: &FullFacts, now: Timestamp) -> Option<u64> {
+    let count = u128::try_from(full.differentials.len()).ok().filter(|count| *count > 0)?;
+    let sum: u128 = full.differentials.iter().map(|bytes| u128::from(*bytes)).sum();
+    let days = u128::try_from(age(full.captured_at, now).as_hours() / 24).unwrap_or(0);
+    Some(u64::try_from(sum * (5 + days) / (5 * count)).unwrap_or(u64::MAX))
+}
+
+/// Never negative: a host's clock may be ahead.
+fn age(captured_at: Timestamp, now: Timestamp) -> SignedDuration {
+    now.duration_since(captured_at).max(SignedDuration::ZERO)
+}
+
+/// Whether `bytes` are more than `threshold` percent of `whole`.
+fn over(bytes: u64, threshold: u32, whole: u64) -> bool {
+    u128::from(bytes) * 100 > u128::from(threshold) * u128::from(whole)
+}
+
+/// Decides by history, before the scan.
+pub fn before_scan(inputs: &Inputs) -> Decision {
+    let (rule, reason) = judge(inputs);
+    let estimate = inputs.full.as_ref().and_then(|full| estimate(full, inputs.now.timestamp()));
+    let level = match rule {
+        Rule::AskedByOperator => inputs.asked.unwrap_or(Level::Full),
+        Rule::Differential => Level::Differential,
+        Rule::ScheduledFullDay
+        | Rule::NoFull
+        | Rule::SelectionChanged
+        | Rule::FullTooOld
+        | Rule::EstimateOverThreshold
+        | Rule::ChainOverThreshold
+        | Rule::ExactOverThreshold
+        | Rule::BaseUnavailable
+        | Rule::Confirmed => Level::Full,
+    };
+    let full_bytes = inputs.full.as_ref().map(|full| full.source_bytes);
+    let against_differential = match (&inputs.full, estimate) {
+        (None, _) => "there is no full it could stand on".to_owned(),
+        (Some(_), None) => "no differential of this chain to estimate by".to_owned(),
+        (Some(full), Some(bytes)) => format!(
+            "estimated {} percent of the full, allowed {}",
+            percent(bytes, full.source_bytes),
+            inputs.rules.diff_threshold_percent
+        ),
+    };
+    let for_full = match full_bytes {
+        None => "always possible".to_owned(),
+        Some(bytes) => format!("everything again, {} when it was last taken", bytes_text(bytes)),
+    };
+    let options = choices(level, &reason, (full_bytes, for_full), (estimate, against_differential));
+    let base = inputs.full.as_ref().filter(|_| level == Level::Differential).map(|full| full.backup);
+    Decision { stage: Stage::BeforeScan, level, rule, reason, base, options }
+}
+
+/// Both levels, the taken one first. The taken one's why is the decision's reason.
+fn choices(
+    taken: Level,
+    reason: &str,
+    full: (Option<u64>, String),
+    differential: (Option<u64>, String),
+) -> Vec<Choice> {
+    let choice = |level: Level, (predicted_bytes, why): (Option<u64>, String)| Choice {
+        level,
+        taken: level == taken,
+        predicted_bytes,
+        why: if level == taken { reason.to_owned() } else { why },
+    };
+    let mut options = vec![choice(Level::Full, full), choice(Level::Differential, differential)];
+    options.sort_by_key(|option| !option.taken);
+    options
+}
+
+/// The rules in their order; the first that holds decides.
+fn judge(inputs: &Inputs) -> (Rule, String) {
+    let asked_differential = match inputs.asked {
+        Some(Level::Full) => return (Rule::AskedByOperator, "an operator asked for a full".to_owned()),
+        Some(Level::Differential) => true,
+        None => false,
+    };
+    let now = &inputs.now;
+    let scheduled = now.weekday().to_monday_one_offset() == inputs.rules.full_weekday;
+    let taken_today = inputs
+        .full
+        .as_ref()
+        .is_some_and(|full| full.captured_at.to_zoned(now.time_zone().clone()).date() >= now.date());
+    if scheduled && !taken_today && !asked_differential {
+        return (
+            Rule::ScheduledFullDay,
+            format!(
+                "{} is the day of the full, and none was taken yet on {} ({})",
+                weekday_of(inputs),
+                now.date(),
+                zone_of(now)
+            ),
+        );
+    }
+    let Some(full) = &inputs.full else {
+        return no_full(inputs, asked_differential);
+    };
+    if asked_differential {
+        return (Rule::AskedByOperator, "an operator asked for a differential".to_owned());
+    }
+    let age = age(full.captured_at, now.timestamp());
+    if age > SignedDuration::from_hours(i64::from(inputs.rules.max_age_days) * 24) {
+        return (
+            Rule::FullTooOld,
+            format!(
+                "the newest full is {} days and {} hours old, and the policy allows {} days",
+                age.as_hours() / 24,
+                age.as_hours() % 24,
+                inputs.rules.max_age_days
+            ),
+        );
+    }
+    threshold(inputs, full)
+}
+
+fn no_full(inputs: &Inputs, asked_differential: bool) -> (Rule, String) {
+    let asked = if asked_differential { "a differential was asked for, and " } else { "" };
+    if inputs.full_of_other_selection {
+        return (
+            Rule::SelectionChanged,
+            format!("{asked}the newest full was taken with other sources or excludes than the policy has now"),
+        );
+    }
+    let why = if inputs.full_damaged { "every full of this job is damaged" } else { "this job has no full yet" };
+    (Rule::NoFull, format!("{asked}{why}"))
+}
+
+fn threshold(inputs: &Inputs, full: &FullFacts) -> (Rule, String) {
+    let allowed = inputs.rules.diff_threshold_percent;
+    let estimate = estimate(full, inputs.now.timestamp());
+    if let Some(bytes) = estimate.filter(|bytes| over(*bytes, allowed, full.source_bytes)) {
+        return (
+            Rule::EstimateOverThreshold,
+            format!(
+                "the differential is estimated at {}, {} percent of the full's {}, and the policy allows {allowed}",
+                bytes_text(bytes),
+                percent(bytes, full.source_bytes),
+                bytes_text(full.source_bytes)
+            ),
+        );
+    }
+    if let Some(bytes) = full.differentials.last().copied().filter(|bytes| over(*bytes, allowed, full.source_bytes)) {
+        return (
+            Rule::ChainOverThreshold,
+            format!(
+                "the newest differential of this chain had {}, {} percent of the full's {}, and the policy allows {allowed}",
+                bytes_text(bytes),
+                percent(bytes, full.source_bytes),
+                bytes_text(full.source_bytes)
+            ),
+        );
+    }
+    let expected = match estimate {
+        None => "it is the first of its chain".to_owned(),
+        Some(bytes) => format!(
+            "it is estimated at {}, {} percent of the full",
+            bytes_text(bytes),
+            percent(bytes, full.source_bytes)
+        ),
+    };
+    (Rule::Differential, format!("no reason for a full holds; {expected}"))
+}
+
+/// Decides again by the agent's exact figures, which a scan for a differential gives. `decided` is the decision before the scan,
+/// `full` the full that it stands on.
+pub fn after_scan(decided: &Decision, full: Option<&FullFacts>, rules: Rules, scan: &ScanFacts) -> Decision {
+    let allowed = rules.diff_threshold_percent;
+    let whole = full.map_or(scan.source_bytes, |full| full.source_bytes);
+    let found = format!(
+        "{}, {} percent of the full's {}",
+        bytes_text(scan.changed_bytes),
+        percent(scan.changed_bytes, whole),
+        bytes_text(whole)
+    );
+    let (rule, reason) = if decided.level == Level::Full {
+        (Rule::Confirmed, format!("a full was decided before the scan: {}", decided.reason))
+    } else if scan.base_unavailable || full.is_none() {
+        (Rule::BaseUnavailable, "the archive of the full cannot be read on the host any more".to_owned())
+    } else if scan.selection_changed {
+        (Rule::SelectionChanged, "the full was taken with other sources or excludes".to_owned())
+    } else if scan.equals_newest {
+        (
+            Rule::Confirmed,
+            "nothing has changed since the newest backup of the chain, so no archive is stored".to_owned(),
+        )
+    } else if decided.rule != Rule::AskedByOperator && over(scan.changed_bytes, allowed, whole) {
+        (Rule::ExactOverThreshold, format!("the scan found {found}, and the policy allows {allowed}"))
+    } else {
+        (Rule::Confirmed, format!("the scan found {found}"))
+    };
+    let level = match rule {
+        Rule::Confirmed => decided.level,
+        Rule::BaseUnavailable | Rule::SelectionChanged | Rule::ExactOverThreshold => Level::Full,
+        Rule::AskedByOperator
+        | Rule::ScheduledFullDay
+        | Rule::NoFull
+        | Rule::FullTooOld
+        | Rule::EstimateOverThreshold
+        | Rule::ChainOverThreshold
+        | Rule::Differential => decided.level,
+    };
+    let stores = if scan.equals_newest { 0 } else { scan.changed_bytes };
+    let options = choices(
+        level,
+        &reason,
+        (Some(scan.source_bytes), format!("everything again, {}", bytes_text(scan.source_bytes))),
+        (Some(stores), format!("{found}, allowed {allowed}")),
+    );
+    let base = decided.base.filter(|_| level == Level::Differential);
+    Decision { stage: Stage::AfterScan, level, rule, reason, base, options }
+}
+
+fn weekday_of(inputs: &Inputs) -> &'static str {
+    weekday_name(Weekday::from_monday_one_offset(inputs.rules.full_weekday).unwrap_or(Weekday::Sunday))
+}
+
+fn zone_of(now: &Zoned) -> String {
+    now.time_zone().iana_name().unwrap_or("UTC").to_owned()
+}
+
+/// Bytes in the largest unit that leaves a whole part, with one decimal.
+fn bytes_text(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut shown = format!("{bytes} B");
+    let mut tenths = u128::from(bytes) * 10;
+    for unit in UNITS {
+        if tenths < 10_240 {
+            break;
+        }
+        tenths /= 1024;
+        shown = format!("{}.{} {unit}", tenths / 10, tenths % 10);
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! A policy: what to protect on which hosts, when and how, as its TOML file says it.
+//!
+//! Owns the invariant that a [`Policy`] is whole and possible: every one comes out of [`Policy::parse`], which finds all that is
+//! wrong in one pass and names each key. A key whose effect is not built is refused by name, as an unknown one is, so that
+//! nobody believes in a promise that is not kept.
+//!
+//! Not here: which hosts exist, and whether two policies protect the same path.
+
+mod file;
+
+use coord_shared::selector::Selector;
+use coord_shared::slug::PolicySlug;
+use jiff::civil::Weekday;
+use serde::{Deserialize, Serialize};
+
+use super::schedule::Calendar;
+
+pub use file::MAX_FILE;
+
+/// Excludes of a policy that says nothing about them.
+pub const DEFAULT_EXCLUDE: [&str; 2] = ["*.tmp", "*.log"];
+/// Schedule of a policy that says nothing about it.
+pub const DEFAULT_CRON: &str = "0 2 * * *";
+/// Verification schedule of a policy that says nothing about it.
+pub const DEFAULT_VERIFY_CRON: &str = "0 6 * * *";
+
+/// What to protect, when and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// Its name, never reused.
+    pub name: PolicySlug,
+    /// The hosts it is for.
+    pub hosts: Selector,
+    /// Absolute paths, without a trailing slash; none lies below another.
+    pub sources: Vec<String>,
+    /// Globs of what is left out, in the order written: the last that matches decides, and `!` re-includes.
+    pub exclude: Vec<String>,
+    /// When backups are due.
+    pub schedule: Calendar,
+    /// When a backup is a full.
+    pub full: FullRule,
+    /// A differential estimated or found larger than this share of the full's source bytes becomes a full.
+    pub diff_threshold_percent: u32,
+    /// How archives are compressed.
+    pub compression: CompressionByLevel,
+    /// When archives are read back besides after each backup.
+    pub verify: VerifyRule,
+}
+
+/// When a backup is a full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FullRule {
+    /// The day of the week, in the policy's zone.
+    #[serde(with = "weekday")]
+    pub day: Weekday,
+    /// The age after which a full is too old to stand on.
+    pub max_age_days: u32,
+}
+
+/// How archives of each level are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompressionByLevel {
+    /// Of fulls.
+    pub full: Compression,
+    /// Of differentials.
+    pub differential: Compression,
+}
+
+/// A codec and its level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compression {
+    /// Which codec.
+    pub codec: Codec,
+    /// Its own level: zstd 1 to 19, gzip 1 to 9.
+    pub level: i32,
+}
+
+/// A codec of archives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Codec {
+    /// `.tar.zst`
+    Zstd,
+    /// `.tar.gz`
+    Gzip,
+}
+
+impl Codec {
+    /// Every codec.
+    pub const ALL: [Codec; 2] = [Codec::Zstd, Codec::Gzip];
+
+    /// The word in files and on screen.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Codec::Zstd => "zstd",
+            Codec::Gzip => "gzip",
+        }
+    }
+
+    /// The codec's highest level that agents can afford; the lowest is 1.
+    pub const fn most(self) -> i32 {
+        match self {
+            Codec::Zstd => 19,
+            Codec::Gzip => 9,
+        }
+    }
+
+    /// The codec on the wire.
+    pub const fn to_api(self) -> coord_shared::api::Codec {
+        match self {
+            Codec::Zstd => coord_shared::api::Codec::Zstd,
+            Codec::Gzip => coord_shared::api::Codec::Gzip,
+        }
+    }
+}
+
+/// When archives are read back besides after each backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyRule {
+    /// When, in the policy's zone.
+    pub calendar: Calendar,
+}
+
+/// Something in a policy file that is wrong, or worth a look.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Dotted key in the file, such as `schedule.cron`; empty when it is about the file.
+    pub key: String,
+    /// What is the matter.
+    pub message: String,
+    /// What to write instead; may be empty.
+    pub hint: String,
+}
+
+impl Policy {
+    /// Reads a policy file.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, in the order of the file's keys as they are documented.
+    pub fn parse(text: &str) -> Result<Policy, Vec<Finding>> {
+        file::parse(text)
+    }
+
+    /// What is not wrong and yet surprising.
+    pub fn warnings(&self) -> Vec<Finding> {
+        let mut warnings = Vec::new();
+        if self.hosts.is_everything() {
+            warnings.push(Finding {
+                key: "hosts".to_owned(),
+                message: "the empty selector means every host, those that join later too".to_owned(),
+                hint: "name a label that the hosts have, such as hosts = \"role=web\"".to_owned(),
+            });
+        }
+        warnings
+    }
+
+    /// What decides what is in a backup: a change of it makes the next backup a full.
+    pub fn selection(&self) -> Selection<'_> {
+        Selection { sources: &self.sources, exclude: &self.exclude }
+    }
+
+    /// The sources as the catalog and archives write them: relative to the root, without a leading slash; the root is empty.
+    pub fn relative_sources(&self) -> Vec<Vec<u8>> {
+        self.sources.iter().map(|source| source.trim_start_matches('/').as_bytes().to_vec()).collect()
+    }
+}
+
+/// What decides what is in a backup. Sources have no order; excludes do. Two equal selections print the same JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Selection<'a> {
+    /// Sorted.
+    pub sources: &'a [String],
+    /// As written.
+    pub exclude: &'a [String],
+}
+
+/// Weekdays as the policy file writes them.
+mod weekday {
+    use jiff::civil::Weekday;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(day: &Weekday, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(super::weekday_name(*day))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Weekday, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        super::weekday_named(&text).ok_or_else(|| serde::de::Error::custom("not a day of the week"))
+    }
+}
+
+const WEEKDAYS: [(Weekday, &str); 7] = [
+    (Weekday::Monday, "monday"),
+    (Weekday::Tuesday, "tuesday"),
+    (Weekday::Wednesday, "wednesday"),
+    (Weekday::Thursday, "thursday"),
+    (Weekday::Friday, "friday"),
+    (Weekday::Saturday, "saturday"),
+    (Weekday::Sunday, "sunday"),
+];
+
+/// The day's name in the policy file.
+pub fn weekday_name(day: Weekday) -> &'static str {
+    match day {
+        Weekday::Monday => "monday",
+        Weekday::Tuesday => "tuesday",
+        Weekday::Wednesday => "wednesday",
+        Weekday::Thursday => "thursday",
+        Weekday::Friday => "friday",
+        Weekday::Saturday => "saturday",
+        Weekday::Sunday => "sunday",
+    }
+}
+
+fn weekday_named(text: &str) -> Option<Weekday> {
+    WEEKDAYS.into_iter().find(|(_, name)| *name == text).map(|(day, _)| day)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use proptest::prelude::*;
+
+use super::*;
+
+const WHOLE: &str = r#"
+name = "web"
+hosts = "role in (web, api), env = prod, !canary"
+sources = ["/srv", "/etc/"]
+exclude = ["*.tmp", "!keep.tmp", "/srv/cache/**"]
+schedule = { cron = "30 1 * * 1-5", zone = "Europe/Berlin" }
+full = { day = "saturday", max_age_days = 14 }
+diff_threshold_percent = 40
+compression = { full = { codec = "gzip", level = 9 }, differential = { codec = "zstd", level = 2 } }
+verify = { after_backup = true, cron = "0 7 * * *" }
+"#;
+
+fn findings(text: &str) -> Vec<Finding> {
+    Policy::parse(text).expect_err("the file is wrong")
+}
+
+/// A small good policy with more lines.
+fn with(lines: &str) -> String {
+    format!("name = \"web\"\nhosts = \"role=web\"\nsources = [\"/etc\"]\n{lines}\n")
+}
+
+#[test]
+fn every_key_is_read() {
+    let policy = Policy::parse(WHOLE).unwrap();
+    assert_eq!(policy.name.as_str(), "web");
+    assert_eq!(policy.sources, ["/etc", "/srv"], "sorted, without trailing slashes");
+    assert_eq!(policy.exclude, ["*.tmp", "!keep.tmp", "/srv/cache/**"], "in the order written");
+    assert_eq!((policy.schedule.cron.as_str(), policy.schedule.zone.as_str()), ("30 1 * * 1-5", "Europe/Berlin"));
+    assert_eq!(policy.full, FullRule { day: Weekday::Saturday, max_age_days: 14 });
+    assert_eq!(policy.diff_threshold_percent, 40);
+    assert_eq!(policy.compression.full, Compression { codec: Codec::Gzip, level: 9 });
+    assert_eq!(policy.compression.differential, Compression { codec: Codec::Zstd, level: 2 });
+    assert_eq!(policy.verify.calendar.zone, policy.schedule.zone, "one zone for the whole policy");
+    assert_eq!(policy.warnings(), []);
+    let stored = serde_json::to_string(&policy).unwrap();
+    assert_eq!(serde_json::from_str::<Policy>(&stored).unwrap(), policy, "it survives the catalog");
+}
+
+#[test]
+fn a_policy_of_three_lines_gets_the_documented_defaults() {
+    let policy = Policy::parse(&with("")).unwrap();
+    assert_eq!(policy.exclude, DEFAULT_EXCLUDE);
+    assert_eq!((policy.schedule.cron.as_str(), policy.schedule.zone.as_str()), ("0 2 * * *", "UTC"));
+    assert_eq!(policy.verify.calendar.cron.as_str(), "0 6 * * *");
+    assert_eq!(policy.full, FullRule { day: Weekday::Sunday, max_age_days: 7 });
+    assert_eq!(policy.diff_threshold_percent, 50);
+    assert_eq!(policy.compression.full, Compression { codec: Codec::Zstd, level: 3 });
+    assert_eq!(policy.compression.differential, Compression { codec: Codec::Zstd, level: 1 });
+    let gzip =
+        Policy::parse(&with("compression = { full = { codec = \"gzip\" }, differential = { codec = \"gzip\" } }"))
+            .unwrap();
+    assert_eq!((gzip.compression.full.level, gzip.compression.differential.level), (9, 6));
+    assert_eq!(
+        Policy::parse(&with("exclude = []")).unwrap().exclude,
+        [] as [&str; 0],
+        "the defaults can be overridden"
+    );
+}
+
+#[test]
+fn what_is_wrong_is_found_under_its_key() {
+    for (lines, key, part) in [
+        ("shedule = { cron = \"0 2 * * *\" }", "shedule", "did you mean schedule?"),
+        ("windows = []", "windows", "known here"),
+        ("retention = { days = 30 }", "retention", "not built yet"),
+        ("objectives = { rpo = \"26h\" }", "objectives", "not built yet"),
+        ("schedule = { cron = \"0 2 * * *\", zones = \"UTC\" }", "schedule.zones", "did you mean zone?"),
+        ("schedule = { cron = \"61 2 * * *\" }", "schedule.cron", "no cron line"),
+        ("schedule = { cron = \"0 2 30 2 *\" }", "schedule.cron", "never comes true"),
+        ("schedule = { zone = \"Europe/Berlln\" }", "schedule.zone", "no time zone"),
+        ("schedule = { cron = 5 }", "schedule.cron", "not a text"),
+        ("schedule = \"0 2 * * *\"", "schedule", "not a table"),
+        ("exclude = [\"[a\"]", "exclude", "no glob"),
+        ("exclude = [\"\"]", "exclude", "leaves out nothing"),
+        ("exclude = \"*.tmp\"", "exclude", "not a list"),
+        ("full = { day = \"sunda\" }", "full.day", "did you mean sunday?"),
+        ("full = { max_age_days = 0 }", "full.max_age_days", "from 1 to"),
+        ("diff_threshold_percent = 0", "diff_threshold_percent", "from 1 to 100"),
+        ("diff_threshold_percent = 101", "diff_threshold_percent", "from 1 to 100"),
+        ("diff_threshold_percent = -1", "diff_threshold_percent", "from 1 to 100"),
+        ("diff_threshold_percent = 0.5", "diff_threshold_percent", "a fraction"),
+        ("compression = { full = { codec = \"lz4\" } }", "compression.full.codec", "zstd or gzip"),
+        ("compression = { full = { codec = \"gzip\", level = 12 } }", "compression.full.level", "from 1 to 9"),
+        ("compression = { differential = { level = 20 } }", "compression.differential.level", "from 1 to 19"),
+        ("compression = { fulls = { level = 3 } }", "compression.fulls", "did you mean full?"),
+        ("verify = { after_backup = false }", "verify.after_backup", "cannot be switched off"),
+        ("verify = { cron = \"x\" }", "verify.cron", "no cron line"),
+    ] {
+        let found = findings(&with(lines));
+        assert_eq!(found.len(), 1, "{lines}: {found:?}");
+        assert_eq!(found[0].key, key, "{lines}");
+        assert!(format!("{} {}", found[0].message, found[0].hint).contains(part), "{lines}: {:?}", found[0]);
+    }
+}
+
+#[test]
+fn sources_that_cannot_be_are_refused() {
+    for (sources, part) in [
+        ("[]", "at least one source"),
+        ("[\"etc\"]", "not an absolute path"),
+        ("[\"\"]", "not an absolute path"),
+        ("[\"/etc/../srv\"]", "'.' or '..'"),
+        ("[\"/etc\", \"/etc/\"]", "twice"),
+        ("[\"/etc\", \"/etc/nginx\"]", "lies below"),
+        ("[\"/\", \"/etc\"]", "lies below"),
+        ("[1]", "not a text"),
+        ("\"/etc\"", "not a list"),
+        ("[\"/a\\u0000b\"]", "NUL"),
+    ] {
+        let found = findings(&format!("name = \"web\"\nhosts = \"\"\nsources = {sources}\n"));
+        assert_eq!(found.len(), 1, "{sources}: {found:?}");
+        assert!(found[0].message.contains(part), "{sources}: {:?}", found[0]);
+    }
+    let neighbours =
+        Policy::parse("name = \"a\"\nhosts = \"x\"\nsources = [\"/etc\", \"/etcetera\", \"/srv//data/\"]").unwrap();
+    assert_eq!(neighbours.sources, ["/etc", "/etcetera", "/srv/data"]);
+    assert_eq!(
+        Policy::parse("name = \"a\"\nhosts = \"x\"\nsources = [\"/\"]").unwrap().relative_sources(),
+        [b"".to_vec()]
+    );
+}
+
+#[test]
+fn everything_is_found_in_one_pass() {
+    let found =
+        findings("nam = \"web\"\nsources = [\"x\"]\nhosts = \"a b\"\nschedule = { cron = \"\", zone = \"x\" }\n");
+    let keys: Vec<&str> = found.iter().map(|finding| finding.key.as_str()).collect();
+    assert_eq!(keys, ["nam", "name", "hosts", "sources", "schedule.cron", "schedule.zone"]);
+}
+
+#[test]
+fn a_file_that_is_no_toml_names_the_line() {
+    let found = findings("name = \"web\"\nsources = [\"/etc\"\nhosts");
+    assert!(found[0].message.contains("is not TOML"), "{found:?}");
+    let found = findings("name = \"web\"\nname = \"web\"\n");
+    assert!(found[0].message.contains("line 2"), "{found:?}");
+    assert!(findings(&"#".repeat(MAX_FILE + 1))[0].message.contains("at most"));
+}
+
+#[test]
+fn the_selector_for_every_host_is_allowed_with_a_warning() {
+    let policy = Policy::parse("name = \"all\"\nhosts = \"\"\nsources = [\"/etc\"]").unwrap();
+    assert_eq!(policy.warnings()[0].key, "hosts");
+}
+
+#[test]
+fn the_order_of_sources_is_no_other_selection_and_that_of_excludes_is() {
+    let selection = |lines: &str| {
+        serde_json::to_string(&Policy::parse(&format!("name = \"a\"\nhosts = \"x\"\n{lines}")).unwrap().selection())
+            .unwrap()
+    };
+    assert_eq!(selection("sources = [\"/a\", \"/b\"]"), selection("sources = [\"/b/\", \"/a\"]"));
+    assert_ne!(
+        selection("sources = [\"/a\"]\nexclude = [\"*.x\", \"!b.x\"]"),
+        selection("sources = [\"/a\"]\nexclude = [\"!b.x\", \"*.x\"]")
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn any_file_is_read_or_refused_without_control_characters(text in "\\PC{0,200}", key in "[a-z_\\u{1b}]{1,12}") {
+        for text in [text.clone(), with(&format!("{key:?} = {text:?}")), with(&format!("exclude = [{text:?}]"))] {
+            if let Err(findings) = Policy::parse(&text) {
+                prop_assert!(!findings.is_empty());
+                for finding in findings {
+                    prop_assert!(!finding.message.contains(char::is_control), "{:?}", finding);
+                    prop_assert!(!finding.key.contains(char::is_control) && !finding.hint.contains(char::is_control), "{:?}", finding);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,458 @@
+//! Label selectors in the grammar of Kubernetes: `env=prod,role in (web, db),!canary`.
+//!
+//! A selector is a conjunction of requirements. As there: `key != value` and `key notin (..)` also hold for a host that does
+//! not have the label at all. The empty selector holds for every host; whoever must not mean that refuses it
+//! ([`Selector::is_everything`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Longest selector, in bytes.
+pub const MAX_SELECTOR: usize = 4096;
+/// Longest key's name part and longest value, in characters; as in Kubernetes.
+pub const MAX_LABEL: usize = 63;
+/// Longest prefix of a key (`prefix/name`), in characters.
+const MAX_PREFIX: usize = 253;
+
+/// Which hosts are meant.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Selector {
+    requirements: Vec<Requirement>,
+}
+
+/// One part of a selector.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Requirement {
+    Exists { key: String },
+    Absent { key: String },
+    Equal { key: String, value: String },
+    Different { key: String, value: String },
+    In { key: String, values: BTreeSet<String> },
+    NotIn { key: String, values: BTreeSet<String> },
+}
+
+/// Why a text is no selector.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("at character {position}: {message}")]
+pub struct SelectorError {
+    /// Where, from 1.
+    pub position: usize,
+    /// What was found and what was expected.
+    pub message: String,
+}
+
+/// Why a label cannot be given to a host.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LabelError {
+    /// The key has another shape.
+    #[error(
+        "'{0}' cannot be the key of a label: up to 63 of a-z, A-Z, 0-9, '-', '_' and '.', beginning and ending with a letter or a \
+         digit, after an optional 'prefix/'"
+    )]
+    Key(String),
+    /// The value has another shape.
+    #[error(
+        "'{value}' cannot be the value of label {key}: up to 63 of a-z, A-Z, 0-9, '-', '_' and '.', beginning and ending with a \
+         letter or a digit, or nothing"
+    )]
+    Value {
+        /// The label's key.
+        key: String,
+        /// The value, escaped.
+        value: String,
+    },
+}
+
+/// Checks that `key` and `value` can be a host's label, so that a selector can name it.
+///
+/// # Errors
+/// [`LabelError`] says which of the two has another shape.
+pub fn check_label(key: &str, value: &str) -> Result<(), LabelError> {
+    if !is_key(key) {
+        return Err(LabelError::Key(key.escape_debug().to_string()));
+    }
+    if !is_value(value) {
+        return Err(LabelError::Value { key: key.to_owned(), value: value.escape_debug().to_string() });
+    }
+    Ok(())
+}
+
+fn is_name(text: &str, most: usize) -> bool {
+    let edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    bytes.len() <= most
+        && edge(bytes.first())
+        && edge(bytes.last())
+        && bytes.iter().all(|byte| is_word(char::from(*byte)))
+}
+
+fn is_key(text: &str) -> bool {
+    match text.split_once('/') {
+        Some((prefix, name)) => is_name(prefix, MAX_PREFIX) && is_name(name, MAX_LABEL),
+        None => is_name(text, MAX_LABEL),
+    }
+}
+
+fn is_value(text: &str) -> bool {
+    text.is_empty() || is_name(text, MAX_LABEL)
+}
+
+const fn is_word(character: char) -> bool {
+    character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.')
+}
+
+impl Selector {
+    /// Whether a host with `labels` is meant.
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.requirements.iter().all(|requirement| match requirement {
+            Requirement::Exists { key } => labels.contains_key(key),
+            Requirement::Absent { key } => !labels.contains_key(key),
+            Requirement::Equal { key, value } => labels.get(key) == Some(value),
+            Requirement::Different { key, value } => labels.get(key) != Some(value),
+            Requirement::In { key, values } => labels.get(key).is_some_and(|value| values.contains(value)),
+            Requirement::NotIn { key, values } => labels.get(key).is_none_or(|value| !values.contains(value)),
+        })
+    }
+
+    /// Whether it has no requirement, and so means every host.
+    pub fn is_everything(&self) -> bool {
+        self.requirements.is_empty()
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, requirement) in self.requirements.iter().enumerate() {
+            if number > 0 {
+                f.write_str(",")?;
+            }
+            match requirement {
+                Requirement::Exists { key } => f.write_str(key)?,
+                Requirement::Absent { key } => write!(f, "!{key}")?,
+                Requirement::Equal { key, value } => write!(f, "{key}={value}")?,
+                Requirement::Different { key, value } => write!(f, "{key}!={value}")?,
+                Requirement::In { key, values } => write!(f, "{key} in ({})", join(values))?,
+                Requirement::NotIn { key, values } => write!(f, "{key} notin ({})", join(values))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn join(values: &BTreeSet<String>) -> String {
+    values.iter().map(String::as_str).collect::<Vec<_>>().join(",")
+}
+
+impl TryFrom<String> for Selector {
+    type Error = SelectorError;
+
+    fn try_from(text: String) -> Result<Self, SelectorError> {
+        text.parse()
+    }
+}
+
+impl From<Selector> for String {
+    fn from(selector: Selector) -> String {
+        selector.to_string()
+    }
+}
+
+impl FromStr for Selector {
+    type Err = SelectorError;
+
+    fn from_str(text: &str) -> Result<Self, SelectorError> {
+        if text.len() > MAX_SELECTOR {
+            return Err(SelectorError { position: 1, message: format!("a selector has at most {MAX_SELECTOR} bytes") });
+        }
+        let mut parser = Parser { tokens: tokens(text)?, next: 0 };
+        let mut requirements = Vec::new();
+        if parser.peek().0 == Token::End {
+            return Ok(Self::default());
+        }
+        loop {
+            requirements.push(parser.requirement()?);
+            match parser.take() {
+                (Token::End, _) => return Ok(Self { requirements }),
+                (Token::Comma, _) => {}
+                (found, position) => return Err(unexpected(&found, position, "',' or the end")),
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Token {
+    Word(String),
+    Comma,
+    Open,
+    Close,
+    Not,
+    Equal,
+    Different,
+    End,
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Token::Word(word) => write!(f, "'{word}'"),
+            Token::Comma => f.write_str("','"),
+            Token::Open => f.write_str("'('"),
+            Token::Close => f.write_str("')'"),
+            Token::Not => f.write_str("'!'"),
+            Token::Equal => f.write_str("'='"),
+            Token::Different => f.write_str("'!='"),
+            Token::End => f.write_str("the end"),
+        }
+    }
+}
+
+fn unexpected(found: &Token, position: usize, expected: &str) -> SelectorError {
+    SelectorError { position, message: format!("found {found}, expected {expected}") }
+}
+
+fn tokens(text: &str) -> Result<Vec<(Token, usize)>, SelectorError> {
+    let mut tokens = Vec::new();
+    let mut characters = text.chars().enumerate().peekable();
+    while let Some((at, character)) = characters.next() {
+        let position = at + 1;
+        let token = match character {
+            ' ' | '\t' | '\n' | '\r' => continue,
+            ',' => Token::Comma,
+            '(' => Token::Open,
+            ')' => Token::Close,
+            '=' => {
+                let _ = characters.next_if(|(_, next)| *next == '=');
+                Token::Equal
+            }
+            '!' if characters.next_if(|(_, next)| *next == '=').is_some() => Token::Different,
+            '!' => Token::Not,
+            word if is_word(word) => {
+                let mut text = String::from(word);
+                while let Some((_, next)) = characters.next_if(|(_, next)| is_word(*next) || *next == '/') {
+                    text.push(next);
+                }
+                Token::Word(text)
+            }
+            other => {
+                return Err(SelectorError {
+                    position,
+                    message: format!("'{}' has no meaning in a selector", other.escape_debug()),
+                });
+            }
+        };
+        tokens.push((token, position));
+    }
+    tokens.push((Token::End, text.chars().count() + 1));
+    Ok(tokens)
+}
+
+struct Parser {
+    tokens: Vec<(Token, usize)>,
+    next: usize,
+}
+
+impl Parser {
+    fn peek(&self) -> (Token, usize) {
+        self.tokens.get(self.next).or(self.tokens.last()).cloned().unwrap_or((Token::End, 1))
+    }
+
+    fn take(&mut self) -> (Token, usize) {
+        let token = self.peek();
+        self.next += 1;
+        token
+    }
+
+    fn key(&mut self) -> Result<String, SelectorError> {
+        match self.take() {
+            (Token::Word(word), _) if is_key(&word) => Ok(word),
+            (Token::Word(word), position) => {
+                Err(SelectorError { position, message: LabelError::Key(word).to_string() })
+            }
+            (found, position) => Err(unexpected(&found, position, "the key of a label")),
+        }
+    }
+
+    /// A value; nothing at all is the empty value, as in `key=`.
+    fn value(&mut self) -> Result<String, SelectorError> {
+        match self.peek() {
+            (Token::Word(word), position) => {
+                self.next += 1;
+                if is_value(&word) {
+                    Ok(word)
+                } else {
+                    let message =
+                        format!("'{word}' cannot be the value of a label: up to 63 letters, digits, '-', '_' and '.'");
+                    Err(SelectorError { position, message })
+                }
+            }
+            (Token::Comma | Token::Close | Token::End, _) => Ok(String::new()),
+            (found @ (Token::Open | Token::Not | Token::Equal | Token::Different), position) => {
+                Err(unexpected(&found, position, "a value"))
+            }
+        }
+    }
+
+    fn values(&mut self) -> Result<BTreeSet<String>, SelectorError> {
+        match self.take() {
+            (Token::Open, _) => {}
+            (found, position) => return Err(unexpected(&found, position, "'(' and a list of values")),
+        }
+        let mut values = BTreeSet::new();
+        loop {
+            values.insert(self.value()?);
+            match self.take() {
+                (Token::Close, _) => return Ok(values),
+                (Token::Comma, _) => {}
+                (found, position) => return Err(unexpected(&found, position, "',' or ')'")),
+            }
+        }
+    }
+
+    fn requirement(&mut self) -> Result<Requirement, SelectorError> {
+        if self.peek().0 == Token::Not {
+            self.next += 1;
+            return Ok(Requirement::Absent { key: self.key()? });
+        }
+        let key = self.key()?;
+        match self.peek() {
+            (Token::Comma | Token::End, _) => Ok(Requirement::Exists { key }),
+            (Token::Equal, _) => {
+                self.next += 1;
+                Ok(Requirement::Equal { key, value: self.value()? })
+            }
+            (Token::Different, _) => {
+                self.next += 1;
+                Ok(Requirement::Different { key, value: self.value()? })
+            }
+            (Token::Word(word), _) if word == "in" => {
+                self.next += 1;
+                Ok(Requirement::In { key, values: self.values()? })
+            }
+            (Token::Word(word), _) if word == "notin" => {
+                self.next += 1;
+                Ok(Requirement::NotIn { key, values: self.values()? })
+            }
+            (found @ (Token::Word(_) | Token::Open | Token::Close | Token::Not), position) => {
+                Err(unexpected(&found, position, "'=', '!=', 'in', 'notin', ',' or the end"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn labels(text: &str) -> BTreeMap<String, String> {
+        text.split_whitespace()
+            .map(|pair| pair.split_once('=').unwrap())
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect()
+    }
+
+    fn matches(selector: &str, host: &str) -> bool {
+        selector.parse::<Selector>().unwrap().matches(&labels(host))
+    }
+
+    #[test]
+    fn the_grammar_is_that_of_kubernetes() {
+        let host = "env=prod role=web zone=";
+        for holds in [
+            "",
+            "env=prod",
+            "env==prod",
+            "env = prod , role=web",
+            "role in (web, db)",
+            "role in(web)",
+            "role notin (db)",
+            "zone=",
+            "zone",
+            "!canary",
+            "! canary",
+            "tier!=gold",
+            "tier notin (gold, silver)",
+            "env!=dev",
+            "role in (web, api), env = prod, !canary",
+            "zone in (,a)",
+        ] {
+            assert!(matches(holds, host), "{holds}");
+        }
+        for fails in [
+            "env=dev",
+            "env!=prod",
+            "role in (db)",
+            "role notin (web)",
+            "canary",
+            "!env",
+            "tier=gold",
+            "tier in (gold)",
+            "env=prod,role=db",
+        ] {
+            assert!(!matches(fails, host), "{fails}");
+        }
+        assert!(matches("in=in,notin notin (notin)", "in=in"), "the operators are words like others");
+        assert!(matches("example.org/role=web", "example.org/role=web"));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_with_its_position() {
+        for (text, position) in [
+            ("env=prod,", 10),
+            (",env", 1),
+            ("env prod", 5),
+            ("env=pr$d", 7),
+            ("env in", 7),
+            ("env in (a", 10),
+            ("env in a", 8),
+            ("!", 2),
+            ("=a", 1),
+            ("env=a=b", 6),
+            ("(a)", 1),
+            ("env=ä", 5),
+            ("-a=b", 1),
+            ("a/b/c=d", 1),
+            ("env=-x", 5),
+            ("!a=b", 3),
+            ("a in (b))", 9),
+        ] {
+            let error = text.parse::<Selector>().unwrap_err();
+            assert_eq!(error.position, position, "{text}: {error}");
+        }
+        assert!("a,".repeat(10_000).parse::<Selector>().is_err());
+        assert!(!"a\u{1b}[2J".parse::<Selector>().unwrap_err().to_string().contains('\u{1b}'));
+    }
+
+    #[test]
+    fn labels_that_no_selector_could_name_are_refused() {
+        assert!(check_label("env", "prod").is_ok() && check_label("a.b/c", "").is_ok());
+        for (key, value) in
+            [("", "a"), ("a b", "c"), ("a", "b c"), ("a", "-"), ("/a", "b"), ("a/", "b"), ("a", &"x".repeat(64))]
+        {
+            assert!(check_label(key, value).is_err(), "{key}={value}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        #[test]
+        fn what_is_printed_reads_back_as_the_same(text in "[a-z!=,() ]{0,24}") {
+            if let Ok(selector) = text.parse::<Selector>() {
+                prop_assert_eq!(selector.to_string().parse::<Selector>().unwrap(), selector);
+            }
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "\\PC{0,60}") {
+            let _ = text.parse::<Selector>();
+        }
+    }
+}
