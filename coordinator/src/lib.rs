@@ -2,7 +2,9 @@
 //! parts; the binary is `main.rs`. Floors are in ARCHITECTURE.md: `domain` < `catalog`, `pki`, `sessions` < `app` < `grpc`, `tasks`.
 
 pub mod bootstrap;
+pub mod domain;
 pub mod init;
 pub mod pki;
+pub mod postgres;
 pub mod sessions;
 pub mod settings;
