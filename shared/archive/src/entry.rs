@@ -159,12 +159,35 @@ pub struct Entry {
     pub data_ranges: Option<Vec<DataRange>>,
     /// BLAKE3 of the whole content, holes as zeros; `None` where there is no content (not a file, unread, tombstone).
     pub digest: Option<Digest>,
-    /// BLAKE3 of each 2 MiB piece of the content, when there is more than one piece; empty otherwise.
+    /// Value of each 2 MiB piece of the content ([`crate::digest::piece_value`]), when there is more than one piece and not
+    /// more than [`crate::digest::MAX_PIECES`]; empty otherwise.
     pub pieces: Vec<Digest>,
     /// Where the content is: in this archive, or in the base full's when [`Flags::CONTENT_IN_BASE`] is set.
     /// `None` for empty files and for everything without content.
     pub content: Option<ContentRef>,
 }
+
+impl Entry {
+    /// Bytes of content that an archive stores for this entry: its size without its holes.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        self.data_ranges
+            .as_ref()
+            .map_or(self.size, |ranges| ranges.iter().fold(0, |sum: u64, range| sum.saturating_add(range.length)))
+    }
+}
+
+/// Whether `path` may stand in an index: no empty, `.` or `..` component, no NUL, not absolute. The root (empty) may.
+#[must_use]
+pub fn is_clean_path(path: &[u8]) -> bool {
+    path.is_empty()
+        || (path.len() <= MAX_PATH_BYTES
+            && !path.contains(&0)
+            && path.split(|byte| *byte == b'/').all(|name| !matches!(name, b"" | b"." | b"..")))
+}
+
+/// Longest path of an entry in bytes. A path handed to one system call ends at 4 KiB; a tree may be deeper.
+pub const MAX_PATH_BYTES: usize = 256 << 10;
 
 /// Orders two paths by their components as bytes: '/' sorts lowest, so `a` < `a/b` < `a-b`.
 #[must_use]

@@ -3,5 +3,19 @@
 //! Pure `Read`/`Write`/fd code: no network, no SQL, no clock of its own. The agent, the operator's tool, a rebuild of
 //! the catalog and the fuzzers all stand on this package. `FORMAT.md` (in the folder above) fixes every byte.
 
+pub mod block;
+pub mod codec;
+mod cursor;
 pub mod digest;
 pub mod entry;
+pub mod file;
+pub mod footer;
+pub mod header;
+pub mod overlay;
+pub mod pack;
+pub mod progress;
+pub mod reader;
+pub mod recipe;
+mod spool;
+pub mod table;
+mod tar;

@@ -1,0 +1,233 @@
+//! The two codecs: independent zstd frames and independent gzip members, whole buffers in and out.
+//!
+//! Nothing here streams: a frame is bounded by [`MAX_FRAME_BYTES`], so it fits a buffer that its owner uses again.
+
+use std::io;
+
+use zstd::zstd_safe::{CParameter, DParameter};
+
+/// Largest decompressed frame that is written or accepted.
+pub const MAX_FRAME_BYTES: usize = 64 << 20;
+
+/// How an archive is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Codec {
+    /// zstd frames with content size and checksum.
+    Zstd = 1,
+    /// gzip members.
+    Gzip = 2,
+}
+
+impl Codec {
+    /// The codec of that number in a footer.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Zstd),
+            2 => Some(Self::Gzip),
+            _ => None,
+        }
+    }
+
+    /// The end of an archive's file name, without a leading dot.
+    #[must_use]
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Zstd => "tar.zst",
+            Self::Gzip => "tar.gz",
+        }
+    }
+
+    /// The level used when nobody asks for one: 3 for zstd, 6 for gzip.
+    #[must_use]
+    pub fn default_level(self) -> i32 {
+        match self {
+            Self::Zstd => 3,
+            Self::Gzip => 6,
+        }
+    }
+}
+
+/// A frame could not be compressed or decompressed.
+#[derive(Debug, thiserror::Error)]
+pub enum CodecError {
+    /// The level does not exist for the codec.
+    #[error("compression level {level} is out of range for {codec:?}")]
+    Level {
+        /// The codec.
+        codec: Codec,
+        /// The level asked for.
+        level: i32,
+    },
+    /// The library refused to compress.
+    #[error("compressing a frame failed")]
+    Compress(#[source] io::Error),
+    /// The bytes are not a frame of this codec, or are damaged.
+    #[error("a frame does not decompress: {0}")]
+    Damaged(&'static str),
+    /// The frame says that it is larger than what may be.
+    #[error("a frame of {found} bytes where at most {limit} are allowed")]
+    TooLarge {
+        /// What the frame declares.
+        found: u64,
+        /// What is allowed.
+        limit: usize,
+    },
+}
+
+/// Compresses frames one after another, reusing its working memory.
+pub struct Compressor(Inner);
+
+enum Inner {
+    Zstd(zstd::bulk::Compressor<'static>),
+    Gzip(libdeflater::Compressor),
+}
+
+impl Compressor {
+    /// A compressor; fails when `level` does not exist.
+    pub fn new(codec: Codec, level: i32) -> Result<Self, CodecError> {
+        let bad_level = || CodecError::Level { codec, level };
+        match codec {
+            Codec::Zstd => {
+                if !(1..=19).contains(&level) {
+                    return Err(bad_level());
+                }
+                let mut inner = zstd::bulk::Compressor::new(level).map_err(CodecError::Compress)?;
+                inner.set_parameter(CParameter::ChecksumFlag(true)).map_err(CodecError::Compress)?;
+                Ok(Self(Inner::Zstd(inner)))
+            }
+            Codec::Gzip => {
+                let level = libdeflater::CompressionLvl::new(level).map_err(|_| bad_level())?;
+                Ok(Self(Inner::Gzip(libdeflater::Compressor::new(level))))
+            }
+        }
+    }
+
+    /// Replaces the content of `out` by the frame that holds `raw`.
+    pub fn compress(&mut self, raw: &[u8], out: &mut Vec<u8>) -> Result<(), CodecError> {
+        if raw.len() > MAX_FRAME_BYTES {
+            return Err(CodecError::TooLarge { found: raw.len() as u64, limit: MAX_FRAME_BYTES });
+        }
+        match &mut self.0 {
+            Inner::Zstd(inner) => {
+                out.clear();
+                out.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+                inner.compress_to_buffer(raw, out).map_err(CodecError::Compress)?;
+            }
+            Inner::Gzip(inner) => {
+                out.resize(inner.gzip_compress_bound(raw.len()), 0);
+                let length = inner
+                    .gzip_compress(raw, out)
+                    .map_err(|_| CodecError::Compress(io::Error::other("gzip ran out of room")))?;
+                out.truncate(length);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Decompresses frames one after another, reusing its working memory.
+pub struct Decompressor(Outer);
+
+enum Outer {
+    Zstd(zstd::bulk::Decompressor<'static>),
+    Gzip(libdeflater::Decompressor),
+}
+
+impl Decompressor {
+    /// A decompressor.
+    pub fn new(codec: Codec) -> Result<Self, CodecError> {
+        match codec {
+            Codec::Zstd => {
+                let mut inner = zstd::bulk::Decompressor::new().map_err(|_| CodecError::Damaged("no zstd context"))?;
+                inner
+                    .set_parameter(DParameter::WindowLogMax(27))
+                    .map_err(|_| CodecError::Damaged("no zstd window limit"))?;
+                Ok(Self(Outer::Zstd(inner)))
+            }
+            Codec::Gzip => Ok(Self(Outer::Gzip(libdeflater::Decompressor::new()))),
+        }
+    }
+
+    /// Replaces the content of `out` by what the frame in `stored` holds, which is at most `limit` bytes.
+    /// `stored` is exactly one frame.
+    pub fn decompress(&mut self, stored: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        let limit = limit.min(MAX_FRAME_BYTES);
+        let declared = self.declared_length(stored)?;
+        let length = usize::try_from(declared).ok().filter(|length| *length <= limit);
+        let Some(length) = length else { return Err(CodecError::TooLarge { found: declared, limit }) };
+        match &mut self.0 {
+            Outer::Zstd(inner) => {
+                if zstd::zstd_safe::find_frame_compressed_size(stored).ok() != Some(stored.len()) {
+                    return Err(CodecError::Damaged("not exactly one zstd frame"));
+                }
+                out.clear();
+                out.reserve(length);
+                let found = inner
+                    .decompress_to_buffer(stored, out)
+                    .map_err(|_| CodecError::Damaged("zstd data or checksum is wrong"))?;
+                if found != length {
+                    return Err(CodecError::Damaged("the zstd frame has another length than it says"));
+                }
+            }
+            Outer::Gzip(inner) => {
+                out.resize(length, 0);
+                let found = inner
+                    .gzip_decompress(stored, out)
+                    .map_err(|_| CodecError::Damaged("gzip data or checksum is wrong"))?;
+                if found != length {
+                    return Err(CodecError::Damaged("the gzip member has another length than it says"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn declared_length(&self, stored: &[u8]) -> Result<u64, CodecError> {
+        match self.0 {
+            Outer::Zstd(_) => zstd::zstd_safe::get_frame_content_size(stored)
+                .ok()
+                .flatten()
+                .ok_or(CodecError::Damaged("no zstd frame with a content size")),
+            Outer::Gzip(_) => stored
+                .last_chunk::<4>()
+                .filter(|_| stored.starts_with(&[0x1f, 0x8b]))
+                .map(|size| u64::from(u32::from_le_bytes(*size)))
+                .ok_or(CodecError::Damaged("no gzip member")),
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_comes_back_and_nothing_else_is_taken_for_it() {
+        for codec in [Codec::Zstd, Codec::Gzip] {
+            let raw: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
+            let (mut stored, mut back) = (Vec::new(), Vec::new());
+            Compressor::new(codec, codec.default_level()).unwrap().compress(&raw, &mut stored).unwrap();
+            let mut decompressor = Decompressor::new(codec).unwrap();
+            decompressor.decompress(&stored, raw.len(), &mut back).unwrap();
+            assert_eq!(raw, back);
+            assert!(decompressor.decompress(&stored, raw.len() - 1, &mut back).is_err());
+            for cut in [0, 1, 10, stored.len() / 2, stored.len() - 1] {
+                assert!(decompressor.decompress(&stored[..cut], raw.len(), &mut back).is_err(), "{codec:?} {cut}");
+            }
+            let twice = [stored.clone(), stored.clone()].concat();
+            if codec == Codec::Zstd {
+                assert!(decompressor.decompress(&twice, MAX_FRAME_BYTES, &mut back).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn levels_that_do_not_exist_are_refused() {
+        assert!(Compressor::new(Codec::Zstd, 0).is_err());
+        assert!(Compressor::new(Codec::Zstd, 22).is_err());
+        assert!(Compressor::new(Codec::Gzip, 13).is_err());
+    }
+}

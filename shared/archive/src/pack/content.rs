@@ -1,0 +1,176 @@
+//! An open regular file: what it is now, where its data lies, and whether it changed while it was read.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+
+use rustix::fs::{FileType, SeekFrom, Stat, fgetxattr, flistxattr, fstat, seek};
+use rustix::io::Errno;
+
+use super::{MAX_FILE_BYTES, Reason, Source};
+use crate::entry::{DataRange, Entry, FileTime, Flags, Xattr};
+
+/// Most data ranges that are kept apart; the last one then runs to the end, holes as zeros.
+const MAX_DATA_RANGES: usize = 32 << 10;
+
+/// Largest value of an extended attribute that Linux knows.
+const MAX_XATTR_BYTES: usize = 64 << 10;
+
+/// A file being stored.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    file: File,
+    before: Seen,
+}
+
+/// What tells one state of a file from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    size: u64,
+    mtime: FileTime,
+    ctime: FileTime,
+}
+
+/// A file that cannot be stored.
+#[derive(Debug)]
+pub(super) struct NotStored(pub(super) Reason);
+
+impl OpenFile {
+    /// Opens the file of `entry`, brings the entry up to its present state, and finds its holes.
+    pub(super) fn open(source: &dyn Source, entry: &mut Entry, scan_start: FileTime) -> Result<Self, NotStored> {
+        let file = source.open(&entry.path).map_err(|error| NotStored(reason(&error)))?;
+        let stat = fstat(&file).map_err(|errno| NotStored(reason(&errno.into())))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(NotStored(Reason::Vanished));
+        }
+        let before = Seen::of(&stat);
+        if before.size > MAX_FILE_BYTES {
+            return Err(NotStored(Reason::TooLarge));
+        }
+        refresh(entry, &stat, &file, scan_start);
+        entry.size = before.size;
+        let allocated = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
+        entry.data_ranges = if allocated < before.size { data_ranges(&file, before.size) } else { None };
+        Ok(Self { file, before })
+    }
+
+    /// Fills `buffer` from `offset` on; what the file no longer has becomes zeros.
+    pub(super) fn read(&self, mut offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.file.read_at(&mut buffer[filled..], offset) {
+                Ok(0) => {
+                    buffer[filled..].fill(0);
+                    return Ok(());
+                }
+                Ok(count) => {
+                    filled += count;
+                    offset += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the file is not any more what it was when it was opened.
+    pub(super) fn has_changed(&self) -> bool {
+        fstat(&self.file).map_or(true, |stat| Seen::of(&stat) != self.before)
+    }
+}
+
+impl Seen {
+    fn of(stat: &Stat) -> Self {
+        Self {
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            mtime: file_time(stat.st_mtime, stat.st_mtime_nsec),
+            ctime: file_time(stat.st_ctime, stat.st_ctime_nsec),
+        }
+    }
+}
+
+fn file_time(seconds: i64, nanos: u64) -> FileTime {
+    FileTime { seconds, nanos: u32::try_from(nanos).unwrap_or(0) }
+}
+
+/// The reason why a file was not read.
+pub(super) fn reason(error: &io::Error) -> Reason {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        // NXIO: a socket or a pipe has taken the name; LOOP: a symbolic link.
+        Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO | Errno::STALE) => Reason::Vanished,
+        Some(_) | None => Reason::Unreadable(error.to_string()),
+    }
+}
+
+/// Takes over what changed between scan and opening, so that content and attributes are of one moment.
+fn refresh(entry: &mut Entry, stat: &Stat, file: &File, scan_start: FileTime) {
+    let seen = Seen::of(stat);
+    let attributes = &mut entry.attributes;
+    if seen.ctime == entry.identity.ctime && stat.st_ino == entry.identity.inode {
+        return;
+    }
+    attributes.mode = stat.st_mode & 0o7777;
+    for (id, name, now) in [
+        (&mut attributes.uid, &mut attributes.user, stat.st_uid),
+        (&mut attributes.gid, &mut attributes.group, stat.st_gid),
+    ] {
+        if *id != now {
+            *id = now;
+            name.clear();
+        }
+    }
+    attributes.mtime = seen.mtime;
+    if let Ok(xattrs) = xattrs(file) {
+        attributes.xattrs = xattrs;
+    }
+    entry.identity.ctime = seen.ctime;
+    entry.identity.inode = stat.st_ino;
+    if seen.ctime >= (FileTime { seconds: scan_start.seconds - 2, nanos: scan_start.nanos }) {
+        entry.flags = entry.flags.with(Flags::RACY);
+    }
+}
+
+fn xattrs(file: &File) -> Result<Vec<Xattr>, Errno> {
+    let mut names = vec![0; MAX_XATTR_BYTES];
+    let length = flistxattr(file, &mut names[..])?;
+    let mut value = vec![0; MAX_XATTR_BYTES];
+    let mut found = Vec::new();
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        match fgetxattr(file, name, &mut value[..]) {
+            Ok(length) => found.push(Xattr { name: name.to_vec(), value: value[..length].to_vec() }),
+            Err(Errno::NODATA) => {}
+            Err(other) => return Err(other),
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The ranges that hold data, cut to 512-byte bounds; `None` when there is no hole, or when the file system cannot tell.
+fn data_ranges(file: &File, size: u64) -> Option<Vec<DataRange>> {
+    let mut ranges: Vec<DataRange> = Vec::new();
+    let mut at = 0;
+    while at < size {
+        let start = match seek(file, SeekFrom::Data(at)) {
+            Ok(start) => (start & !511).min(size),
+            Err(Errno::NXIO) => break,
+            Err(_) => return None,
+        };
+        let end = if ranges.len() + 1 == MAX_DATA_RANGES {
+            size
+        } else {
+            seek(file, SeekFrom::Hole(start.max(at))).ok()?.next_multiple_of(512).min(size)
+        };
+        if start >= size || end <= start {
+            break;
+        }
+        match ranges.last_mut() {
+            Some(last) if last.offset + last.length >= start => last.length = end - last.offset,
+            Some(_) | None => ranges.push(DataRange { offset: start, length: end - start }),
+        }
+        at = end;
+    }
+    let whole = [DataRange { offset: 0, length: size }];
+    if ranges == whole { None } else { Some(ranges) }
+}

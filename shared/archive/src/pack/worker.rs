@@ -1,0 +1,410 @@
+//! A worker: takes jobs, reads and hashes content straight into tar frames, compresses them.
+//!
+//! Everything about one file happens here and in `content`; an unreadable file is a record with a warning, never an error.
+
+use std::io;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use super::content::{NotStored, OpenFile};
+use super::feeder::{Feeder, Job, Large, Work};
+use super::links::{LinkBoard, Resolution};
+use super::sealer::{Finished, Frame, Place, Record, Recorded, SealError, Sealer, Tally};
+use super::{Item, PackError, Plan, Reason, Source, Step, Timings, Warning};
+use crate::codec::Compressor;
+use crate::digest::{ContentHasher, Digest, PIECE_BYTES, merge_pieces, piece_value};
+use crate::entry::{DataRange, Entry, FileTime, Flags, Kind};
+use crate::tar::{BLOCK, Body, Member, put_header};
+
+/// What all workers share.
+pub(super) struct Shared<'a, 's, I> {
+    pub(super) feeder: Mutex<Feeder<'a, I>>,
+    pub(super) source: &'a dyn Source,
+    pub(super) links: &'a LinkBoard,
+    pub(super) sealer: &'a Sealer<'s>,
+    pub(super) scan_start: FileTime,
+}
+
+/// One thread of the packer.
+pub(super) struct Worker<'a, 's> {
+    source: &'a dyn Source,
+    links: &'a LinkBoard,
+    sealer: &'a Sealer<'s>,
+    scan_start: FileTime,
+    compressor: Compressor,
+    stored: Vec<u8>,
+    raw: Vec<u8>,
+    timings: Timings,
+    job: JobState,
+}
+
+/// What the present job has produced so far.
+#[derive(Default)]
+struct JobState {
+    seq: u64,
+    /// Frames of this job that are already with the sealer.
+    frames: u64,
+    records: Vec<Record>,
+    tally: Tally,
+    is_first_piece: bool,
+}
+
+/// What became of a regular file.
+enum Stored {
+    Yes,
+    No(Reason),
+}
+
+impl<'a, 's> Worker<'a, 's> {
+    pub(super) fn new<I>(shared: &Shared<'a, 's, I>, compressor: Compressor) -> Self {
+        Self {
+            source: shared.source,
+            links: shared.links,
+            sealer: shared.sealer,
+            scan_start: shared.scan_start,
+            compressor,
+            stored: Vec::new(),
+            raw: Vec::new(),
+            timings: Timings::default(),
+            job: JobState::default(),
+        }
+    }
+
+    /// Works until there are no more jobs.
+    pub(super) fn run<I, E>(mut self, shared: &Shared<'a, 's, I>) -> Result<Timings, PackError<E>>
+    where
+        I: Iterator<Item = Result<Step, E>>,
+    {
+        loop {
+            let asked = Instant::now();
+            let job = shared.feeder.lock().unwrap_or_else(PoisonError::into_inner).next()?;
+            self.timings.steps += nanos(asked);
+            match job {
+                None => return Ok(self.timings),
+                Some(Job::Batch { seq, work }) => self.batch(seq, work)?,
+                Some(Job::Piece { seq, large, index }) => self.piece(seq, &large, index)?,
+            }
+        }
+    }
+
+    fn batch(&mut self, seq: u64, work: Vec<Work>) -> Result<(), SealError> {
+        self.job = JobState { seq, ..JobState::default() };
+        self.raw.clear();
+        let begun = Instant::now();
+        for piece in work {
+            match piece {
+                Work::Raw(bytes) => self.raw.extend(bytes),
+                Work::Head(large) => put_file_header(&mut self.raw, &large.entry),
+                Work::Done(large) => self.large_done(&large),
+                Work::Step(step) => self.step(step)?,
+            }
+            if self.raw.len() as u64 >= 2 * PIECE_BYTES {
+                self.emit()?;
+            }
+        }
+        self.timings.read += nanos(begun);
+        self.finish_job()
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), SealError> {
+        match step {
+            Step::Removed { path } => self.job.records.push(Record::Removed(path)),
+            Step::FolderExit { entry, base } => self.job.records.push(Record::FolderExit { entry, base }),
+            Step::Item(Item { entry, plan }) => match plan {
+                Plan::Store => {
+                    let path = entry.path.clone();
+                    self.store(entry, &path)?;
+                }
+                Plan::Link { target, in_base } => self.link(entry, target, in_base)?,
+                Plan::Attributes { base } => self.job.records.push(Record::Attributes { entry, base }),
+                Plan::IndexOnly => self.job.records.push(Record::IndexOnly(entry)),
+            },
+        }
+        Ok(())
+    }
+
+    fn link(&mut self, entry: Entry, target: Vec<u8>, in_base: bool) -> Result<(), SealError> {
+        let linked_to = if in_base { Resolution::LinkTo(target.clone()) } else { self.links.resolve(&target) };
+        match linked_to {
+            Resolution::Stopped => Err(SealError::Stopped),
+            Resolution::StoreInstead => self.store(entry, &target),
+            Resolution::LinkTo(name) => {
+                let member = Member { path: &entry.path, body: Body::Link(&name), attributes: &entry.attributes };
+                put_header(&mut self.raw, &member);
+                let place = if in_base { Place::AsGiven } else { Place::Like(name) };
+                self.record(entry, place);
+                Ok(())
+            }
+        }
+    }
+
+    fn record(&mut self, entry: Entry, place: Place) {
+        self.job.records.push(Record::Member(Box::new(Recorded { entry, place })));
+    }
+
+    fn warn(&mut self, path: &[u8], reason: Reason) {
+        self.job.records.push(Record::Warning(Warning { path: path.to_vec(), reason }));
+    }
+
+    /// Stores an entry as a member and settles the hard-link name `settles`, which is its own unless it stands in.
+    fn store(&mut self, mut entry: Entry, settles: &[u8]) -> Result<(), SealError> {
+        let stored = match Body::without_content(&entry) {
+            Some(body) => {
+                put_header(&mut self.raw, &Member { path: &entry.path, body, attributes: &entry.attributes });
+                if entry.link_group != 0 {
+                    self.links.settle(settles, Some(&entry.path));
+                }
+                self.record(entry, Place::AsGiven);
+                return Ok(());
+            }
+            None => self.store_file(&mut entry, settles)?,
+        };
+        match stored {
+            Stored::Yes => {}
+            Stored::No(reason) => {
+                if entry.link_group != 0 {
+                    self.links.settle(settles, None);
+                }
+                self.warn(&entry.path, reason.clone());
+                if reason != Reason::Vanished {
+                    entry.flags = entry.flags.with(Flags::UNREAD);
+                    entry.data_ranges = None;
+                    self.job.records.push(Record::IndexOnly(entry));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries a file twice: what changed during the first reading is read once more.
+    fn store_file(&mut self, entry: &mut Entry, settles: &[u8]) -> Result<Stored, SealError> {
+        let mut is_second = false;
+        loop {
+            let file = match OpenFile::open(self.source, entry, self.scan_start) {
+                Ok(file) => file,
+                Err(NotStored(reason)) => return Ok(Stored::No(reason)),
+            };
+            if entry.link_group != 0 {
+                self.links.settle(settles, Some(&entry.path));
+            }
+            let stored_bytes = entry.stored_bytes();
+            let (frames, length) = (self.job.frames, self.raw.len());
+            put_file_header(&mut self.raw, entry);
+            let place = if stored_bytes <= PIECE_BYTES {
+                self.read_inline(entry, &file, stored_bytes)
+            } else {
+                self.read_streaming(entry, &file)?
+            };
+            let place = match place {
+                Ok(place) => place,
+                Err(error) => {
+                    if self.job.frames == frames {
+                        self.raw.truncate(length);
+                    }
+                    return Ok(Stored::No(Reason::Unreadable(error.to_string())));
+                }
+            };
+            let changed = file.has_changed();
+            if changed && !is_second {
+                is_second = true;
+                if self.job.frames == frames {
+                    // Nobody has seen the first reading yet.
+                    self.raw.truncate(length);
+                }
+                continue;
+            }
+            self.file_done(entry.clone(), place, changed);
+            return Ok(Stored::Yes);
+        }
+    }
+
+    fn file_done(&mut self, mut entry: Entry, place: Place, changed: bool) {
+        if changed {
+            entry.flags = entry.flags.with(Flags::CHANGED_WHILE_READ);
+            self.warn(&entry.path.clone(), Reason::ChangedWhileRead);
+        }
+        self.job.tally.files += 1;
+        self.job.tally.bytes += entry.stored_bytes();
+        self.record(entry, place);
+    }
+
+    /// Reads a small file into the frame at hand.
+    fn read_inline(&mut self, entry: &mut Entry, file: &OpenFile, stored_bytes: u64) -> io::Result<Place> {
+        let from = self.raw.len();
+        // Bounded by PIECE_BYTES.
+        let length = stored_bytes as usize;
+        self.raw.resize(from + length.next_multiple_of(BLOCK), 0);
+        let content = &mut self.raw[from..from + length];
+        match &entry.data_ranges {
+            None => {
+                file.read(0, content)?;
+                entry.digest = Some(Digest::of(content));
+                entry.pieces = Vec::new();
+            }
+            Some(ranges) => {
+                let mut hasher = ContentHasher::new();
+                let mut rest = content;
+                let mut at = 0;
+                for range in ranges {
+                    let (part, others) = rest.split_at_mut(range.length as usize);
+                    file.read(range.offset, part)?;
+                    hasher.update_zeros(range.offset - at);
+                    hasher.update(part);
+                    at = range.offset + range.length;
+                    rest = others;
+                }
+                hasher.update_zeros(entry.size - at);
+                let found = hasher.finish();
+                (entry.digest, entry.pieces) = (Some(found.digest), found.pieces);
+            }
+        }
+        if stored_bytes == 0 {
+            return Ok(Place::AsGiven);
+        }
+        Ok(Place::Here { frame: self.job.frames, offset: from as u32 })
+    }
+
+    /// Reads a file of any size through frames of its own, in this thread. An error of reading comes back inside, after
+    /// the member was filled up with zeros, because its header has been written.
+    fn read_streaming(&mut self, entry: &mut Entry, file: &OpenFile) -> Result<io::Result<Place>, SealError> {
+        self.emit()?;
+        let first = self.job.frames;
+        let whole = [DataRange { offset: 0, length: entry.size }];
+        let ranges = entry.data_ranges.clone().unwrap_or_else(|| whole.to_vec());
+        let mut hasher = ContentHasher::new();
+        let mut failure = None;
+        let mut at = 0;
+        for range in &ranges {
+            hasher.update_zeros(range.offset - at);
+            at = range.offset;
+            let end = range.offset + range.length;
+            while at < end {
+                let room = PIECE_BYTES - self.raw.len() as u64;
+                let from = self.raw.len();
+                let take = room.min(end - at);
+                self.raw.resize(from + take as usize, 0);
+                if let Err(error) = file.read(at, &mut self.raw[from..]) {
+                    self.raw[from..].fill(0);
+                    failure = Some(error);
+                }
+                hasher.update(&self.raw[from..]);
+                at += take;
+                if self.raw.len() as u64 == PIECE_BYTES {
+                    self.emit()?;
+                }
+            }
+        }
+        hasher.update_zeros(entry.size - at);
+        self.raw.resize(self.raw.len().next_multiple_of(BLOCK), 0);
+        let found = hasher.finish();
+        (entry.digest, entry.pieces) = (Some(found.digest), found.pieces);
+        if let Some(error) = failure {
+            (entry.digest, entry.pieces) = (None, Vec::new());
+            return Ok(Err(error));
+        }
+        Ok(Ok(Place::Here { frame: first, offset: 0 }))
+    }
+
+    fn large_done(&mut self, large: &Large) {
+        let mut entry = large.entry.clone();
+        let changed = large.changed.get().copied().unwrap_or(true);
+        match (large.take_values(), large.first_seq.get()) {
+            (Ok(values), Some(first_seq)) => {
+                entry.digest = merge_pieces(&values);
+                entry.pieces = values;
+                self.file_done(entry, Place::Job(*first_seq), changed);
+            }
+            (Err(error), _) => self.large_failed(entry, error),
+            (Ok(_), None) => self.large_failed(entry, "it was never read".to_owned()),
+        }
+    }
+
+    fn large_failed(&mut self, mut entry: Entry, error: String) {
+        self.warn(&entry.path, Reason::Unreadable(error));
+        entry.flags = entry.flags.with(Flags::UNREAD);
+        self.job.records.push(Record::IndexOnly(entry));
+    }
+
+    fn piece(&mut self, seq: u64, large: &Large, index: u64) -> Result<(), SealError> {
+        self.job = JobState { seq, is_first_piece: index == 0, ..JobState::default() };
+        let begun = Instant::now();
+        // Bounded by PIECE_BYTES.
+        let length = large.piece_length(index) as usize;
+        self.raw.resize(length.next_multiple_of(BLOCK), 0);
+        let read = large.file.read(index * PIECE_BYTES, &mut self.raw[..length]);
+        if read.is_err() {
+            self.raw.fill(0);
+        } else {
+            self.raw[length..].fill(0);
+        }
+        let value = read.map(|()| piece_value(index, &self.raw[..length])).map_err(|error| error.to_string());
+        large.piece_read(index, value);
+        self.timings.read += nanos(begun);
+        self.finish_job()
+    }
+
+    fn compress(&mut self) -> Result<Option<Frame>, SealError> {
+        if self.raw.is_empty() {
+            return Ok(None);
+        }
+        let begun = Instant::now();
+        self.compressor.compress(&self.raw, &mut self.stored).map_err(SealError::Codec)?;
+        let frame = Frame::new(std::mem::take(&mut self.stored), self.raw.len());
+        self.raw.clear();
+        self.timings.compress += nanos(begun);
+        Ok(Some(frame))
+    }
+
+    /// Hands the frame at hand to the sealer while the job goes on; waits for the job's turn.
+    fn emit(&mut self) -> Result<(), SealError> {
+        if let Some(frame) = self.compress()? {
+            let begun = Instant::now();
+            self.stored = self.sealer.stream(self.job.seq, frame)?;
+            self.job.frames += 1;
+            self.timings.write += nanos(begun);
+        }
+        Ok(())
+    }
+
+    fn finish_job(&mut self) -> Result<(), SealError> {
+        let frame = self.compress()?;
+        let begun = Instant::now();
+        let job = std::mem::take(&mut self.job);
+        let finished = Finished {
+            seq: job.seq,
+            frame,
+            records: job.records,
+            tally: job.tally,
+            is_first_piece: job.is_first_piece,
+        };
+        self.stored = self.sealer.submit(finished, &mut self.timings.wait)?;
+        self.timings.write += nanos(begun);
+        Ok(())
+    }
+}
+
+fn put_file_header(raw: &mut Vec<u8>, entry: &Entry) {
+    debug_assert_eq!(entry.kind, Kind::File);
+    let with_end;
+    let body = match &entry.data_ranges {
+        None => Body::File(entry.size),
+        Some(ranges) => {
+            with_end = ending_at_size(ranges, entry.size);
+            Body::Sparse(entry.size, &with_end)
+        }
+    };
+    put_header(raw, &Member { path: &entry.path, body, attributes: &entry.attributes });
+}
+
+/// GNU tar takes the end of a file that ends with a hole from an empty range there.
+fn ending_at_size(ranges: &[DataRange], size: u64) -> Vec<DataRange> {
+    let mut with_end = ranges.to_vec();
+    if with_end.last().is_none_or(|last| last.offset + last.length < size) {
+        with_end.push(DataRange { offset: size, length: 0 });
+    }
+    with_end
+}
+
+fn nanos(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}

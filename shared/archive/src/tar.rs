@@ -1,0 +1,316 @@
+//! Member headers: ustar, with pax records for what ustar cannot say.
+//!
+//! Every member's name begins with `./`, so that no name is taken for an option. Names are raw bytes in ustar fields when
+//! they fit; otherwise they are pax records, with `hdrcharset=BINARY` where they are not ASCII, which GNU tar, bsdtar and
+//! Python's tarfile all take as bytes. Nothing here reads archives: the index does that.
+
+use crate::entry::{Attributes, DataRange, Entry, FileTime, Kind};
+
+mod acl;
+
+/// Length of a tar block.
+pub(crate) const BLOCK: usize = 512;
+
+/// A member about to be written.
+#[derive(Debug)]
+pub(crate) struct Member<'a> {
+    /// Name relative to the root, without `./`.
+    pub(crate) path: &'a [u8],
+    /// What follows the header.
+    pub(crate) body: Body<'a>,
+    /// Attributes; a link member carries none beyond ustar's fields.
+    pub(crate) attributes: &'a Attributes,
+}
+
+/// What a member is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Body<'a> {
+    /// A regular file of so many bytes.
+    File(u64),
+    /// A regular file with holes: its size and data ranges; the map is written along with the header.
+    Sparse(u64, &'a [DataRange]),
+    /// Another name of an earlier member.
+    Link(&'a [u8]),
+    /// A folder.
+    Folder,
+    /// A symbolic link with its target.
+    Symlink(&'a [u8]),
+    /// A named pipe.
+    Fifo,
+    /// A character device.
+    CharDevice(u32, u32),
+    /// A block device.
+    BlockDevice(u32, u32),
+}
+
+impl<'a> Body<'a> {
+    /// The body of an entry that has no content; `None` for regular files and tombstones.
+    pub(crate) fn without_content(entry: &'a Entry) -> Option<Self> {
+        match entry.kind {
+            Kind::Folder => Some(Self::Folder),
+            Kind::Symlink => Some(Self::Symlink(&entry.link_target)),
+            Kind::Fifo => Some(Self::Fifo),
+            Kind::CharDevice => Some(Self::CharDevice(entry.device.0, entry.device.1)),
+            Kind::BlockDevice => Some(Self::BlockDevice(entry.device.0, entry.device.1)),
+            Kind::File | Kind::Tombstone => None,
+        }
+    }
+
+    fn type_flag(&self) -> u8 {
+        match self {
+            Self::File(_) | Self::Sparse(..) => b'0',
+            Self::Link(_) => b'1',
+            Self::Symlink(_) => b'2',
+            Self::CharDevice(..) => b'3',
+            Self::BlockDevice(..) => b'4',
+            Self::Folder => b'5',
+            Self::Fifo => b'6',
+        }
+    }
+
+    fn device(&self) -> (u32, u32) {
+        match self {
+            Self::CharDevice(major, minor) | Self::BlockDevice(major, minor) => (*major, *minor),
+            Self::File(_) | Self::Sparse(..) | Self::Link(_) | Self::Folder | Self::Symlink(_) | Self::Fifo => (0, 0),
+        }
+    }
+}
+
+/// Attributes of our own members: root's, readable by all, at a time that depends on nothing.
+pub(crate) fn own_attributes(mtime: FileTime) -> Attributes {
+    Attributes { mode: 0o644, user: b"root".to_vec(), group: b"root".to_vec(), mtime, ..Attributes::default() }
+}
+
+/// Appends the header blocks of `member` to `out`, the map of a sparse file included. Content and padding follow.
+pub(crate) fn put_header(out: &mut Vec<u8>, member: &Member<'_>) {
+    let mut pax = Pax::default();
+    let name = member_name(member);
+    let map = match member.body {
+        Body::Sparse(size, ranges) => {
+            pax.number("GNU.sparse.major", 1);
+            pax.number("GNU.sparse.minor", 0);
+            pax.text("GNU.sparse.name", &name);
+            pax.number("GNU.sparse.realsize", size);
+            sparse_map(ranges)
+        }
+        _ => Vec::new(),
+    };
+    let mut header = Ustar::new();
+    header.put_name(&stand_in_name(member, &name), &mut pax);
+    let link = match member.body {
+        Body::Link(target) => [b"./", target].concat(),
+        Body::Symlink(target) => target.to_vec(),
+        _ => Vec::new(),
+    };
+    header.put_bytes(157, 100, &link, "linkpath", &mut pax);
+    let stored = match member.body {
+        Body::File(size) => size,
+        Body::Sparse(_, ranges) => map.len() as u64 + ranges.iter().map(|range| range.length).sum::<u64>(),
+        _ => 0,
+    };
+    put_numbers(&mut header, member, stored, &mut pax);
+    if !matches!(member.body, Body::Link(_)) {
+        put_attributes(member.attributes, &mut pax);
+    }
+    pax.write(out, member.attributes);
+    out.extend(header.finish(member.body.type_flag()));
+    out.extend(map);
+}
+
+fn put_numbers(header: &mut Ustar, member: &Member<'_>, stored: u64, pax: &mut Pax) {
+    let attributes = member.attributes;
+    header.put_octal(100, 8, u64::from(attributes.mode & 0o7777));
+    for (at, key, id) in [(108, "uid", attributes.uid), (116, "gid", attributes.gid)] {
+        if !header.put_octal(at, 8, u64::from(id)) {
+            pax.number(key, u64::from(id));
+        }
+    }
+    if !header.put_octal(124, 12, stored) {
+        pax.number("size", stored);
+    }
+    let seconds = u64::try_from(attributes.mtime.seconds).ok();
+    let in_header = header.put_octal(136, 12, seconds.unwrap_or(0)) && seconds.is_some();
+    if !in_header || attributes.mtime.nanos != 0 {
+        pax.text("mtime", time_text(attributes.mtime).as_bytes());
+    }
+    let (major, minor) = member.body.device();
+    for (at, key, number) in [(329, "SCHILY.devmajor", major), (337, "SCHILY.devminor", minor)] {
+        if !header.put_octal(at, 8, u64::from(number)) {
+            pax.number(key, u64::from(number));
+        }
+    }
+    header.put_bytes(265, 31, &attributes.user, "uname", pax);
+    header.put_bytes(297, 31, &attributes.group, "gname", pax);
+}
+
+fn put_attributes(attributes: &Attributes, pax: &mut Pax) {
+    for xattr in &attributes.xattrs {
+        let acl_key = match xattr.name.as_slice() {
+            b"system.posix_acl_access" => Some("SCHILY.acl.access"),
+            b"system.posix_acl_default" => Some("SCHILY.acl.default"),
+            _ => None,
+        };
+        if let Some((key, text)) = acl_key.zip(acl::to_text(&xattr.value)) {
+            pax.record(key.as_bytes(), text.as_bytes());
+            continue;
+        }
+        // GNU tar's own escaping of the two bytes that a pax keyword cannot hold.
+        let mut key = b"SCHILY.xattr.".to_vec();
+        for &byte in &xattr.name {
+            match byte {
+                b'=' => key.extend(b"%3D"),
+                b'%' => key.extend(b"%25"),
+                other => key.push(other),
+            }
+        }
+        pax.record(&key, &xattr.value);
+    }
+}
+
+/// `./` and the path; folders end with a slash.
+fn member_name(member: &Member<'_>) -> Vec<u8> {
+    let mut name = [b"./", member.path].concat();
+    if matches!(member.body, Body::Folder) && !member.path.is_empty() {
+        name.push(b'/');
+    }
+    name
+}
+
+/// A reader that knows no sparse files must not put the condensed form in the file's place.
+fn stand_in_name(member: &Member<'_>, name: &[u8]) -> Vec<u8> {
+    match member.body {
+        Body::Sparse(..) => {
+            let last = member.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+            let ascii: Vec<u8> = last.iter().map(|b| if b.is_ascii_graphic() { *b } else { b'_' }).take(60).collect();
+            [b"./GNUSparseFile.0/", ascii.as_slice()].concat()
+        }
+        _ => name.to_vec(),
+    }
+}
+
+/// GNU sparse format 1.0: the number of ranges, then offset and length of each, a decimal number a line.
+fn sparse_map(ranges: &[DataRange]) -> Vec<u8> {
+    let mut map = format!("{}\n", ranges.len()).into_bytes();
+    for range in ranges {
+        map.extend(format!("{}\n{}\n", range.offset, range.length).into_bytes());
+    }
+    map.resize(map.len().next_multiple_of(BLOCK), 0);
+    map
+}
+
+/// Seconds with nine digits of fraction, as a decimal number: a time before the epoch is minus its distance from it.
+fn time_text(time: FileTime) -> String {
+    if time.seconds >= 0 || time.nanos == 0 {
+        format!("{}.{:09}", time.seconds, time.nanos)
+    } else {
+        format!("-{}.{:09}", -(time.seconds + 1), 1_000_000_000 - time.nanos)
+    }
+}
+
+/// The records of an extended header.
+#[derive(Debug, Default)]
+struct Pax {
+    records: Vec<u8>,
+    binary: bool,
+}
+
+impl Pax {
+    fn number(&mut self, key: &str, value: u64) {
+        self.record(key.as_bytes(), value.to_string().as_bytes());
+    }
+
+    /// A value that readers decode as text unless told that it is bytes.
+    fn text(&mut self, key: &str, value: &[u8]) {
+        self.binary |= !value.is_ascii();
+        self.record(key.as_bytes(), value);
+    }
+
+    /// `LENGTH KEY=VALUE\n`, where LENGTH counts itself.
+    fn record(&mut self, key: &[u8], value: &[u8]) {
+        let rest = key.len() + value.len() + 3;
+        let mut length = rest + 1;
+        while rest + length.to_string().len() != length {
+            length = rest + length.to_string().len();
+        }
+        self.records.extend(length.to_string().as_bytes());
+        self.records.push(b' ');
+        self.records.extend(key);
+        self.records.push(b'=');
+        self.records.extend(value);
+        self.records.push(b'\n');
+    }
+
+    fn write(&self, out: &mut Vec<u8>, attributes: &Attributes) {
+        if self.records.is_empty() {
+            return;
+        }
+        let mut all = Self::default();
+        if self.binary {
+            all.record(b"hdrcharset", b"BINARY");
+        }
+        all.records.extend(&self.records);
+        let mut header = Ustar::new();
+        header.put_raw(0, b"./PaxHeaders/coord");
+        header.put_octal(100, 8, 0o644);
+        header.put_octal(108, 8, 0);
+        header.put_octal(116, 8, 0);
+        header.put_octal(124, 12, all.records.len() as u64);
+        header.put_octal(136, 12, u64::try_from(attributes.mtime.seconds).unwrap_or(0));
+        out.extend(header.finish(b'x'));
+        out.extend(&all.records);
+        out.resize(out.len().next_multiple_of(BLOCK), 0);
+    }
+}
+
+/// A ustar header block.
+struct Ustar([u8; BLOCK]);
+
+impl Ustar {
+    fn new() -> Self {
+        Self([0; BLOCK])
+    }
+
+    fn put_raw(&mut self, at: usize, bytes: &[u8]) {
+        self.0[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// Octal digits and a NUL. A number that does not fit leaves zero there and gives `false`.
+    fn put_octal(&mut self, at: usize, width: usize, number: u64) -> bool {
+        let text = format!("{number:0digits$o}", digits = width - 1);
+        let fits = text.len() < width;
+        let zeros = "0".repeat(width - 1);
+        self.put_raw(at, if fits { text.as_bytes() } else { zeros.as_bytes() });
+        fits
+    }
+
+    /// Bytes in a field if they fit, else cut there and whole in a pax record.
+    fn put_bytes(&mut self, at: usize, width: usize, bytes: &[u8], key: &str, pax: &mut Pax) {
+        self.put_raw(at, &bytes[..bytes.len().min(width)]);
+        if bytes.len() > width {
+            pax.text(key, bytes);
+        }
+    }
+
+    /// The name in one field, or in ustar's two at a slash, or as a record.
+    fn put_name(&mut self, name: &[u8], pax: &mut Pax) {
+        let split =
+            (1..name.len().min(156)).rev().find(|at| name[*at] == b'/' && (1..=100).contains(&(name.len() - at - 1)));
+        match split {
+            _ if name.len() <= 100 => self.put_raw(0, name),
+            Some(at) => {
+                self.put_raw(345, &name[..at]);
+                self.put_raw(0, &name[at + 1..]);
+            }
+            None => self.put_bytes(0, 100, name, "path", pax),
+        }
+    }
+
+    fn finish(mut self, type_flag: u8) -> [u8; BLOCK] {
+        self.0[156] = type_flag;
+        self.put_raw(257, b"ustar\x0000");
+        self.put_raw(148, b"        ");
+        let sum: u32 = self.0.iter().map(|byte| u32::from(*byte)).sum();
+        self.put_raw(148, format!("{sum:06o}\0 ").as_bytes());
+        self.0
+    }
+}
