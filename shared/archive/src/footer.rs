@@ -49,7 +49,7 @@ pub struct Footer {
     pub frames: u64,
     /// Length of the whole archive file, footer included.
     pub stored_bytes: u64,
-    /// BLAKE3 of the table, which holds the digest of every other stored byte: the identity of the archive.
+    /// BLAKE3 of the stored table frame, which holds the digests of everything before it: the identity of the archive.
     pub archive_digest: Digest,
 }
 

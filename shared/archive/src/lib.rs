@@ -19,3 +19,4 @@ pub mod recipe;
 mod spool;
 pub mod table;
 mod tar;
+pub mod verify;

@@ -171,7 +171,13 @@ pub struct ArchiveReader {
     header: Header,
     table: Table,
     chunks: Mutex<VecDeque<(usize, Arc<Vec<FrameInfo>>)>>,
-    decompressors: Mutex<Vec<Decompressor>>,
+    idle: Mutex<Vec<Scratch>>,
+}
+
+/// Working memory for one frame, used again and again.
+struct Scratch {
+    decompressor: Decompressor,
+    stored: Vec<u8>,
 }
 
 impl ArchiveReader {
@@ -194,15 +200,14 @@ impl ArchiveReader {
         }
         let table = read_table(store.as_ref(), &footer)?;
         let mut raw = Vec::new();
-        let mut decompressor = new_decompressor(footer.codec)?;
-        let stored = read_checked(store.as_ref(), &table.head, Part::Header)?;
-        decompress(&mut decompressor, &stored, &table.head, Part::Header, &mut raw)?;
+        let mut scratch = Scratch { decompressor: new_decompressor(footer.codec)?, stored: Vec::new() };
+        scratch.load(store.as_ref(), &table.head, Part::Header, &mut raw)?;
         let header = decode_head(&raw).ok_or(ReadError::Inconsistent("its header cannot be read"))?;
         if header.level != footer.level || header.dot_coord != footer.dot_coord {
             return Err(ReadError::Inconsistent("header and footer differ"));
         }
-        let decompressors = Mutex::new(vec![decompressor]);
-        Ok(Self { store, footer, header, table, chunks: Mutex::default(), decompressors })
+        let idle = Mutex::new(vec![scratch]);
+        Ok(Self { store, footer, header, table, chunks: Mutex::default(), idle })
     }
 
     /// What the archive says of itself.
@@ -233,15 +238,17 @@ impl ArchiveReader {
     pub fn stored_block(&self, number: usize) -> Result<Vec<u8>, ReadError> {
         let missing = ReadError::NoSuchPart { part: Part::Block, number: number as u64 };
         let info = self.table.blocks.get(number).ok_or(missing)?;
-        read_checked(self.store.as_ref(), &info.frame, Part::Block)
+        let mut stored = Vec::new();
+        read_checked(self.store.as_ref(), &info.frame, Part::Block, &mut stored)?;
+        Ok(stored)
     }
 
     /// The entries of block `number`.
     pub fn block(&self, number: usize) -> Result<Vec<Entry>, ReadError> {
-        let stored = self.stored_block(number)?;
-        let info = &self.table.blocks[number];
+        let missing = ReadError::NoSuchPart { part: Part::Block, number: number as u64 };
+        let info = self.table.blocks.get(number).ok_or(missing)?;
         let mut raw = Vec::new();
-        self.with_decompressor(|one| decompress(one, &stored, &info.frame, Part::Block, &mut raw))?;
+        self.load(&info.frame, Part::Block, &mut raw)?;
         let entries = block::decode(&raw).map_err(|source| ReadError::Block { number, source })?;
         let first = entries.first().map(|entry| entry.path.as_slice());
         if entries.len() as u64 != info.entries || first != Some(&info.first_path) {
@@ -300,8 +307,7 @@ impl ArchiveReader {
     /// Replaces the content of `raw` by the decompressed frame `number`; its digest is checked first.
     pub fn frame(&self, number: u64, raw: &mut Vec<u8>) -> Result<(), ReadError> {
         let info = self.frame_info(number)?;
-        let stored = read_checked(self.store.as_ref(), &info, Part::Frame)?;
-        self.with_decompressor(|one| decompress(one, &stored, &info, Part::Frame, raw))
+        self.load(&info, Part::Frame, raw)
     }
 
     /// The content of a regular file as it was, holes as zeros. Fails for an entry without content in this archive.
@@ -321,9 +327,8 @@ impl ArchiveReader {
         }
         let missing = ReadError::NoSuchPart { part: Part::Chunk, number: number as u64 };
         let info = self.table.chunks.get(number).ok_or(missing)?;
-        let stored = read_checked(self.store.as_ref(), &info.frame, Part::Chunk)?;
         let mut raw = Vec::new();
-        self.with_decompressor(|one| decompress(one, &stored, &info.frame, Part::Chunk, &mut raw))?;
+        self.load(&info.frame, Part::Chunk, &mut raw)?;
         let frames = table::decode_chunk(&raw, info).map_err(|malformed| ReadError::Inconsistent(malformed.0))?;
         let next = self.table.chunks.get(number + 1).map_or(self.table.head.offset, |chunk| chunk.first_offset);
         if frames.last().map(FrameInfo::end) != Some(next) {
@@ -337,17 +342,19 @@ impl ArchiveReader {
         Ok(chunk)
     }
 
-    fn with_decompressor(
-        &self,
-        work: impl FnOnce(&mut Decompressor) -> Result<(), ReadError>,
-    ) -> Result<(), ReadError> {
-        let idle = self.decompressors.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut decompressor = match idle {
-            Some(decompressor) => decompressor,
-            None => new_decompressor(self.footer.codec)?,
+    /// Reads, checks and decompresses one part.
+    fn load(&self, frame: &FrameInfo, part: Part, raw: &mut Vec<u8>) -> Result<(), ReadError> {
+        self.with_scratch(|scratch| scratch.load(self.store.as_ref(), frame, part, raw))
+    }
+
+    fn with_scratch(&self, work: impl FnOnce(&mut Scratch) -> Result<(), ReadError>) -> Result<(), ReadError> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut scratch = match idle {
+            Some(scratch) => scratch,
+            None => Scratch { decompressor: new_decompressor(self.footer.codec)?, stored: Vec::new() },
         };
-        let result = work(&mut decompressor);
-        self.decompressors.lock().unwrap_or_else(PoisonError::into_inner).push(decompressor);
+        let result = work(&mut scratch);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
         result
     }
 }
@@ -370,43 +377,39 @@ fn read_at(store: &dyn ReadAt, offset: u64, length: u64) -> Result<Vec<u8>, Read
     Ok(bytes)
 }
 
-fn read_checked(store: &dyn ReadAt, frame: &FrameInfo, part: Part) -> Result<Vec<u8>, ReadError> {
-    let stored = read_at(store, frame.offset, u64::from(frame.stored_length))?;
-    if block::stored_digest(&stored) == frame.digest {
-        Ok(stored)
+fn read_checked(store: &dyn ReadAt, frame: &FrameInfo, part: Part, stored: &mut Vec<u8>) -> Result<(), ReadError> {
+    stored.resize(frame.stored_length as usize, 0);
+    store.read_exact_at(stored, frame.offset).map_err(|source| ReadError::Io { offset: frame.offset, source })?;
+    if block::stored_digest(stored) == frame.digest {
+        Ok(())
     } else {
         Err(ReadError::Digest { part, offset: frame.offset })
     }
 }
 
-fn decompress(
-    decompressor: &mut Decompressor,
-    stored: &[u8],
-    frame: &FrameInfo,
-    part: Part,
-    raw: &mut Vec<u8>,
-) -> Result<(), ReadError> {
-    decompressor.decompress(stored, frame.raw_length as usize, raw).map_err(|source| ReadError::Codec {
-        part,
-        offset: frame.offset,
-        source,
-    })?;
-    if raw.len() == frame.raw_length as usize {
-        Ok(())
-    } else {
-        Err(ReadError::Inconsistent("a frame has another length than the table says"))
+impl Scratch {
+    fn load(&mut self, store: &dyn ReadAt, frame: &FrameInfo, part: Part, raw: &mut Vec<u8>) -> Result<(), ReadError> {
+        read_checked(store, frame, part, &mut self.stored)?;
+        self.decompressor
+            .decompress(&self.stored, frame.raw_length as usize, raw)
+            .map_err(|source| ReadError::Codec { part, offset: frame.offset, source })?;
+        if raw.len() == frame.raw_length as usize {
+            Ok(())
+        } else {
+            Err(ReadError::Inconsistent("a frame has another length than the table says"))
+        }
     }
 }
 
 fn read_table(store: &dyn ReadAt, footer: &Footer) -> Result<Table, ReadError> {
     let stored = read_at(store, footer.table_offset, u64::from(footer.table_length))?;
+    if block::stored_digest(&stored) != footer.archive_digest {
+        return Err(ReadError::Digest { part: Part::Table, offset: footer.table_offset });
+    }
     let mut raw = Vec::new();
     new_decompressor(footer.codec)?
         .decompress(&stored, MAX_FRAME_BYTES, &mut raw)
         .map_err(|source| ReadError::Codec { part: Part::Table, offset: footer.table_offset, source })?;
-    if block::stored_digest(&raw) != footer.archive_digest {
-        return Err(ReadError::Digest { part: Part::Table, offset: footer.table_offset });
-    }
     let table = Table::decode(&raw).map_err(|malformed| ReadError::Inconsistent(malformed.0))?;
     let counts = table::Counts {
         level: footer.level as u64,

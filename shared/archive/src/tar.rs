@@ -1,8 +1,9 @@
 //! Member headers: ustar, with pax records for what ustar cannot say.
 //!
 //! Every member's name begins with `./`, so that no name is taken for an option. Names are raw bytes in ustar fields when
-//! they fit; otherwise they are pax records, with `hdrcharset=BINARY` where they are not ASCII, which GNU tar, bsdtar and
-//! Python's tarfile all take as bytes. Nothing here reads archives: the index does that.
+//! they fit; longer ones are pax records when they are ASCII, and otherwise GNU's `L` and `K` members, because pax records
+//! are UTF-8 and GNU tar does not know `hdrcharset`. GNU tar, bsdtar and Python's tarfile read all three alike. Nothing
+//! here reads archives: the index does that.
 
 use crate::entry::{Attributes, DataRange, Entry, FileTime, Kind};
 
@@ -89,7 +90,9 @@ pub(crate) fn put_header(out: &mut Vec<u8>, member: &Member<'_>) {
         Body::Sparse(size, ranges) => {
             pax.number("GNU.sparse.major", 1);
             pax.number("GNU.sparse.minor", 0);
-            pax.text("GNU.sparse.name", &name);
+            if name.is_ascii() {
+                pax.record(b"GNU.sparse.name", &name);
+            }
             pax.number("GNU.sparse.realsize", size);
             sparse_map(ranges)
         }
@@ -102,7 +105,9 @@ pub(crate) fn put_header(out: &mut Vec<u8>, member: &Member<'_>) {
         Body::Symlink(target) => target.to_vec(),
         _ => Vec::new(),
     };
-    header.put_bytes(157, 100, &link, "linkpath", &mut pax);
+    if !header.put_bytes(157, 100, &link) {
+        pax.long("linkpath", Some(b'K'), &link);
+    }
     let stored = match member.body {
         Body::File(size) => size,
         Body::Sparse(_, ranges) => map.len() as u64 + ranges.iter().map(|range| range.length).sum::<u64>(),
@@ -131,7 +136,7 @@ fn put_numbers(header: &mut Ustar, member: &Member<'_>, stored: u64, pax: &mut P
     let seconds = u64::try_from(attributes.mtime.seconds).ok();
     let in_header = header.put_octal(136, 12, seconds.unwrap_or(0)) && seconds.is_some();
     if !in_header || attributes.mtime.nanos != 0 {
-        pax.text("mtime", time_text(attributes.mtime).as_bytes());
+        pax.record(b"mtime", time_text(attributes.mtime).as_bytes());
     }
     let (major, minor) = member.body.device();
     for (at, key, number) in [(329, "SCHILY.devmajor", major), (337, "SCHILY.devminor", minor)] {
@@ -139,8 +144,11 @@ fn put_numbers(header: &mut Ustar, member: &Member<'_>, stored: u64, pax: &mut P
             pax.number(key, u64::from(number));
         }
     }
-    header.put_bytes(265, 31, &attributes.user, "uname", pax);
-    header.put_bytes(297, 31, &attributes.group, "gname", pax);
+    for (at, key, name) in [(265, "uname", &attributes.user), (297, "gname", &attributes.group)] {
+        if !header.put_bytes(at, 31, name) {
+            pax.long(key, None, name);
+        }
+    }
 }
 
 fn put_attributes(attributes: &Attributes, pax: &mut Pax) {
@@ -179,7 +187,7 @@ fn member_name(member: &Member<'_>) -> Vec<u8> {
 /// A reader that knows no sparse files must not put the condensed form in the file's place.
 fn stand_in_name(member: &Member<'_>, name: &[u8]) -> Vec<u8> {
     match member.body {
-        Body::Sparse(..) => {
+        Body::Sparse(..) if name.is_ascii() => {
             let last = member.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
             let ascii: Vec<u8> = last.iter().map(|b| if b.is_ascii_graphic() { *b } else { b'_' }).take(60).collect();
             [b"./GNUSparseFile.0/", ascii.as_slice()].concat()
@@ -207,11 +215,11 @@ fn time_text(time: FileTime) -> String {
     }
 }
 
-/// The records of an extended header.
+/// What comes before a member's own header: pax records, and GNU's members for long names that are not ASCII.
 #[derive(Debug, Default)]
 struct Pax {
     records: Vec<u8>,
-    binary: bool,
+    gnu: Vec<u8>,
 }
 
 impl Pax {
@@ -219,10 +227,21 @@ impl Pax {
         self.record(key.as_bytes(), value.to_string().as_bytes());
     }
 
-    /// A value that readers decode as text unless told that it is bytes.
-    fn text(&mut self, key: &str, value: &[u8]) {
-        self.binary |= !value.is_ascii();
-        self.record(key.as_bytes(), value);
+    /// A name too long for its field; `None` for names that are only informative.
+    fn long(&mut self, key: &str, gnu_type: Option<u8>, value: &[u8]) {
+        if value.is_ascii() {
+            self.record(key.as_bytes(), value);
+            return;
+        }
+        let Some(type_flag) = gnu_type else { return };
+        let mut header = Ustar::new();
+        header.put_raw(0, b"././@LongLink");
+        header.put_octal(100, 8, 0o644);
+        header.put_octal(124, 12, value.len() as u64 + 1);
+        self.gnu.extend(header.finish(type_flag));
+        self.gnu.extend(value);
+        self.gnu.push(0);
+        self.gnu.resize(self.gnu.len().next_multiple_of(BLOCK), 0);
     }
 
     /// `LENGTH KEY=VALUE\n`, where LENGTH counts itself.
@@ -241,23 +260,17 @@ impl Pax {
     }
 
     fn write(&self, out: &mut Vec<u8>, attributes: &Attributes) {
+        out.extend(&self.gnu);
         if self.records.is_empty() {
             return;
         }
-        let mut all = Self::default();
-        if self.binary {
-            all.record(b"hdrcharset", b"BINARY");
-        }
-        all.records.extend(&self.records);
         let mut header = Ustar::new();
         header.put_raw(0, b"./PaxHeaders/coord");
         header.put_octal(100, 8, 0o644);
-        header.put_octal(108, 8, 0);
-        header.put_octal(116, 8, 0);
-        header.put_octal(124, 12, all.records.len() as u64);
+        header.put_octal(124, 12, self.records.len() as u64);
         header.put_octal(136, 12, u64::try_from(attributes.mtime.seconds).unwrap_or(0));
         out.extend(header.finish(b'x'));
-        out.extend(&all.records);
+        out.extend(&self.records);
         out.resize(out.len().next_multiple_of(BLOCK), 0);
     }
 }
@@ -283,15 +296,13 @@ impl Ustar {
         fits
     }
 
-    /// Bytes in a field if they fit, else cut there and whole in a pax record.
-    fn put_bytes(&mut self, at: usize, width: usize, bytes: &[u8], key: &str, pax: &mut Pax) {
+    /// Bytes in a field, cut to its width; `false` if they were.
+    fn put_bytes(&mut self, at: usize, width: usize, bytes: &[u8]) -> bool {
         self.put_raw(at, &bytes[..bytes.len().min(width)]);
-        if bytes.len() > width {
-            pax.text(key, bytes);
-        }
+        bytes.len() <= width
     }
 
-    /// The name in one field, or in ustar's two at a slash, or as a record.
+    /// The name in one field, or in ustar's two at a slash, or before the header.
     fn put_name(&mut self, name: &[u8], pax: &mut Pax) {
         let split =
             (1..name.len().min(156)).rev().find(|at| name[*at] == b'/' && (1..=100).contains(&(name.len() - at - 1)));
@@ -301,7 +312,10 @@ impl Ustar {
                 self.put_raw(345, &name[..at]);
                 self.put_raw(0, &name[at + 1..]);
             }
-            None => self.put_bytes(0, 100, name, "path", pax),
+            None => {
+                self.put_bytes(0, 100, name);
+                pax.long("path", Some(b'L'), name);
+            }
         }
     }
 

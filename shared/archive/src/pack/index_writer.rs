@@ -141,7 +141,6 @@ impl IndexWriter {
         pad_to_block(&mut raw);
         // The table ends the index member; two zero blocks end the tar.
         raw.resize(raw.len() + 2 * BLOCK, 0);
-        let archive_digest = stored_digest(&raw);
         let table_offset = out.written();
         let frame = self.compress(&raw)?;
         out.write_all(&self.stored).map_err(SealError::Sink)?;
@@ -158,7 +157,7 @@ impl IndexWriter {
             bytes: table.counts.bytes,
             frames: table.counts.frames,
             stored_bytes: out.written() + footer_length,
-            archive_digest,
+            archive_digest: frame.digest,
         };
         out.write_all(&footer.encode()).map_err(SealError::Sink)?;
         Ok(footer)

@@ -3,9 +3,8 @@
 use std::io::{self, Read};
 use std::vec;
 
-use super::{ArchiveReader, Part, ReadError, decompress, read_at};
+use super::{ArchiveReader, Part, ReadError, read_at};
 use crate::entry::{DataRange, Entry, Flags};
-use crate::table::FrameInfo;
 
 /// The stored bytes of a file, data range after data range. Each frame is decompressed when it is reached.
 #[derive(Debug)]
@@ -52,12 +51,11 @@ impl<'a> StoredContent<'a> {
         }
         let stored = read_at(self.reader.store.as_ref(), offset, u64::from(length))?;
         let raw = &mut self.raw;
-        self.reader.with_decompressor(|one| {
-            one.decompress(&stored, crate::codec::MAX_FRAME_BYTES, raw).map_err(|source| ReadError::Codec {
-                part: Part::Frame,
-                offset,
-                source,
-            })
+        self.reader.with_scratch(|scratch| {
+            scratch
+                .decompressor
+                .decompress(&stored, crate::codec::MAX_FRAME_BYTES, raw)
+                .map_err(|source| ReadError::Codec { part: Part::Frame, offset, source })
         })
     }
 
@@ -67,10 +65,7 @@ impl<'a> StoredContent<'a> {
             return Ok(&[]);
         }
         while self.at == self.raw.len() {
-            let info: FrameInfo = self.reader.frame_info(self.next_frame)?;
-            let stored = super::read_checked(self.reader.store.as_ref(), &info, Part::Frame)?;
-            let raw = &mut self.raw;
-            self.reader.with_decompressor(|one| decompress(one, &stored, &info, Part::Frame, raw))?;
+            self.reader.frame(self.next_frame, &mut self.raw)?;
             self.next_frame += 1;
             self.at = 0;
         }

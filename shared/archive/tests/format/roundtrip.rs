@@ -1,5 +1,4 @@
 //! What is packed is what the reader gives back: any names, any sizes around the bounds of frames and pieces, holes, links.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -14,9 +13,7 @@ use coord_archive::pack::{Item, PackOptions, Plan, Step};
 use coord_archive::reader::ArchiveReader;
 use proptest::prelude::*;
 
-mod support;
-
-use support::{Below, full_steps, noise, pack_full, pack_steps};
+use crate::support::{Below, full_steps, noise, pack_full, pack_steps};
 
 const CODECS: [Codec; 2] = [Codec::Zstd, Codec::Gzip];
 

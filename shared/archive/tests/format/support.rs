@@ -178,3 +178,29 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     bytes.truncate(length);
     bytes
 }
+
+/// The tar stream of an archive, as stock decompressors give it.
+pub fn tar_stream(archive: &Path, codec: Codec) -> Vec<u8> {
+    use std::io::Read as _;
+    let file = File::open(archive).unwrap();
+    let mut bytes = Vec::new();
+    match codec {
+        Codec::Zstd => zstd::stream::read::Decoder::new(file).unwrap().read_to_end(&mut bytes).unwrap(),
+        Codec::Gzip => flate2::read::MultiGzDecoder::new(file).read_to_end(&mut bytes).unwrap(),
+    };
+    bytes
+}
+
+/// Names and contents of all members in their order, as another tar reader sees them.
+pub fn members(archive: &Path, codec: Codec) -> Vec<(Vec<u8>, Vec<u8>)> {
+    use std::io::Read as _;
+    let stream = tar_stream(archive, codec);
+    let mut tar = tar::Archive::new(stream.as_slice());
+    let members = tar.entries().unwrap().map(|member| {
+        let mut member = member.unwrap();
+        let mut content = Vec::new();
+        member.read_to_end(&mut content).unwrap();
+        (member.path_bytes().into_owned(), content)
+    });
+    members.collect()
+}

@@ -1,0 +1,326 @@
+//! Reading an archive back and checking all of it: every stored byte, every content, and the way a restore would come.
+//!
+//! Damage is found, named and contained: one damaged frame names the files in it, and everything else is still checked.
+//! Verification says what is there; it never repairs.
+
+use std::io::Read as _;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::digest::{ContentHasher, Digest};
+use crate::entry::Entry;
+use crate::header::escape;
+use crate::progress::{Advance, Progress};
+use crate::reader::{ArchiveReader, ReadError};
+
+mod plan;
+
+use plan::{Job, Planner, Span};
+
+/// Most damaged files that a verification lists; the count goes on.
+pub const MAX_DAMAGED: usize = 1000;
+
+/// How to verify.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VerifyOptions {
+    /// Worker threads; 0 means one for each core.
+    pub threads: usize,
+    /// How many files are read one by one the way a restore of a single file reads them.
+    pub samples: usize,
+    /// The archive's length and digest as known from elsewhere, so that one archive swapped for another is noticed.
+    pub expected: Option<Expected>,
+}
+
+/// What is known of an archive from elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// Length in bytes.
+    pub stored_bytes: u64,
+    /// Its footer's digest.
+    pub archive_digest: Digest,
+}
+
+/// One of the checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CheckName {
+    /// The file is there.
+    Exists,
+    /// It has the length that its footer, and whoever knows better, says.
+    Size,
+    /// Footer, table, index and all frames can be read, with the right digests.
+    Readable,
+    /// Every content has its digest, and the archive the expected one.
+    Digest,
+    /// Some files were found and read one by one.
+    Sample,
+}
+
+impl CheckName {
+    /// The name in reports.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exists => "exists",
+            Self::Size => "size",
+            Self::Readable => "readable",
+            Self::Digest => "digest",
+            Self::Sample => "sample",
+        }
+    }
+}
+
+/// How a check ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All is well.
+    Passed,
+    /// It is not; what was found.
+    Failed(String),
+    /// It could not be done, because an earlier check failed.
+    NotDone,
+}
+
+/// A check and how it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// Which check.
+    pub name: CheckName,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// The result of a verification.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verification {
+    /// The five checks in order.
+    pub checks: Vec<Check>,
+    /// Paths of the first [`MAX_DAMAGED`] files whose content is damaged or cannot be reached.
+    pub damaged: Vec<Vec<u8>>,
+    /// How many such files there are.
+    pub damaged_count: u64,
+    /// Frames that cannot be read.
+    pub damaged_frames: u64,
+    /// Index blocks that cannot be read; what they list is unknown.
+    pub damaged_blocks: u64,
+    /// Files whose content was checked.
+    pub files: u64,
+    /// Bytes of content that were checked.
+    pub bytes: u64,
+}
+
+impl Verification {
+    /// Whether every check passed.
+    #[must_use]
+    pub fn is_ok(&self) -> bool {
+        self.checks.iter().all(|check| check.outcome == Outcome::Passed)
+    }
+}
+
+/// The progress receiver asked to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("verification was cancelled")]
+pub struct Cancelled;
+
+/// Verifies the archive file at `path`.
+pub fn verify(path: &Path, options: &VerifyOptions, progress: &dyn Progress) -> Result<Verification, Cancelled> {
+    let size = match std::fs::metadata(path) {
+        Ok(metadata) => metadata.len(),
+        Err(error) => return Ok(Verification::ended_at(CheckName::Exists, describe(&error))),
+    };
+    let wrong = |expected: u64| format!("{size} bytes where {expected} were written");
+    if let Some(expected) = options.expected.filter(|expected| expected.stored_bytes != size) {
+        return Ok(Verification::ended_at(CheckName::Size, wrong(expected.stored_bytes)));
+    }
+    match ArchiveReader::open_path(path) {
+        Ok(reader) => verify_reader(&reader, options, progress),
+        Err(error @ ReadError::Inconsistent(_)) => Ok(Verification::ended_at(CheckName::Size, describe(&error))),
+        Err(error) => Ok(Verification::ended_at(CheckName::Readable, describe(&error))),
+    }
+}
+
+/// Verifies an archive that could be opened.
+pub fn verify_reader(
+    reader: &ArchiveReader,
+    options: &VerifyOptions,
+    progress: &dyn Progress,
+) -> Result<Verification, Cancelled> {
+    let threads = match options.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        some => some,
+    };
+    let state = State { reader, progress, cancelled: AtomicBool::new(false), found: Mutex::default() };
+    let mut planner = Planner::new(reader, options.samples);
+    std::thread::scope(|scope| {
+        let (send, receive) = crossbeam_channel::bounded::<Job>(2 * threads);
+        for _ in 0..threads {
+            let receive = receive.clone();
+            let state = &state;
+            scope.spawn(move || receive.into_iter().for_each(|job| state.check(job)));
+        }
+        drop(receive);
+        planner.run(&mut |job| {
+            // Nobody receives only when every worker has ended, which they do not before the planner.
+            !state.cancelled.load(Ordering::Relaxed) && send.send(job).is_ok()
+        });
+    });
+    if state.cancelled.load(Ordering::Relaxed) {
+        return Err(Cancelled);
+    }
+    let mut found = state.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    found.damaged_blocks = planner.damaged_blocks();
+    let sample = sample(reader, planner.samples());
+    Ok(conclude(found, reader, options, sample))
+}
+
+fn conclude(mut found: Verification, reader: &ArchiveReader, options: &VerifyOptions, sample: Outcome) -> Verification {
+    let readable = if found.damaged_frames + found.damaged_blocks == 0 {
+        Outcome::Passed
+    } else {
+        let (frames, blocks) = (found.damaged_frames, found.damaged_blocks);
+        Outcome::Failed(format!("{frames} damaged frames and {blocks} damaged index blocks"))
+    };
+    let is_other = options.expected.is_some_and(|expected| expected.archive_digest != reader.footer().archive_digest);
+    let digest = if is_other {
+        Outcome::Failed("this is another archive than the one that was written".to_owned())
+    } else if found.damaged_count > 0 {
+        let first = found.damaged.first().map(|path| escape(path)).unwrap_or_default();
+        Outcome::Failed(format!("{} files are damaged, the first is {first}", found.damaged_count))
+    } else {
+        Outcome::Passed
+    };
+    found.checks = [
+        (CheckName::Exists, Outcome::Passed),
+        (CheckName::Size, Outcome::Passed),
+        (CheckName::Readable, readable),
+        (CheckName::Digest, digest),
+        (CheckName::Sample, sample),
+    ]
+    .map(|(name, outcome)| Check { name, outcome })
+    .into();
+    found
+}
+
+impl Verification {
+    /// A verification that could not go on behind `failed`.
+    fn ended_at(failed: CheckName, reason: String) -> Self {
+        let mut outcome = Some(Outcome::Failed(reason));
+        let names = [CheckName::Exists, CheckName::Size, CheckName::Readable, CheckName::Digest, CheckName::Sample];
+        let mut before = true;
+        let checks = names
+            .map(|name| {
+                before &= name != failed;
+                let outcome = if before { Outcome::Passed } else { outcome.take().unwrap_or(Outcome::NotDone) };
+                Check { name, outcome }
+            })
+            .into();
+        Self { checks, ..Self::default() }
+    }
+}
+
+/// What the workers share.
+struct State<'a> {
+    reader: &'a ArchiveReader,
+    progress: &'a dyn Progress,
+    cancelled: AtomicBool,
+    found: Mutex<Verification>,
+}
+
+impl State<'_> {
+    fn check(&self, job: Job) {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut part = Verification::default();
+        match job {
+            Job::Frame { number, spans } => self.check_frame(number, spans, &mut part),
+            Job::Long(entry) => {
+                part.files = 1;
+                part.bytes = entry.stored_bytes();
+                if content_digest(self.reader, &entry).ok() != entry.digest {
+                    part.add_damaged(entry.path);
+                }
+            }
+            Job::Unreachable(path) => part.add_damaged(path),
+        }
+        let advance = Advance { files: part.files, bytes: part.bytes, ..Advance::default() };
+        if matches!(self.progress.advance(advance), ControlFlow::Break(())) {
+            self.cancelled.store(true, Ordering::Relaxed);
+        }
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).merge(part);
+    }
+
+    fn check_frame(&self, number: u64, spans: Vec<Span>, part: &mut Verification) {
+        let mut raw = Vec::new();
+        let readable = self.reader.frame(number, &mut raw).is_ok();
+        part.damaged_frames = u64::from(!readable);
+        for span in spans {
+            part.files += u64::from(span.is_first());
+            part.bytes += span.length as u64;
+            if !readable || !span.matches(&raw) {
+                part.add_damaged(span.path);
+            }
+        }
+    }
+}
+
+impl Verification {
+    fn add_damaged(&mut self, path: Vec<u8>) {
+        // The pieces of one file come one after the other from one worker, or from several at about the same time.
+        if self.damaged.contains(&path) {
+            return;
+        }
+        self.damaged_count += 1;
+        if self.damaged.len() < MAX_DAMAGED {
+            self.damaged.push(path);
+        }
+    }
+
+    fn merge(&mut self, part: Self) {
+        self.damaged_frames += part.damaged_frames;
+        self.files += part.files;
+        self.bytes += part.bytes;
+        part.damaged.into_iter().for_each(|path| self.add_damaged(path));
+    }
+}
+
+fn content_digest(reader: &ArchiveReader, entry: &Entry) -> Result<Digest, String> {
+    let mut content = reader.content(entry).map_err(|error| describe(&error))?;
+    let mut hasher = ContentHasher::new();
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match content.read(&mut buffer).map_err(|error| describe(&error))? {
+            0 => return Ok(hasher.finish().digest),
+            count => hasher.update(&buffer[..count]),
+        }
+    }
+}
+
+fn sample(reader: &ArchiveReader, paths: &[Vec<u8>]) -> Outcome {
+    for path in paths {
+        let failed = |reason: &str| Outcome::Failed(format!("{}: {reason}", escape(path)));
+        match reader.find(path) {
+            Ok(Some(entry)) => match content_digest(reader, &entry) {
+                Ok(digest) if Some(digest) == entry.digest => {}
+                Ok(_) => return failed("its content has another digest"),
+                Err(reason) => return failed(&reason),
+            },
+            Ok(None) => return failed("it is not found"),
+            Err(error) => return failed(&describe(&error)),
+        }
+    }
+    Outcome::Passed
+}
+
+/// An error with its causes, on one line.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}

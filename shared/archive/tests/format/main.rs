@@ -1,0 +1,8 @@
+//! The archive format, seen from outside: what is packed comes back, stock programs read it, damage is found.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod damage;
+mod moving;
+mod roundtrip;
+mod stock_tools;
+mod support;
