@@ -1,0 +1,170 @@
+//! `archive create` and `archive diff`.
+
+use std::fs::File;
+use std::path::Path;
+
+use coord_archive::codec::Codec;
+use coord_archive::file::SealedFile;
+use coord_archive::header::{Base, Header, Level};
+use coord_archive::pack::{self, PackError, PackOptions, PackReport, Reason, Sink, Step};
+use coord_shared::clock::{Clock as _, SystemClock};
+use coord_shared::exit::Exit;
+use coord_shared::fault::{ErrorCode, Fault};
+use indicatif::{HumanBytes, HumanCount};
+
+use super::watch::Watch;
+use super::{CreateArgs, DiffArgs, PackArgs, file_fault, open, warn};
+use crate::chain::chain;
+use crate::scan::{Against, Figures, Notes, Scan, ScanError, ScanRequest};
+
+pub(super) fn create(args: &CreateArgs) -> Result<Exit, Fault> {
+    let mut out = SealedFile::create(&args.output).map_err(|error| file_fault(&error))?;
+    let mut request = ScanRequest::new(&args.source, vec![Vec::new()], SystemClock.now());
+    request.excludes.clone_from(&args.exclude);
+    let scan = begin(&request, &out)?;
+    let mut header = Header::new(Level::Full, b"", request.started_at);
+    scan.describe(&mut header, None).map_err(|error| scan_fault(&error))?;
+    let watch = Watch::begin("packing", args.pack.quiet);
+    let report = pack(scan.full(), &scan, header, &args.pack, Sink { out: &mut out, progress: &watch })?;
+    let path = out.seal().map_err(|error| file_fault(&error))?;
+    let notes = scan.notes();
+    watch.finish(&summary("full", &report, &notes));
+    println!("{}", path.display());
+    Ok(end(&notes, &report))
+}
+
+pub(super) fn diff(args: &DiffArgs) -> Result<Exit, Fault> {
+    let base = open(&args.base)?;
+    if base.header().level != Level::Full {
+        let message = format!("{} is a differential; a differential stands on a full", args.base.display());
+        return Err(Fault::new(ErrorCode::InvalidArgument, message));
+    }
+    let mut out = SealedFile::create(&args.output).map_err(|error| file_fault(&error))?;
+    let mut request = ScanRequest::new(&args.source, base.header().sources.clone(), SystemClock.now());
+    request.excludes.clone_from(&base.header().excludes);
+    // The folder was named by a person, wherever it is; what was mounted below it is still expected there.
+    let sources = &base.header().sources;
+    let below = base.header().mounts.iter().filter(|mount| !sources.contains(&mount.path));
+    request.expected_mounts = below.cloned().collect();
+    let mut scan = begin(&request, &out)?;
+    // An unreadable base would have failed above.
+    if let Ok(file) = File::open(&args.base) {
+        scan.leave_out(&file);
+    }
+    let watch = Watch::begin("comparing", args.pack.quiet);
+    let scratch = out.folder().to_path_buf();
+    let against = Against { base: &base, newest: None, cache: None, scratch: &scratch };
+    let found = scan.compare(&against, &watch).map_err(|error| scan_fault(&error))?;
+    let notes = scan.notes();
+    if found.equals_full {
+        watch.finish("nothing differs from the full: no archive was made, the full alone is the restore point");
+        return Ok(if warn_of(&notes, None) { Exit::Warnings } else { Exit::Done });
+    }
+    let mut header = Header::new(Level::Differential, b"", request.started_at);
+    scan.describe(&mut header, Some(&base)).map_err(|error| scan_fault(&error))?;
+    header.base = Some(Base {
+        archive_digest: base.footer().archive_digest,
+        name: file_name(&args.base),
+        run: base.header().run,
+        ordinal: base.header().ordinal,
+    });
+    watch.phase("packing");
+    let sink = Sink { out: &mut out, progress: &watch };
+    let report = pack(found.changes.steps(), &scan, header, &args.pack, sink)?;
+    let path = out.seal().map_err(|error| file_fault(&error))?;
+    watch.finish(&format!("{}\n{}", summary("differential", &report, &notes), figures(&found.figures)));
+    println!("{}", path.display());
+    Ok(end(&notes, &report))
+}
+
+/// Begins a scan that leaves out the archive it feeds.
+fn begin(request: &ScanRequest, out: &SealedFile) -> Result<Scan, Fault> {
+    let mut scan = Scan::begin(request).map_err(|error| scan_fault(&error))?;
+    scan.leave_out(&out.reader().map_err(|error| file_fault(&error))?);
+    Ok(scan)
+}
+
+fn pack(
+    steps: impl Iterator<Item = Result<Step, ScanError>> + Send,
+    scan: &Scan,
+    header: Header,
+    args: &PackArgs,
+    sink: Sink<'_>,
+) -> Result<PackReport, Fault> {
+    let codec = Codec::from(args.codec);
+    let mut options = PackOptions::new(codec);
+    options.level = args.level.unwrap_or_else(|| codec.default_level());
+    options.threads = args.threads;
+    pack::pack(steps, scan.tree(), header, &options, sink).map_err(|error| pack_fault(&error))
+}
+
+fn scan_fault(error: &ScanError) -> Fault {
+    Fault::new(error.code(), chain(error))
+}
+
+fn pack_fault(error: &PackError<ScanError>) -> Fault {
+    let message = chain(error);
+    match error {
+        PackError::Steps(error) => scan_fault(error),
+        PackError::Sink(source) | PackError::Spool(source) if source.kind() == std::io::ErrorKind::StorageFull => {
+            Fault::new(ErrorCode::DiskFull, message).with_hint("free space beside the output, or name another one")
+        }
+        PackError::Sink(_) | PackError::Spool(_) => Fault::new(ErrorCode::Io, message),
+        PackError::Codec(_) => Fault::new(ErrorCode::InvalidArgument, message),
+        PackError::Contract { .. } => Fault::new(ErrorCode::Internal, message),
+        PackError::Cancelled => Fault::new(ErrorCode::Cancelled, message),
+    }
+}
+
+/// The base's name as the recipe will print it.
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn summary(level: &str, report: &PackReport, notes: &Notes) -> String {
+    format!(
+        "{level}: {} names and {} seen; {} files, {} packed into {}",
+        HumanCount(notes.source_entries),
+        HumanBytes(notes.source_bytes),
+        HumanCount(report.files),
+        HumanBytes(report.bytes),
+        HumanBytes(report.footer.stored_bytes),
+    )
+}
+
+fn figures(figures: &Figures) -> String {
+    format!(
+        "{} files changed or new, {} names with other attributes only, {} removed",
+        HumanCount(figures.changed_files),
+        HumanCount(figures.metadata_only),
+        HumanCount(figures.removed),
+    )
+}
+
+fn end(notes: &Notes, report: &PackReport) -> Exit {
+    if warn_of(notes, Some(report)) { Exit::Warnings } else { Exit::Done }
+}
+
+fn warn_of(notes: &Notes, report: Option<&PackReport>) -> bool {
+    for (path, why) in &notes.left_out {
+        eprintln!("note: {} left out: {}", super::shown(path), why.as_str());
+    }
+    for rule in notes.rules.iter().filter(|rule| rule.names > 0) {
+        let (names, bytes) = (HumanCount(rule.names), HumanBytes(rule.bytes));
+        eprintln!("note: {} excludes {names} names, {bytes} of files", rule.pattern.escape_debug());
+    }
+    let of_scan = notes.warnings.iter().map(|warning| (warning.path.as_slice(), warning.reason.clone()));
+    let packed = report.map_or(&[][..], |report| &report.warnings);
+    let of_pack = packed.iter().map(|warning| (warning.path.as_slice(), reason(&warning.reason)));
+    let count = notes.warning_count + report.map_or(0, |report| report.warning_count);
+    warn(of_scan.chain(of_pack), count)
+}
+
+fn reason(reason: &Reason) -> String {
+    match reason {
+        Reason::Vanished => "vanished before it could be read; left out".to_owned(),
+        Reason::Unreadable(why) => format!("cannot be read: {why}"),
+        Reason::ChangedWhileRead => "changed while it was read, twice".to_owned(),
+        Reason::TooLarge => "is too large to be stored".to_owned(),
+    }
+}

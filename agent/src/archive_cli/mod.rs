@@ -1,0 +1,241 @@
+//! `coord-agent archive`: the engine alone, for the bad day and for measurements. It needs no coordinator, no catalog and no
+//! state: folders in, archives out, and back.
+//!
+//! Data goes to standard output, talk and progress to standard error. How a command ends is one of the exit codes that all
+//! three programs share: 3 for warnings, 5 for not found, 10 for a damaged archive, 130 for interrupted.
+
+//mod extract;
+mod make;
+mod show;
+mod verify;
+mod watch;
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand, ValueEnum};
+use coord_archive::codec::Codec;
+use coord_archive::file::FileError;
+use coord_archive::header::escape;
+use coord_archive::reader::{ArchiveReader, ReadError};
+use coord_shared::exit::Exit;
+use coord_shared::fault::{ErrorCode, Fault};
+
+use crate::chain::chain;
+
+/// Make, read and verify archives by hand, with no coordinator.
+#[derive(Debug, Args)]
+pub struct ArchiveArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a full archive of a folder. Nothing is excluded unless asked for.
+    Create(CreateArgs),
+    /// Make an archive of what differs from a full one, with the full's own excludes.
+    Diff(DiffArgs),
+    //X    /// Restore a full archive, or a full with a differential, into a folder.
+    //Extract(ExtractArgs),
+    /// List what an archive's index says.
+    List(ListArgs),
+    /// Read all of an archive and check every digest.
+    Verify(VerifyArgs),
+    /// Write the content of one file to standard output.
+    Cat(CatArgs),
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum CodecName {
+    Zstd,
+    Gzip,
+}
+
+impl From<CodecName> for Codec {
+    fn from(name: CodecName) -> Self {
+        match name {
+            CodecName::Zstd => Self::Zstd,
+            CodecName::Gzip => Self::Gzip,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+struct PackArgs {
+    /// How to compress.
+    #[arg(long, value_enum, default_value = "zstd")]
+    codec: CodecName,
+    /// Level of the codec; its default is 3 for zstd, 6 for gzip.
+    #[arg(long, value_name = "N")]
+    level: Option<i32>,
+    /// Worker threads; 0 is one for each core.
+    #[arg(long, default_value = "0", value_name = "N")]
+    threads: usize,
+    /// Say nothing but errors and warnings.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+#[derive(Debug, Args)]
+struct CreateArgs {
+    /// The folder. Names in the archive are relative to it.
+    #[arg(long, value_name = "DIR")]
+    source: PathBuf,
+    /// The archive to make; an existing file is never overwritten.
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// Leave out what matches: a glob for a name at any depth, or with a slash for a path; ! takes in again.
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<String>,
+    #[command(flatten)]
+    pack: PackArgs,
+}
+
+#[derive(Debug, Args)]
+struct DiffArgs {
+    /// The full archive.
+    #[arg(long, value_name = "FULL")]
+    base: PathBuf,
+    /// The folder.
+    #[arg(long, value_name = "DIR")]
+    source: PathBuf,
+    /// The archive to make; an existing file is never overwritten.
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    #[command(flatten)]
+    pack: PackArgs,
+}
+
+#[derive(Debug, Args)]
+struct ExtractArgs {
+    /// The full archive.
+    archive: PathBuf,
+    /// A differential that stands on it.
+    differential: Option<PathBuf>,
+    /// The folder to restore into; it is made if it does not exist. What is there and different is left and reported.
+    #[arg(long, value_name = "DIR")]
+    target: PathBuf,
+    /// Only this path with everything below it; may be repeated.
+    #[arg(long, value_name = "PATH")]
+    path: Vec<OsString>,
+    /// Replace what is there and different.
+    #[arg(long)]
+    overwrite: bool,
+    /// Say nothing but errors and warnings.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Args)]
+struct ListArgs {
+    /// The archive.
+    archive: PathBuf,
+    /// Shape of the output; json is one object a line.
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+#[derive(Debug, Args)]
+struct VerifyArgs {
+    /// The archive.
+    archive: PathBuf,
+    /// Shape of the output.
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Format,
+    /// Say nothing but the result.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+#[derive(Debug, Args)]
+struct CatArgs {
+    /// The archive.
+    archive: PathBuf,
+    /// The file, relative to the archive's root.
+    path: OsString,
+}
+
+/// Runs one command to its end. Errors and warnings are said on standard error.
+#[must_use]
+pub fn run(args: ArchiveArgs) -> Exit {
+    let ended = match args.command {
+        Command::Create(args) => make::create(&args),
+        Command::Diff(args) => make::diff(&args),
+        //Command::Extract(args) => extract::extract(&args),
+        Command::List(args) => show::list(&args),
+        Command::Verify(args) => verify::verify(&args),
+        Command::Cat(args) => show::cat(&args),
+    };
+    match ended {
+        Ok(exit) => exit,
+        Err(fault) => {
+            eprintln!("error: {}", fault.message);
+            if !fault.hint.is_empty() {
+                eprintln!("hint: {}", fault.hint);
+            }
+            if fault.code == ErrorCode::Cancelled { Exit::Interrupted } else { fault.exit() }
+        }
+    }
+}
+
+/// Opens an archive, saying which one when that fails.
+fn open(path: &Path) -> Result<ArchiveReader, Fault> {
+    ArchiveReader::open_path(path).map_err(|error| read_fault(path, &error))
+}
+
+fn read_fault(path: &Path, error: &ReadError) -> Fault {
+    let message = format!("{}: {}", path.display(), chain(error));
+    match error {
+        ReadError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            Fault::new(ErrorCode::ArchiveMissing, message)
+        }
+        _ if error.is_damage() => Fault::new(ErrorCode::ArchiveDamaged, message)
+            .with_hint("stock tools may still read what comes before the damage: tar -tf"),
+        _ => Fault::new(ErrorCode::Io, message),
+    }
+}
+
+fn file_fault(error: &FileError) -> Fault {
+    let code = match error {
+        FileError::Exists { .. } => ErrorCode::AlreadyExists,
+        FileError::NotAName { .. } => ErrorCode::InvalidArgument,
+        FileError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => ErrorCode::DiskFull,
+        FileError::Io { .. } => ErrorCode::Io,
+    };
+    Fault::new(code, chain(error))
+}
+
+/// A path as typed, as the archive has it: relative, without `./` and doubled slashes.
+fn archive_path(typed: &OsString) -> Vec<u8> {
+    let bytes = typed.clone().into_vec();
+    let parts = bytes.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".");
+    parts.collect::<Vec<_>>().join(&b'/')
+}
+
+/// A path on a terminal or in JSON: printable, and exact when read back.
+fn shown(path: &[u8]) -> String {
+    if path.is_empty() { ".".to_owned() } else { escape(path) }
+}
+
+/// Says what went wrong with single names. True when there was anything.
+fn warn<'a>(warnings: impl Iterator<Item = (&'a [u8], String)>, count: u64) -> bool {
+    /// Most that is worth reading on a terminal.
+    const MAX_SHOWN: usize = 20;
+    let mut shown_count = 0;
+    for (path, reason) in warnings.take(MAX_SHOWN) {
+        eprintln!("warning: {}: {reason}", shown(path));
+        shown_count += 1;
+    }
+    if count > shown_count {
+        eprintln!("warning: and {} more", count - shown_count);
+    }
+    count > 0
+}

@@ -1,0 +1,118 @@
+//! When a name is taken for unchanged, and when its content is read to find out.
+//!
+//! Owns the rule of the scan: type, size, mtime, ctime (both in nanoseconds), inode and the restorable attributes equal,
+//! and the entry was not racy for the scan that recorded it. Everything else is decided by content. Device numbers are
+//! not asked: they change at reboot.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use coord_archive::digest::{ContentHasher, Digest, PIECE_BYTES, piece_value};
+use coord_archive::entry::{Attributes, Entry, FileTime, Flags, Kind};
+
+use super::tree::Tree;
+
+/// Flags under which a recorded state says nothing about what is there now.
+const UNSURE: [Flags; 4] = [Flags::RACY, Flags::CHANGED_WHILE_READ, Flags::UNREAD, Flags::STALE];
+
+/// Whether `now` is known to be what `recorded` says without reading it. Of `now` only what lstat gives is asked.
+#[must_use]
+pub fn is_identity_same(now: &Entry, recorded: &Entry) -> bool {
+    let (a, b) = (&now.attributes, &recorded.attributes);
+    now.kind == recorded.kind
+        && now.size == recorded.size
+        && now.identity == recorded.identity
+        && a.mtime == b.mtime
+        && (a.mode, a.uid, a.gid) == (b.mode, b.uid, b.gid)
+        && UNSURE.iter().all(|flag| !recorded.flags.contains(*flag))
+}
+
+/// Whether all attributes that a restore brings back are equal. Names of owners are not restored.
+#[must_use]
+pub fn are_attributes_same(a: &Attributes, b: &Attributes) -> bool {
+    (a.mode, a.uid, a.gid, a.mtime) == (b.mode, b.uid, b.gid, b.mtime) && are_extras_same(a, b)
+}
+
+/// Whether the attributes are equal that lstat does not give.
+#[must_use]
+pub fn are_extras_same(a: &Attributes, b: &Attributes) -> bool {
+    a.inode_flags == b.inode_flags && a.xattrs == b.xattrs
+}
+
+/// Whether two recorded entries of one kind have the same content.
+#[must_use]
+pub fn is_recorded_content_same(a: &Entry, b: &Entry) -> bool {
+    a.kind == b.kind
+        && a.size == b.size
+        && a.digest == b.digest
+        && a.link_target == b.link_target
+        && a.device == b.device
+}
+
+/// Reads the file that `now` describes and compares it with the recorded digests, up to the first piece that differs.
+/// `seen` is told how many bytes were read. A file that changes meanwhile is different.
+///
+/// # Errors
+/// As open(2) and read(2); `NotFound` when the file is gone.
+pub fn is_content_same(tree: &Tree, now: &Entry, recorded: &Entry, seen: &mut dyn FnMut(u64)) -> io::Result<bool> {
+    if now.kind != Kind::File || recorded.kind != Kind::File || now.size != recorded.size {
+        return Ok(false);
+    }
+    let mut file = tree.open_file(&now.path)?;
+    if !is_still(&file, now)? {
+        return Ok(false);
+    }
+    let same = match recorded.digest {
+        None => now.size == 0,
+        Some(digest) if recorded.pieces.is_empty() => is_whole_same(&mut file, digest, now.size, seen)?,
+        Some(_) => are_pieces_same(&mut file, &recorded.pieces, seen)?,
+    };
+    Ok(same && is_still(&file, now)?)
+}
+
+/// Whether the open file is what the scan saw.
+fn is_still(file: &File, now: &Entry) -> io::Result<bool> {
+    let stat = rustix::fs::fstat(file)?;
+    let time = |seconds: i64, nanos: u64| u32::try_from(nanos).map(|nanos| FileTime { seconds, nanos });
+    let ctime = time(stat.st_ctime, stat.st_ctime_nsec).map_err(io::Error::other)?;
+    Ok(u64::try_from(stat.st_size) == Ok(now.size) && stat.st_ino == now.identity.inode && ctime == now.identity.ctime)
+}
+
+fn is_whole_same(file: &mut File, digest: Digest, size: u64, seen: &mut dyn FnMut(u64)) -> io::Result<bool> {
+    let mut buffer = vec![0; usize::try_from(size.clamp(1, PIECE_BYTES)).map_err(io::Error::other)?];
+    let mut hasher = ContentHasher::new();
+    loop {
+        let count = read_full(file, &mut buffer)?;
+        if count == 0 {
+            return Ok(hasher.finish().digest == digest);
+        }
+        hasher.update(&buffer[..count]);
+        seen(count as u64);
+    }
+}
+
+fn are_pieces_same(file: &mut File, pieces: &[Digest], seen: &mut dyn FnMut(u64)) -> io::Result<bool> {
+    let mut buffer = vec![0; usize::try_from(PIECE_BYTES).map_err(io::Error::other)?];
+    for (index, value) in (0..).zip(pieces) {
+        let count = read_full(file, &mut buffer)?;
+        seen(count as u64);
+        if piece_value(index, &buffer[..count]) != *value {
+            return Ok(false);
+        }
+    }
+    Ok(read_full(file, &mut buffer[..1])? == 0)
+}
+
+/// Fills the buffer as far as the file goes.
+fn read_full(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}

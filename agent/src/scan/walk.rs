@@ -1,0 +1,577 @@
+//! The walker: every name of a selection, in path order, each looked at once.
+//!
+//! Owns three promises: names come in the order of [`coord_archive::entry::cmp_paths`]; a folder is announced only after
+//! its list of names was read, so that whoever compares knows whether absence means anything; memory is one list of names
+//! for each depth. Extended attributes, link targets and inode flags are read at once or left to the caller
+//! ([`Extras`]), because an unchanged name does not need them. What an entry *means* is decided in `full` and `compare`.
+
+use std::collections::HashSet;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use coord_archive::entry::{Attributes, Entry, FileTime, Flags, Identity, Kind, MAX_PATH_BYTES};
+use coord_archive::header::Mount;
+use rustix::fs::{FileType, RawDir};
+use rustix::io::Errno;
+
+use super::error::ScanError;
+use super::extras::{Loaded, load_at};
+use super::mounts::Mounts;
+use super::notes::{LeftOut, SharedNotes};
+use super::owners::Owners;
+use super::selection::Selection;
+use super::tree::{Stat, Tree};
+
+/// Size of the buffer that a folder's names are read into, in bytes.
+const LIST_BUFFER_BYTES: usize = 64 << 10;
+/// Folders kept open at once; deeper trees open theirs again on the way back.
+const MAX_OPEN_FOLDERS: usize = 128;
+/// How often a name is looked at again when it changes under our eyes.
+const MAX_LOOKS: usize = 3;
+
+/// Whether the walker reads what lstat does not give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extras {
+    /// Yes: extended attributes, inode flags, link targets.
+    Now,
+    /// The caller asks [`Tree`] for them where it needs them.
+    Later,
+}
+
+/// How far the walker got with a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Looked at; a folder's names were read and follow.
+    Whole,
+    /// A folder that could not be listed. Nothing below it follows, and nothing is known of it.
+    Unlisted,
+    /// Listed in its folder, but lstat failed: only the path, and perhaps the kind, are known.
+    Unseen,
+    /// A file system of the kernel's own is mounted here and not entered.
+    Pseudo,
+    /// The newest backup had a file system mounted here; there is none now. Not entered.
+    LostMount,
+}
+
+/// A name of the tree.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// What is known of it; digest and content are not.
+    pub entry: Entry,
+    /// How far the walker got.
+    pub reach: Reach,
+    /// Device and inode, which group hard links within this scan.
+    pub inode: ((u32, u32), u64),
+    /// Number of names of the inode.
+    pub links: u32,
+    /// Whether the entry has what lstat does not give.
+    pub has_extras: bool,
+}
+
+/// What to walk and how.
+#[derive(Debug)]
+pub struct WalkPlan {
+    /// The tree.
+    pub tree: Arc<Tree>,
+    /// What of it.
+    pub selection: Arc<Selection>,
+    /// The mount table.
+    pub mounts: Arc<Mounts>,
+    /// Names of owners.
+    pub owners: Arc<Owners>,
+    /// Inodes (device, inode) that are the agent's own.
+    pub own: HashSet<((u32, u32), u64)>,
+    /// File systems that were mounted in the newest backup.
+    pub expected_mounts: Arc<Vec<Mount>>,
+    /// An entry whose change time is this or later is racy: two seconds before the scan began.
+    pub racy_from: FileTime,
+    /// Where to tell about what is not an entry.
+    pub notes: SharedNotes,
+    /// Whether to read what lstat does not give.
+    pub extras: Extras,
+}
+
+/// A folder's names, sorted as bytes, which is path order within a folder.
+#[derive(Debug, Default)]
+struct Names {
+    bytes: Vec<u8>,
+    /// Start, length and kind (as far as the folder told) of each.
+    index: Vec<(u32, u16, Option<Kind>)>,
+}
+
+impl Names {
+    fn push(&mut self, name: &[u8], kind: Option<Kind>) -> bool {
+        let (Ok(start), Ok(length)) = (u32::try_from(self.bytes.len()), u16::try_from(name.len())) else {
+            return false;
+        };
+        self.bytes.extend_from_slice(name);
+        self.index.push((start, length, kind));
+        true
+    }
+
+    fn sort(&mut self) {
+        let bytes = &self.bytes;
+        let name = |(start, length, _): &(u32, u16, Option<Kind>)| &bytes[*start as usize..][..usize::from(*length)];
+        self.index.sort_unstable_by(|a, b| name(a).cmp(name(b)));
+        self.index.dedup_by(|a, b| name(a) == name(b));
+    }
+
+    fn get(&self, number: usize) -> Option<(&[u8], Option<Kind>)> {
+        let (start, length, kind) = self.index.get(number)?;
+        Some((&self.bytes[*start as usize..][..usize::from(*length)], *kind))
+    }
+}
+
+/// How the names of a folder are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    /// By listing it: it is, or lies below, a source.
+    All,
+    /// Only those that lead to a source: it is an ancestor.
+    Sources,
+}
+
+#[derive(Debug)]
+struct Frame {
+    /// `None` while too many others are open.
+    folder: Option<OwnedFd>,
+    /// Whether it could not be opened again.
+    is_lost: bool,
+    path_length: usize,
+    inode: ((u32, u32), u64),
+    mount: u64,
+    scope: Scope,
+    names: Names,
+    next: usize,
+}
+
+/// Iterates over the names of a selection. After an error it ends.
+#[derive(Debug)]
+pub struct Walk {
+    plan: WalkPlan,
+    frames: Vec<Frame>,
+    path: Vec<u8>,
+    buffer: Vec<u8>,
+    begun: bool,
+    done: bool,
+}
+
+/// What became of a name.
+enum Visit {
+    Passed,
+    Seen(Box<Seen>),
+    /// A folder to go into after it was announced.
+    Enter(Box<Seen>, Frame),
+}
+
+impl Walk {
+    /// A walker that has seen nothing yet.
+    #[must_use]
+    pub fn new(plan: WalkPlan) -> Self {
+        let buffer = Vec::with_capacity(LIST_BUFFER_BYTES);
+        Self { plan, frames: Vec::new(), path: Vec::new(), buffer, begun: false, done: false }
+    }
+
+    fn step(&mut self) -> Result<Option<Seen>, ScanError> {
+        if !self.begun {
+            self.begun = true;
+            let tree = Arc::clone(&self.plan.tree);
+            let at = At { folder: tree.root(), name: b"", mount: None, in_source: false, kind: Some(Kind::Folder) };
+            let visit = self.visit(&at)?;
+            return Ok(self.settle(visit));
+        }
+        loop {
+            let Some(top) = self.frames.last_mut() else { return Ok(None) };
+            let number = top.next;
+            top.next += 1;
+            if number >= top.names.index.len() {
+                self.frames.pop();
+                continue;
+            }
+            if let Some(seen) = self.child(number)? {
+                return Ok(Some(seen));
+            }
+        }
+    }
+
+    /// Looks at name `number` of the innermost folder.
+    fn child(&mut self, number: usize) -> Result<Option<Seen>, ScanError> {
+        let Some(mut top) = self.frames.pop() else { return Ok(None) };
+        self.path.truncate(top.path_length);
+        if top.folder.is_none() && !top.is_lost {
+            self.reopen(&mut top);
+        }
+        let Some((name, kind)) = top.names.get(number) else {
+            self.frames.push(top);
+            return Ok(None);
+        };
+        if !self.path.is_empty() {
+            self.path.push(b'/');
+        }
+        self.path.extend_from_slice(name);
+        let in_source = top.scope == Scope::All;
+        // Where the folder was lost nothing is known of its names, least of all that they are gone.
+        let tree = Arc::clone(&self.plan.tree);
+        let folder = top.folder.as_ref().map_or(tree.root(), |folder| folder.as_fd());
+        let at = At { folder, name, mount: Some(top.mount), in_source, kind };
+        let visit = if top.is_lost {
+            self.unseen(&at, io::Error::other("its folder was replaced while it was read"))
+        } else {
+            self.visit(&at)
+        };
+        self.frames.push(top);
+        Ok(self.settle(visit?))
+    }
+
+    fn settle(&mut self, visit: Visit) -> Option<Seen> {
+        match visit {
+            Visit::Passed => None,
+            Visit::Seen(seen) => Some(*seen),
+            Visit::Enter(seen, frame) => {
+                self.frames.push(frame);
+                if self.frames.len() > MAX_OPEN_FOLDERS {
+                    let close = self.frames.len() - 1 - MAX_OPEN_FOLDERS;
+                    self.frames[close].folder = None;
+                }
+                Some(*seen)
+            }
+        }
+    }
+
+    /// Opens a folder again that had to be closed; it is lost when another one is in its place.
+    fn reopen(&mut self, frame: &mut Frame) {
+        let tree = &self.plan.tree;
+        let opened = match frame.scope {
+            Scope::All => tree.list(&self.path),
+            Scope::Sources => tree.folder(&self.path).and_then(|fd| fd.try_clone()),
+        };
+        let same = opened.and_then(|fd| {
+            let stat = tree.stat_at(fd.as_fd(), b"", &self.path)?;
+            Ok((fd, (stat.file_system, stat.inode) == frame.inode))
+        });
+        let reason = match same {
+            Ok((fd, true)) => {
+                frame.folder = Some(fd);
+                return;
+            }
+            Ok((_, false)) => "was replaced while it was read; the rest of it was not seen".to_owned(),
+            Err(error) => format!("cannot be opened again, the rest of it was not seen: {error}"),
+        };
+        frame.is_lost = true;
+        self.plan.notes.lock().warn(&self.path, reason);
+    }
+
+    /// Looks at one name. `self.path` is its path.
+    fn visit(&mut self, at: &At<'_>) -> Result<Visit, ScanError> {
+        for _ in 0..MAX_LOOKS {
+            let stat = match self.plan.tree.stat_at(at.folder, at.name, &self.path) {
+                Ok(stat) => stat,
+                Err(error) => return self.unseen(at, error),
+            };
+            if let Some(visit) = self.look(at, &stat)? {
+                return Ok(visit);
+            }
+        }
+        self.unseen(at, io::Error::other("it changes faster than it can be looked at"))
+    }
+
+    fn unseen(&mut self, at: &At<'_>, error: io::Error) -> Result<Visit, ScanError> {
+        let gone = error.kind() == io::ErrorKind::NotFound;
+        if !at.in_source || self.plan.selection.sources().contains(&self.path) {
+            let path = self.path.clone();
+            return Err(if gone {
+                ScanError::SourceMissing { path }
+            } else {
+                ScanError::SourceUnreadable { path, source: error }
+            });
+        }
+        let mut notes = self.plan.notes.lock();
+        if gone {
+            notes.vanished += 1;
+            return Ok(Visit::Passed);
+        }
+        if self.plan.selection.left_out_by(&self.path, at.kind == Some(Kind::Folder)).is_some() {
+            return Ok(Visit::Passed);
+        }
+        notes.warn(&self.path, format!("cannot be looked at: {error}"));
+        drop(notes);
+        let entry = blank_entry(&self.path, at.kind.unwrap_or(Kind::File));
+        let seen = Seen { entry, reach: Reach::Unseen, inode: ((0, 0), 0), links: 1, has_extras: true };
+        Ok(Visit::Seen(Box::new(seen)))
+    }
+
+    /// What follows from lstat. `None`: it changed meanwhile, look again.
+    fn look(&mut self, at: &At<'_>, stat: &Stat) -> Result<Option<Visit>, ScanError> {
+        let Some(kind) = stat.kind else {
+            self.plan.notes.lock().leave_out(&self.path, LeftOut::Socket);
+            return Ok(Some(Visit::Passed));
+        };
+        let is_folder = kind == Kind::Folder;
+        if self.passes_over(at, stat, is_folder) {
+            return Ok(Some(Visit::Passed));
+        }
+        let is_source = self.plan.selection.sources().contains(&self.path);
+        if is_source {
+            self.check_source(at, stat)?;
+        }
+        let mut seen = self.seen(stat, kind);
+        let scope = self.scope(at, is_source);
+        if scope == Scope::Sources {
+            seen.entry.flags = seen.entry.flags.with(Flags::ANCESTOR);
+        }
+        if !is_folder {
+            if scope == Scope::Sources {
+                let source = io::Error::from(Errno::NOTDIR);
+                return Err(ScanError::SourceUnreadable { path: self.path.clone(), source });
+            }
+            return Ok(self.extras(&mut seen, at.folder, at.name).then(|| Visit::Seen(Box::new(seen))));
+        }
+        if let Some(reach) = self.stops_at_mount(at, stat, is_source) {
+            seen.reach = reach;
+            if reach == Reach::Pseudo {
+                seen.entry.flags = seen.entry.flags.with(Flags::ANCESTOR);
+                seen.has_extras = true;
+            } else {
+                self.extras(&mut seen, at.folder, at.name);
+            }
+            return Ok(Some(Visit::Seen(Box::new(seen))));
+        }
+        self.enter(at, stat, scope, seen)
+    }
+
+    /// A folder that a pattern leaves out and that leads to a source is looked into only for that source.
+    fn scope(&self, at: &At<'_>, is_source: bool) -> Scope {
+        let selection = &self.plan.selection;
+        let only_way = || selection.leads_to_source(&self.path) && selection.matched_by(&self.path, true).is_some();
+        if is_source || (at.in_source && !only_way()) { Scope::All } else { Scope::Sources }
+    }
+
+    /// Whether the name is left out by a pattern or because it is our own.
+    fn passes_over(&self, at: &At<'_>, stat: &Stat, is_folder: bool) -> bool {
+        if self.plan.own.contains(&(stat.file_system, stat.inode)) {
+            self.plan.notes.lock().leave_out(&self.path, LeftOut::Own);
+            return true;
+        }
+        if !at.in_source {
+            return false;
+        }
+        let Some(rule) = self.plan.selection.left_out_by(&self.path, is_folder) else {
+            if self.path.len() > MAX_PATH_BYTES {
+                self.plan.notes.lock().warn(&self.path[..200], "its path is too long; it is left out");
+                return true;
+            }
+            return false;
+        };
+        let mut notes = self.plan.notes.lock();
+        if let Some(count) = notes.rules.get_mut(rule) {
+            count.names += 1;
+            count.bytes += if stat.kind == Some(Kind::File) { stat.size } else { 0 };
+        }
+        true
+    }
+
+    fn check_source(&self, at: &At<'_>, stat: &Stat) -> Result<(), ScanError> {
+        let Some(before) = self.plan.expected_mounts.iter().find(|mount| mount.path == self.path) else {
+            return Ok(());
+        };
+        let now = self.plan.mounts.of(stat.mount, at.folder);
+        if (before.file_system.as_str(), before.identity.as_str()) == (now.kind.as_str(), now.identity.as_str()) {
+            return Ok(());
+        }
+        Err(ScanError::SourceMoved {
+            path: self.path.clone(),
+            before: format!("{} {}", before.file_system, before.identity),
+            now: format!("{} {}", now.kind, now.identity),
+        })
+    }
+
+    /// Whether a folder is not entered because of what is, or is not, mounted on it.
+    fn stops_at_mount(&self, at: &At<'_>, stat: &Stat, is_source: bool) -> Option<Reach> {
+        let is_mount_point = at.mount.is_none_or(|mount| mount != stat.mount);
+        if is_mount_point {
+            let probe = self.plan.tree.pass_at(at.folder, at.name).ok()?;
+            if self.plan.mounts.of(stat.mount, probe.as_fd()).is_pseudo() {
+                self.plan.notes.lock().leave_out(&self.path, LeftOut::KernelFileSystem);
+                return Some(Reach::Pseudo);
+            }
+            return None;
+        }
+        let was_mount_point = self.plan.expected_mounts.iter().any(|mount| mount.path == self.path);
+        if is_source || !at.in_source || !was_mount_point {
+            return None;
+        }
+        let mut notes = self.plan.notes.lock();
+        notes.warn(&self.path, "had a file system mounted on it in the newest backup and has none now");
+        notes.lost_mounts.push(self.path.clone());
+        Some(Reach::LostMount)
+    }
+
+    /// Lists a folder and announces it.
+    fn enter(&mut self, at: &At<'_>, stat: &Stat, scope: Scope, mut seen: Seen) -> Result<Option<Visit>, ScanError> {
+        let opened = match scope {
+            Scope::All => self.plan.tree.list_at(at.folder, at.name, &self.path),
+            Scope::Sources if at.name.is_empty() => at.folder.try_clone_to_owned(),
+            Scope::Sources => self.plan.tree.pass_at(at.folder, at.name),
+        };
+        let listed = opened.and_then(|folder| {
+            let now = self.plan.tree.stat_at(folder.as_fd(), b"", &self.path)?;
+            if !now.is_same_inode(stat) {
+                return Ok(None);
+            }
+            let names = match scope {
+                Scope::All => list_names(folder.as_fd(), &mut self.buffer)?,
+                Scope::Sources => names_to_sources(&self.plan.selection, &self.path),
+            };
+            Ok(Some((folder, names)))
+        });
+        let (folder, names) = match listed {
+            Ok(Some(listed)) => listed,
+            Ok(None) => return Ok(None),
+            Err(error) => return self.unlisted(at, seen, error),
+        };
+        if !self.extras(&mut seen, folder.as_fd(), b"") {
+            return Ok(None);
+        }
+        let frame = Frame {
+            folder: Some(folder),
+            is_lost: false,
+            path_length: self.path.len(),
+            inode: (stat.file_system, stat.inode),
+            mount: stat.mount,
+            scope,
+            names,
+            next: 0,
+        };
+        Ok(Some(Visit::Enter(Box::new(seen), frame)))
+    }
+
+    fn unlisted(&mut self, at: &At<'_>, mut seen: Seen, error: io::Error) -> Result<Option<Visit>, ScanError> {
+        let is_source = self.plan.selection.sources().contains(&self.path);
+        if is_source || !at.in_source {
+            return Err(ScanError::SourceUnreadable { path: self.path.clone(), source: error });
+        }
+        if error.kind() == io::ErrorKind::NotFound {
+            return Ok(None);
+        }
+        self.plan.notes.lock().warn(&self.path, format!("cannot be listed: {error}"));
+        seen.reach = Reach::Unlisted;
+        self.extras(&mut seen, at.folder, at.name);
+        Ok(Some(Visit::Seen(Box::new(seen))))
+    }
+
+    fn seen(&self, stat: &Stat, kind: Kind) -> Seen {
+        let mut entry = blank_entry(&self.path, kind);
+        if stat.ctime >= self.plan.racy_from {
+            entry.flags = Flags::RACY;
+        }
+        entry.size = if kind == Kind::File { stat.size } else { 0 };
+        entry.attributes = Attributes {
+            mode: stat.mode,
+            uid: stat.uid,
+            gid: stat.gid,
+            user: self.plan.owners.user(stat.uid),
+            group: self.plan.owners.group(stat.gid),
+            mtime: stat.mtime,
+            inode_flags: 0,
+            xattrs: Vec::new(),
+        };
+        entry.identity = Identity { inode: stat.inode, ctime: stat.ctime };
+        if matches!(kind, Kind::CharDevice | Kind::BlockDevice) {
+            entry.device = stat.device;
+        }
+        Seen { entry, reach: Reach::Whole, inode: (stat.file_system, stat.inode), links: stat.links, has_extras: false }
+    }
+
+    /// Reads what lstat does not give, if that is wanted now. False when the name changed meanwhile.
+    fn extras(&self, seen: &mut Seen, folder: BorrowedFd<'_>, name: &[u8]) -> bool {
+        if self.plan.extras == Extras::Later {
+            return true;
+        }
+        seen.has_extras = true;
+        load_at(&self.plan.tree, folder, name, &mut seen.entry, &self.plan.notes) == Loaded::Done
+    }
+}
+
+impl Iterator for Walk {
+    type Item = Result<Seen, ScanError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let item = self.step().transpose();
+        self.done = !matches!(item, Some(Ok(_)));
+        item
+    }
+}
+
+/// A name in an open folder.
+struct At<'a> {
+    folder: BorrowedFd<'a>,
+    /// Empty for the root, which is `folder` itself.
+    name: &'a [u8],
+    /// Mount of the folder; `None` for the root.
+    mount: Option<u64>,
+    /// Whether the folder is, or lies below, a source.
+    in_source: bool,
+    /// What the folder's list says it is.
+    kind: Option<Kind>,
+}
+
+/// An entry of which only path and kind are known.
+#[must_use]
+pub fn blank_entry(path: &[u8], kind: Kind) -> Entry {
+    Entry {
+        path: path.to_vec(),
+        kind,
+        flags: Flags::default(),
+        size: 0,
+        attributes: Attributes::default(),
+        identity: Identity::default(),
+        link_target: Vec::new(),
+        device: (0, 0),
+        link_group: 0,
+        data_ranges: None,
+        digest: None,
+        pieces: Vec::new(),
+        content: None,
+    }
+}
+
+fn list_names(folder: BorrowedFd<'_>, buffer: &mut Vec<u8>) -> io::Result<Names> {
+    let mut names = Names::default();
+    buffer.clear();
+    let space: &mut [MaybeUninit<u8>] = buffer.spare_capacity_mut();
+    let mut list = RawDir::new(folder, space);
+    while let Some(entry) = list.next() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name == b"." || name == b".." {
+            continue;
+        }
+        let kind = match entry.file_type() {
+            FileType::RegularFile => Some(Kind::File),
+            FileType::Directory => Some(Kind::Folder),
+            FileType::Symlink => Some(Kind::Symlink),
+            FileType::Fifo => Some(Kind::Fifo),
+            FileType::CharacterDevice => Some(Kind::CharDevice),
+            FileType::BlockDevice => Some(Kind::BlockDevice),
+            FileType::Socket | FileType::Unknown => None,
+        };
+        if !names.push(name, kind) {
+            return Err(io::Error::other("the folder holds more than 4 GiB of names"));
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn names_to_sources(selection: &Selection, path: &[u8]) -> Names {
+    let mut names = Names::default();
+    for name in selection.steps_to_sources(path) {
+        names.push(&name, None);
+    }
+    names
+}
