@@ -1,0 +1,193 @@
+//! Jobs: one policy on one host, the standing pair that runs, decisions and chains belong to.
+
+use std::fmt;
+
+use coord_shared::ids::{HostId, JobId, Ordinal, PolicyId, PolicyVersion};
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::error::{CatalogError, Result};
+use super::pool::{Catalog, Sql};
+use super::row::{big, count, get, word};
+
+/// Whether a job's runs are still due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobState {
+    /// The policy selects the host.
+    Active,
+    /// It does not any more; its backups stay.
+    Ended,
+}
+
+/// A job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// Its host.
+    pub host: HostId,
+    /// The host's name.
+    pub host_name: String,
+    /// Its policy.
+    pub policy: PolicyId,
+    /// The policy's name.
+    pub policy_name: String,
+    /// The policy's newest version.
+    pub policy_version: PolicyVersion,
+    /// Whether its runs are due.
+    pub state: JobState,
+    /// The next due backup, if worked out.
+    pub backup_due_at: Option<Timestamp>,
+    /// The next due verification, if worked out and wanted.
+    pub verify_due_at: Option<Timestamp>,
+    /// The highest ordinal its backups have had; the next gets more.
+    pub last_ordinal: Ordinal,
+    /// Restore points in all.
+    pub backups: u64,
+    /// Bytes of its archives.
+    pub stored_bytes: u64,
+}
+
+/// Which jobs to list. `None` means any.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct JobFilter {
+    /// Of this host.
+    pub host: Option<HostId>,
+    /// Of this policy.
+    pub policy: Option<PolicyId>,
+    /// In this state.
+    pub state: Option<JobState>,
+}
+
+impl JobState {
+    /// Every state, for the CHECK list.
+    pub const ALL: [JobState; 2] = [JobState::Active, JobState::Ended];
+
+    /// The word in SQL and on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            JobState::Active => "active",
+            JobState::Ended => "ended",
+        }
+    }
+}
+
+super::words::impl_word!(JobState, "state of a job");
+
+macro_rules! select_jobs {
+    ($tail:literal) => {
+        concat!(
+            "SELECT j.job_id, h.host_id, h.name AS host_name, p.policy_id, p.name AS policy_name, p.version, j.state,
+                    j.backup_due_at, j.verify_due_at, j.last_ordinal, b.backups, b.stored_bytes
+             FROM jobs j
+             JOIN hosts h ON h.host = j.host
+             JOIN policies p ON p.policy = j.policy
+             CROSS JOIN LATERAL (
+                 SELECT count(*) AS backups,
+                        coalesce(sum(stored_bytes) FILTER (WHERE archive_of = backup), 0)::bigint AS stored_bytes
+                 FROM backups WHERE job = j.job
+             ) b ",
+            $tail
+        )
+    };
+}
+
+const BY_ID: Sql = Sql(select_jobs!("WHERE j.job_id = $1"));
+
+const BY_PAIR: Sql = Sql(select_jobs!("WHERE h.host_id = $1 AND p.policy_id = $2"));
+
+const LIST: Sql = Sql(select_jobs!(
+    "WHERE ($1::uuid IS NULL OR h.host_id = $1) AND ($2::uuid IS NULL OR p.policy_id = $2) AND ($3::text IS NULL OR j.state = $3)
+     ORDER BY h.name, p.name LIMIT 100000"
+));
+
+const BEGIN: Sql = Sql("
+    INSERT INTO jobs AS j (job_id, host, policy)
+    SELECT w.job_id, h.host, p.policy FROM unnest($2::uuid[], $3::uuid[]) AS w (policy_id, job_id)
+    JOIN policies p ON p.policy_id = w.policy_id
+    JOIN hosts h ON h.host_id = $1
+    ORDER BY p.policy
+    ON CONFLICT (host, policy) DO UPDATE SET state = 'active', backup_due_at = NULL, verify_due_at = NULL
+        WHERE j.state = 'ended'");
+
+const END: Sql = Sql("
+    UPDATE jobs j SET state = 'ended', backup_due_at = NULL, verify_due_at = NULL
+    FROM hosts h, policies p
+    WHERE h.host_id = $1 AND j.host = h.host AND p.policy = j.policy AND j.state = 'active'
+      AND p.policy_id <> ALL ($2::uuid[])");
+
+const RAISE_ORDINAL: Sql =
+    Sql("UPDATE jobs SET last_ordinal = greatest(last_ordinal, $2) WHERE job_id = $1 RETURNING last_ordinal");
+
+#[cfg(test)]
+pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
+    ("BY_ID", &BY_ID),
+    ("BY_PAIR", &BY_PAIR),
+    ("LIST", &LIST),
+    ("BEGIN", &BEGIN),
+    ("END", &END),
+    ("RAISE_ORDINAL", &RAISE_ORDINAL),
+];
+
+fn read(row: &Row) -> Result<Job> {
+    Ok(Job {
+        id: JobId::from_uuid(get(row, "job_id")?),
+        host: HostId::from_uuid(get(row, "host_id")?),
+        host_name: get(row, "host_name")?,
+        policy: PolicyId::from_uuid(get(row, "policy_id")?),
+        policy_name: get(row, "policy_name")?,
+        policy_version: PolicyVersion(count(row, "version")?),
+        state: word(row, "state")?,
+        backup_due_at: get(row, "backup_due_at")?,
+        verify_due_at: get(row, "verify_due_at")?,
+        last_ordinal: Ordinal(count(row, "last_ordinal")?),
+        backups: count(row, "backups")?,
+        stored_bytes: count(row, "stored_bytes")?,
+    })
+}
+
+impl Catalog {
+    /// A job by its id.
+    pub async fn job(&self, id: JobId) -> Result<Option<Job>> {
+        self.connection().await?.query_opt(&BY_ID, &[&id.uuid()]).await?.as_ref().map(read).transpose()
+    }
+
+    /// The job of a policy on a host.
+    pub async fn job_of(&self, host: HostId, policy: PolicyId) -> Result<Option<Job>> {
+        let row = self.connection().await?.query_opt(&BY_PAIR, &[&host.uuid(), &policy.uuid()]).await?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// Jobs by host and policy name.
+    pub async fn jobs(&self, filter: JobFilter) -> Result<Vec<Job>> {
+        let host = filter.host.map(HostId::uuid);
+        let policy = filter.policy.map(PolicyId::uuid);
+        let state = filter.state.map(JobState::as_str);
+        self.connection().await?.query(&LIST, &[&host, &policy, &state]).await?.iter().map(read).collect()
+    }
+
+    /// Makes a host's active jobs those of exactly these policies; jobs that are missing get the ids beside them.
+    pub async fn set_host_jobs(&self, host: HostId, policies: &[(PolicyId, JobId)]) -> Result<()> {
+        let wanted: Vec<Uuid> = policies.iter().map(|(policy, _)| policy.uuid()).collect();
+        let jobs: Vec<Uuid> = policies.iter().map(|(_, job)| job.uuid()).collect();
+        let mut connection = self.connection().await?;
+        let transaction = connection.begin().await?;
+        transaction.execute(&END, &[&host.uuid(), &wanted]).await?;
+        transaction.execute(&BEGIN, &[&host.uuid(), &wanted, &jobs]).await?;
+        transaction.commit().await
+    }
+
+    /// An agent knows an ordinal of the job: no later backup gets it again. Answers the highest known.
+    pub async fn raise_ordinal(&self, job: JobId, ordinal: Ordinal) -> Result<Ordinal> {
+        let known = big(ordinal.get(), "ordinal")?;
+        let row = self.connection().await?.query_opt(&RAISE_ORDINAL, &[&job.uuid(), &known]).await?;
+        Ok(Ordinal(count(&row.ok_or_else(|| CatalogError::not_found("job", job))?, "last_ordinal")?))
+    }
+}
+
+impl fmt::Display for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.host_name, self.policy_name)
+    }
+}

@@ -1,0 +1,262 @@
+//! Leases: which session holds which attempt, and until when. Invariant: time is the database's; attempt+1 is claimed only from
+//! the queue, so a run that its host still holds is taken back out of the queue first; after a coordinator's start or an outage
+//! nothing is reaped for one grace period.
+
+use std::time::Duration;
+
+use coord_shared::ids::{Attempt, HostId, RunId, SessionNumber};
+use coord_shared::run::{Disposition, Event, RunState};
+
+use super::error::Result;
+use super::pool::{Catalog, Params, Sql, Transaction};
+use super::records::{FaultRecord, ProgressRecord};
+use super::row::{big, get, int, seconds, small, to_json, word};
+use super::runs::{StepContext, lock_of_host, step};
+
+/// A claimed attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claimed {
+    /// Of this run.
+    pub run: RunId,
+    /// Its number: the fencing token.
+    pub attempt: Attempt,
+}
+
+/// An attempt that a host says it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunBeat {
+    /// Of this run.
+    pub run: RunId,
+    /// Its number.
+    pub attempt: Attempt,
+    /// It has ended at the host; only its final report is missing.
+    pub finished: bool,
+    /// How far it is.
+    pub progress: Option<ProgressRecord>,
+}
+
+/// What the host should do with an attempt it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeartbeatOutcome {
+    /// Of this run.
+    pub run: RunId,
+    /// Its number.
+    pub attempt: Attempt,
+    /// What to do.
+    pub disposition: Disposition,
+}
+
+/// An attempt that was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reaped {
+    /// Of this run.
+    pub run: RunId,
+    /// Its number.
+    pub attempt: Attempt,
+    /// Where the run is now: queued, failed or cancelled.
+    pub state: RunState,
+}
+
+pub(super) const CLAIM: Sql = Sql("
+    WITH picked AS (
+        SELECT r.run_id FROM runs r
+        WHERE r.host = (SELECT h.host FROM hosts h WHERE h.host_id = $1 AND h.session_number = $2 AND h.state = 'active')
+          AND r.state = 'queued' AND r.run_after <= now() AND r.attempt < r.max_attempts
+        ORDER BY r.priority DESC, r.run_after LIMIT 1 FOR UPDATE SKIP LOCKED
+    ), claimed AS (
+        UPDATE runs r SET state = 'leased', attempt = r.attempt + 1, reaped = false, lease_session = $2,
+            lease_until = now() + make_interval(secs => $3), progress = NULL
+        FROM picked WHERE r.run_id = picked.run_id AND r.state = 'queued'
+        RETURNING r.run_id, r.attempt
+    )
+    INSERT INTO attempts (run_id, attempt, session) SELECT run_id, attempt, $2 FROM claimed
+    RETURNING run_id, attempt");
+
+pub(super) const BEAT: Sql = Sql("
+    UPDATE runs r SET lease_until = now() + make_interval(secs => $3), lease_session = $2,
+        progress = coalesce(b.progress, r.progress)
+    FROM unnest($4::uuid[], $5::integer[], $6::jsonb[]) AS b (run_id, attempt, progress)
+    WHERE r.run_id = b.run_id AND r.attempt = b.attempt AND r.state IN ('leased', 'running', 'verifying')
+      AND r.host = (SELECT h.host FROM hosts h WHERE h.host_id = $1 AND h.session_number = $2)
+    RETURNING r.run_id, r.cancelling");
+
+const ADOPT_PLANNED: Sql = Sql("
+    INSERT INTO runs (run_id, kind, host, job, policy_version, due_at, state, max_attempts, run_after, priority, asked_by,
+        level, reason, spec, ended_at)
+    SELECT p.run_id, p.kind, j.host, p.job, p.policy_version, p.due_at, o.state, $3, now(), 0, 'schedule', p.level,
+        'started by the host while it was cut off', '{}', CASE WHEN o.state = 'missed' THEN now() END
+    FROM planned_runs p
+    JOIN jobs j ON j.job = p.job
+    JOIN hosts h ON h.host = j.host AND h.host_id = $2
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN EXISTS (
+            SELECT FROM runs r WHERE r.job = p.job AND r.kind = p.kind
+              AND r.state IN ('queued', 'leased', 'running', 'verifying')
+        ) THEN 'missed' ELSE 'queued' END AS state
+    ) o
+    WHERE p.run_id = $1
+    ON CONFLICT DO NOTHING");
+
+// ANY(ARRAY(..)) and not IN: an IN that is run again after waiting for a lock may take more rows than the limit.
+pub(super) const REAP: Sql = Sql("
+    WITH lapsed AS (
+        UPDATE runs r SET
+            state = CASE WHEN r.cancelling THEN 'cancelled' WHEN r.attempt < r.max_attempts THEN 'queued' ELSE 'failed' END,
+            reaped = NOT r.cancelling,
+            cancelling = false,
+            lease_session = NULL,
+            lease_until = NULL,
+            run_after = now() + make_interval(
+                secs => least($2 * power(2, least(r.attempt - 1, 20)), $3) * (0.5 + random() / 2)),
+            ended_at = CASE WHEN r.cancelling OR r.attempt >= r.max_attempts THEN now() END,
+            fault = $4
+        WHERE r.run_id = ANY (ARRAY(
+            SELECT l.run_id FROM runs l
+            WHERE l.state IN ('leased', 'running', 'verifying') AND l.lease_until < now()
+              AND pg_postmaster_start_time() < now() - make_interval(secs => $1)
+              AND NOT EXISTS (
+                  SELECT FROM coordinators c
+                  WHERE c.quiet_until > now() AND c.last_beat_at > now() - INTERVAL '1 minute')
+            ORDER BY l.lease_until LIMIT 100 FOR UPDATE SKIP LOCKED))
+        RETURNING r.run_id, r.attempt, r.state
+    ), ended AS (
+        UPDATE attempts a SET ended_at = now(), outcome = 'lapsed', fault = $4
+        FROM lapsed l WHERE a.run_id = l.run_id AND a.attempt = l.attempt
+    )
+    SELECT run_id, attempt, state FROM lapsed");
+
+const LEASE: Sql = Sql("
+    SELECT EXISTS (
+        SELECT FROM runs WHERE run_id = $1 AND attempt = $2 AND state IN ('leased', 'running', 'verifying')
+    ) AS held");
+
+#[cfg(test)]
+pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
+    ("CLAIM", &CLAIM),
+    ("BEAT", &BEAT),
+    ("ADOPT_PLANNED", &ADOPT_PLANNED),
+    ("REAP", &REAP),
+    ("LEASE", &LEASE),
+];
+
+impl Catalog {
+    /// Leases the host's next due run to its session, as the next attempt. `None`: nothing is due, or the session is not the
+    /// newest of an active host. A claim whose answer is lost lapses and is reaped.
+    pub async fn claim_run(&self, host: HostId, session: SessionNumber, lease: Duration) -> Result<Option<Claimed>> {
+        let number = big(session.get(), "session number")?;
+        let row = self.connection().await?.query_opt(&CLAIM, &[&host.uuid(), &number, &seconds(lease)]).await?;
+        row.map(|row| {
+            Ok(Claimed { run: RunId::from_uuid(get(&row, "run_id")?), attempt: Attempt(small(&row, "attempt")?) })
+        })
+        .transpose()
+    }
+
+    /// The host's session holds these attempts: extends their leases and says what to do with each, in the same order. Serves
+    /// heartbeats and the held attempts of Hello alike; a run that was reaped and not claimed again is taken back.
+    pub async fn beat_runs(
+        &self,
+        host: HostId,
+        session: SessionNumber,
+        lease: Duration,
+        beats: &[RunBeat],
+    ) -> Result<Vec<HeartbeatOutcome>> {
+        let extended = self.extend(host, session, lease, beats).await?;
+        let mut outcomes = Vec::with_capacity(beats.len());
+        for beat in beats {
+            let cancelling = extended.iter().find(|(run, _)| *run == beat.run).map(|(_, cancelling)| *cancelling);
+            let disposition = match (cancelling, beat.finished) {
+                (Some(false), false) => Disposition::Continue,
+                (Some(_), true) => Disposition::Report,
+                (Some(true), false) => Disposition::Abort,
+                (None, _) => self.hold(host, session, lease, beat).await?,
+            };
+            outcomes.push(HeartbeatOutcome { run: beat.run, attempt: beat.attempt, disposition });
+        }
+        Ok(outcomes)
+    }
+
+    async fn extend(
+        &self,
+        host: HostId,
+        session: SessionNumber,
+        lease: Duration,
+        beats: &[RunBeat],
+    ) -> Result<Vec<(RunId, bool)>> {
+        if beats.is_empty() {
+            return Ok(Vec::new());
+        }
+        let number = big(session.get(), "session number")?;
+        let runs: Vec<_> = beats.iter().map(|beat| beat.run.uuid()).collect();
+        let attempts =
+            beats.iter().map(|beat| int(beat.attempt.get(), "attempt")).collect::<Result<Vec<i32>>>()?;
+        let progress = beats
+            .iter()
+            .map(|beat| beat.progress.as_ref().map(to_json).transpose())
+            .collect::<Result<Vec<Option<serde_json::Value>>>>()?;
+        let params: Params<'_> = &[&host.uuid(), &number, &seconds(lease), &runs, &attempts, &progress];
+        let rows = self.connection().await?.query(&BEAT, params).await?;
+        rows.iter().map(|row| Ok((RunId::from_uuid(get(row, "run_id")?), get(row, "cancelling")?))).collect()
+    }
+
+    /// An attempt that is not simply held: reaped, ended, replaced, planned, or unknown.
+    async fn hold(
+        &self,
+        host: HostId,
+        session: SessionNumber,
+        lease: Duration,
+        beat: &RunBeat,
+    ) -> Result<Disposition> {
+        let mut connection = self.connection().await?;
+        let transaction = connection.begin().await?;
+        adopt_planned(&transaction, beat.run, host).await?;
+        let Some(run) = lock_of_host(&transaction, beat.run, host).await? else {
+            // Nobody here knows it: what ended may be forgotten, what runs may not go on.
+            return Ok(if beat.finished { Disposition::Forget } else { Disposition::Abort });
+        };
+        let disposition = run.machine.disposition(beat.attempt, beat.finished);
+        match disposition {
+            Disposition::Continue => {
+                let context = StepContext { session: Some(session), lease, ..StepContext::default() };
+                step(&transaction, &run, Event::Held(beat.attempt), &context).await?;
+            }
+            Disposition::Report | Disposition::Abort | Disposition::Forget => {}
+        }
+        transaction.commit().await?;
+        Ok(disposition)
+    }
+
+    /// Gives up attempts whose lease ran out, at most a hundred: back to the queue after a backoff between `first` and `most`, or
+    /// failed after the last. Nothing is given up within `grace` of the database's start or in a coordinator's quiet time.
+    pub async fn reap_lapsed_runs(&self, grace: Duration, first: Duration, most: Duration) -> Result<Vec<Reaped>> {
+        let fault = to_json(&FaultRecord {
+            code: coord_shared::fault::ErrorCode::LeaseLapsed.as_str().to_owned(),
+            message: "the host was not heard of while it held the run".to_owned(),
+            hint: "coordctl host show tells when it was last seen".to_owned(),
+        })?;
+        let params: Params<'_> = &[&seconds(grace), &seconds(first), &seconds(most), &fault];
+        let rows = self.connection().await?.query(&REAP, params).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(Reaped {
+                    run: RunId::from_uuid(get(row, "run_id")?),
+                    attempt: Attempt(small(row, "attempt")?),
+                    state: word(row, "state")?,
+                })
+            })
+            .collect()
+    }
+
+    /// Whether this attempt is held by a session now.
+    pub async fn is_held(&self, run: RunId, attempt: Attempt) -> Result<bool> {
+        let attempt = int(attempt.get(), "attempt")?;
+        let row = self.connection().await?.query_opt(&LEASE, &[&run.uuid(), &attempt]).await?;
+        row.map_or(Ok(false), |row| get(&row, "held"))
+    }
+}
+
+/// Makes the row of a planned run that its host started before the scheduler inserted it.
+pub(super) async fn adopt_planned(transaction: &Transaction<'_>, run: RunId, host: HostId) -> Result<()> {
+    let attempts = int(coord_shared::run::RunKind::Backup.max_attempts(), "max attempts")?;
+    transaction.execute(&ADOPT_PLANNED, &[&run.uuid(), &host.uuid(), &attempts]).await?;
+    Ok(())
+}

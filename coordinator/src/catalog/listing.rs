@@ -1,0 +1,260 @@
+//! What a job's backup contains: one path, one folder, a whole subtree, its totals. All are index scans by folder; a folder is read
+//! page by page, a subtree folder by folder, so that memory is bounded by a page and the depth of the tree.
+
+use coord_shared::ids::{JobId, Seq};
+use tokio_postgres::Row;
+
+use super::entries::{FileVersion, VersionKind, child, read, version_columns};
+use super::error::{CatalogError, Result};
+use super::pool::{Catalog, Connection, Params, Sql};
+use super::row::{count, get, int};
+
+/// Entries of a page at most.
+pub const MAX_PAGE: u32 = 10_000;
+/// Entries a subtree walk asks for at once.
+const WALK_PAGE: u32 = 2_000;
+
+/// A page of a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FolderPage {
+    /// In the order of names as bytes.
+    pub entries: Vec<FileVersion>,
+    /// There are more after the last of these.
+    pub more: bool,
+}
+
+/// What lies at and below a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SubtreeTotals {
+    /// Entries of any kind.
+    pub entries: u64,
+    /// Regular files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+const JOB_KEYS: Sql = Sql("SELECT job, host FROM jobs WHERE job_id = $1");
+
+pub(super) const FIND_FOLDER: Sql = Sql("
+    WITH RECURSIVE walk (depth, folder) AS (
+        SELECT 0, f.folder FROM folders f WHERE f.host = $1 AND f.parent = 0 AND f.name = ''
+        UNION ALL
+        SELECT w.depth + 1, f.folder
+        FROM walk w JOIN folders f ON f.host = $1 AND f.parent = w.folder AND f.name = ($2::bytea[])[w.depth + 1]
+    )
+    SELECT folder FROM walk WHERE depth = cardinality($2::bytea[])");
+
+pub(super) const FIND_VERSION: Sql = Sql(concat!(
+    "SELECT ",
+    version_columns!("v"),
+    " FROM file_versions v
+      WHERE v.host = $1 AND v.job = $2 AND v.folder = $3 AND v.name = $4 AND v.first_seq <= $5 AND v.last_seq >= $5"
+));
+
+pub(super) const LIST: Sql = Sql(concat!(
+    "SELECT ",
+    version_columns!("v"),
+    ", CASE WHEN v.kind = 'd' THEN (
+           SELECT f.folder FROM folders f WHERE f.host = $1 AND f.parent = $3 AND f.name = v.name
+       ) END AS below
+      FROM file_versions v
+      WHERE v.host = $1 AND v.job = $2 AND v.folder = $3 AND v.first_seq <= $4 AND v.last_seq >= $4
+        AND ($5::bytea IS NULL OR v.name > $5)
+      ORDER BY v.name LIMIT $6"
+));
+
+pub(super) const TOTALS: Sql = Sql("
+    WITH RECURSIVE below (folder) AS (
+        SELECT $3::bigint
+        UNION ALL
+        SELECT f.folder FROM below b JOIN folders f ON f.host = $1 AND f.parent = b.folder
+    )
+    SELECT count(*) AS entries, count(*) FILTER (WHERE v.kind = 'f') AS files, coalesce(sum(v.size), 0)::bigint AS bytes
+    FROM below b
+    JOIN file_versions v ON v.host = $1 AND v.job = $2 AND v.folder = b.folder AND v.first_seq <= $4 AND v.last_seq >= $4");
+
+#[cfg(test)]
+pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
+    ("JOB_KEYS", &JOB_KEYS),
+    ("FIND_FOLDER", &FIND_FOLDER),
+    ("FIND_VERSION", &FIND_VERSION),
+    ("LIST", &LIST),
+    ("TOTALS", &TOTALS),
+];
+
+/// One job at one of its backups.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Point {
+    pub(super) host: i32,
+    pub(super) job: i32,
+    pub(super) seq: i32,
+}
+
+pub(super) async fn point(connection: &Connection, job: JobId, seq: Seq) -> Result<Point> {
+    let row = connection.query_opt(&JOB_KEYS, &[&job.uuid()]).await?;
+    let row = row.ok_or_else(|| CatalogError::not_found("job", job))?;
+    Ok(Point { host: get(&row, "host")?, job: get(&row, "job")?, seq: int(seq.get(), "seq")? })
+}
+
+fn components(path: &[u8]) -> Vec<&[u8]> {
+    if path.is_empty() { Vec::new() } else { path.split(|byte| *byte == b'/').collect() }
+}
+
+/// The key of a folder that some backup of the host had.
+pub(super) async fn folder_key(connection: &Connection, host: i32, path: &[u8]) -> Result<Option<i64>> {
+    let row = connection.query_opt(&FIND_FOLDER, &[&host, &components(path)]).await?;
+    row.map(|row| get(&row, "folder")).transpose()
+}
+
+/// The key of the folder that holds `path`, and its name there; `None` when no backup of the host had such a folder.
+pub(super) async fn locate<'a>(connection: &Connection, host: i32, path: &'a [u8]) -> Result<Option<(i64, &'a [u8])>> {
+    match coord_archive::entry::parent(path) {
+        None => Ok(Some((0, path))),
+        Some(parent) => {
+            let name = if parent.is_empty() { path } else { &path[parent.len() + 1..] };
+            Ok(folder_key(connection, host, parent).await?.map(|key| (key, name)))
+        }
+    }
+}
+
+async fn find(connection: &Connection, at: Point, path: &[u8]) -> Result<Option<FileVersion>> {
+    let Some((folder, name)) = locate(connection, at.host, path).await? else { return Ok(None) };
+    let row = connection.query_opt(&FIND_VERSION, &[&at.host, &at.job, &folder, &name, &at.seq]).await?;
+    row.map(|row| read(&row, coord_archive::entry::parent(path))).transpose()
+}
+
+async fn list(connection: &Connection, at: Point, folder: i64, after: Option<&[u8]>, limit: u32) -> Result<Vec<Row>> {
+    let params: Params<'_> = &[&at.host, &at.job, &folder, &at.seq, &after, &i64::from(limit)];
+    connection.query(&LIST, params).await
+}
+
+impl Catalog {
+    /// The state of one path at a backup; `None`: it was not there.
+    pub async fn find_path(&self, job: JobId, seq: Seq, path: &[u8]) -> Result<Option<FileVersion>> {
+        let connection = self.connection().await?;
+        let at = point(&connection, job, seq).await?;
+        find(&connection, at, path).await
+    }
+
+    /// What is directly in a folder at a backup, after the name `after`, at most `limit` (and [`MAX_PAGE`]). Empty when the path was
+    /// no folder then.
+    pub async fn list_folder(
+        &self,
+        job: JobId,
+        seq: Seq,
+        path: &[u8],
+        after: Option<&[u8]>,
+        limit: u32,
+    ) -> Result<FolderPage> {
+        let connection = self.connection().await?;
+        let at = point(&connection, job, seq).await?;
+        let Some(folder) = folder_key(&connection, at.host, path).await? else {
+            return Ok(FolderPage { entries: Vec::new(), more: false });
+        };
+        let limit = limit.clamp(1, MAX_PAGE);
+        let rows = list(&connection, at, folder, after, limit + 1).await?;
+        let wanted = limit as usize;
+        let entries =
+            rows.iter().take(wanted).map(|row| read(row, Some(path))).collect::<Result<Vec<FileVersion>>>()?;
+        Ok(FolderPage { entries, more: rows.len() > wanted })
+    }
+
+    /// Everything at and below a path at a backup, in path order, batch by batch.
+    pub async fn walk_subtree(&self, job: JobId, seq: Seq, path: &[u8]) -> Result<SubtreeWalk> {
+        let connection = self.connection().await?;
+        let at = point(&connection, job, seq).await?;
+        let top = find(&connection, at, path).await?;
+        let mut open = Vec::new();
+        if top.as_ref().is_some_and(|top| top.kind == VersionKind::Folder)
+            && let Some(folder) = folder_key(&connection, at.host, path).await?
+        {
+            open.push(OpenFolder::new(folder, path.to_vec()));
+        }
+        Ok(SubtreeWalk { catalog: self.clone(), at, top, open })
+    }
+
+    /// How much lies at and below a path at a backup.
+    pub async fn subtree_totals(&self, job: JobId, seq: Seq, path: &[u8]) -> Result<SubtreeTotals> {
+        let connection = self.connection().await?;
+        let at = point(&connection, job, seq).await?;
+        let Some(top) = find(&connection, at, path).await? else { return Ok(SubtreeTotals::default()) };
+        let own = SubtreeTotals { entries: 1, files: u64::from(top.kind == VersionKind::File), bytes: top.size };
+        if top.kind != VersionKind::Folder {
+            return Ok(own);
+        }
+        let Some(folder) = folder_key(&connection, at.host, path).await? else { return Ok(own) };
+        let row = connection.query_opt(&TOTALS, &[&at.host, &at.job, &folder, &at.seq]).await?;
+        let row = row.ok_or_else(|| CatalogError::not_found("row", "totals"))?;
+        Ok(SubtreeTotals {
+            entries: own.entries + count(&row, "entries")?,
+            files: own.files + count(&row, "files")?,
+            bytes: own.bytes + count(&row, "bytes")?,
+        })
+    }
+}
+
+/// A folder in the middle of being listed.
+#[derive(Debug)]
+struct OpenFolder {
+    key: i64,
+    path: Vec<u8>,
+    /// Read from the database and not given out yet, last first.
+    waiting: Vec<(FileVersion, Option<i64>)>,
+    /// The last name read.
+    after: Option<Vec<u8>>,
+    finished: bool,
+}
+
+impl OpenFolder {
+    const fn new(key: i64, path: Vec<u8>) -> OpenFolder {
+        OpenFolder { key, path, waiting: Vec::new(), after: None, finished: false }
+    }
+}
+
+/// A walk of a subtree. It holds no connection between batches.
+#[derive(Debug)]
+pub struct SubtreeWalk {
+    catalog: Catalog,
+    at: Point,
+    top: Option<FileVersion>,
+    /// From the top down to where the walk is.
+    open: Vec<OpenFolder>,
+}
+
+impl SubtreeWalk {
+    /// The next entries in path order, at least `limit` unless the walk ends; empty at its end.
+    pub async fn next_batch(&mut self, limit: usize) -> Result<Vec<FileVersion>> {
+        let mut batch: Vec<FileVersion> = self.top.take().into_iter().collect();
+        if self.open.is_empty() {
+            return Ok(batch);
+        }
+        let connection = self.catalog.connection().await?;
+        while batch.len() < limit {
+            let Some(folder) = self.open.last_mut() else { break };
+            if folder.waiting.is_empty() && !folder.finished {
+                fill(&connection, self.at, folder).await?;
+            }
+            let Some((version, below)) = folder.waiting.pop() else {
+                self.open.pop();
+                continue;
+            };
+            if let Some(key) = below {
+                self.open.push(OpenFolder::new(key, version.path.clone()));
+            }
+            batch.push(version);
+        }
+        Ok(batch)
+    }
+}
+
+async fn fill(connection: &Connection, at: Point, folder: &mut OpenFolder) -> Result<()> {
+    let rows = list(connection, at, folder.key, folder.after.as_deref(), WALK_PAGE).await?;
+    folder.finished = rows.len() < WALK_PAGE as usize;
+    folder.after = rows.last().map(|row| get::<Vec<u8>>(row, "name")).transpose()?;
+    for row in rows.iter().rev() {
+        folder.waiting.push((read(row, Some(&folder.path))?, get(row, "below")?));
+    }
+    debug_assert!(folder.waiting.iter().all(|(version, _)| version.path.starts_with(&child(&folder.path, b""))));
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! Brings the schema up to this version's. Invariant: forward only, one transaction a migration, one runner at a time (an advisory
+//! lock on a connection of its own). An older program keeps working on a newer schema as long as `compatible_from` allows it.
+
+use tokio_postgres::Client;
+
+use super::error::CatalogError;
+use super::pool::{CatalogConfig, Sql};
+
+/// The schema this program is written for.
+pub const SCHEMA_VERSION: u32 = 3;
+
+/// Key of the advisory lock: "coord" in ASCII.
+const LOCK_KEY: i64 = 0x63_6f_6f_72_64;
+
+struct Migration {
+    version: u32,
+    name: &'static str,
+    /// The oldest program, named by its schema version, that works on the schema after this migration.
+    compatible_from: u32,
+    text: &'static str,
+}
+
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "fleet",
+        compatible_from: 1,
+        text: include_str!("../../migrations/0001_fleet.sql"),
+    },
+    Migration { version: 2, name: "runs", compatible_from: 2, text: include_str!("../../migrations/0002_runs.sql") },
+    Migration {
+        version: 3,
+        name: "entries",
+        compatible_from: 3,
+        text: include_str!("../../migrations/0003_entries.sql"),
+    },
+];
+
+/// The text of every migration, in order.
+#[cfg(test)]
+pub(super) const SCHEMA_TEXTS: [&str; MIGRATIONS.len()] = {
+    let mut texts = [""; MIGRATIONS.len()];
+    let mut at = 0;
+    while at < texts.len() {
+        texts[at] = MIGRATIONS[at].text;
+        at += 1;
+    }
+    texts
+};
+
+/// Why the schema is not what this program needs.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// The database cannot be used.
+    #[error("the catalog's database cannot be used")]
+    Database(#[source] CatalogError),
+    /// A newer coordinator changed the schema in a way that this program does not know.
+    #[error("the catalog's schema is version {found}, and programs older than {needed} cannot use it: install a newer coordinator")]
+    TooNew {
+        /// The schema's version.
+        found: u32,
+        /// The oldest program version that works on it.
+        needed: u32,
+    },
+    /// A migration failed and was undone.
+    #[error("migration {version} ({name}) failed and was undone")]
+    Migration {
+        /// Its number.
+        version: u32,
+        /// Its name.
+        name: &'static str,
+        #[source]
+        source: tokio_postgres::Error,
+    },
+}
+
+const LOCK: Sql = Sql("SELECT pg_advisory_lock($1)");
+const UNLOCK: Sql = Sql("SELECT pg_advisory_unlock($1)");
+const CREATE: &str = "CREATE TABLE IF NOT EXISTS schema_version (
+    version         integer PRIMARY KEY,
+    name            text NOT NULL,
+    compatible_from integer NOT NULL,
+    applied_at      timestamptz NOT NULL DEFAULT now()
+)";
+const NEWEST: Sql = Sql("SELECT version, compatible_from FROM schema_version ORDER BY version DESC LIMIT 1");
+const RECORD: Sql = Sql("INSERT INTO schema_version (version, name, compatible_from) VALUES ($1, $2, $3)");
+
+#[cfg(test)]
+pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
+    ("LOCK", &LOCK),
+    ("UNLOCK", &UNLOCK),
+    ("NEWEST", &NEWEST),
+    ("RECORD", &RECORD),
+];
+
+/// Runs what is missing; answers the schema's version.
+pub(super) async fn run(config: &CatalogConfig) -> Result<u32, MigrateError> {
+    let mut client = config.connect().await.map_err(MigrateError::Database)?;
+    let database = |error| MigrateError::Database(CatalogError::undone(error));
+    // Another coordinator's migration may take long; a deadline here would only make a start fail.
+    client.batch_execute("SET statement_timeout = 0; SET lock_timeout = 0").await.map_err(database)?;
+    client.query(LOCK.0, &[&LOCK_KEY]).await.map_err(database)?;
+    let outcome = apply(&mut client).await;
+    // The lock ends with the connection in any case.
+    if let Err(error) = client.query(UNLOCK.0, &[&LOCK_KEY]).await {
+        tracing::debug!(%error, "the migration lock ends with its connection");
+    }
+    outcome
+}
+
+async fn apply(client: &mut Client) -> Result<u32, MigrateError> {
+    let database = |error| MigrateError::Database(CatalogError::undone(error));
+    client.batch_execute(CREATE).await.map_err(database)?;
+    let (found, needed) = match client.query_opt(NEWEST.0, &[]).await.map_err(database)? {
+        Some(row) => (
+            super::row::small(&row, "version").map_err(MigrateError::Database)?,
+            super::row::small(&row, "compatible_from").map_err(MigrateError::Database)?,
+        ),
+        None => (0, 0),
+    };
+    if needed > SCHEMA_VERSION {
+        return Err(MigrateError::TooNew { found, needed });
+    }
+    for migration in MIGRATIONS.iter().filter(|migration| migration.version > found) {
+        let failed =
+            |source| MigrateError::Migration { version: migration.version, name: migration.name, source };
+        let transaction = client.transaction().await.map_err(failed)?;
+        transaction.batch_execute(migration.text).await.map_err(failed)?;
+        let (version, compatible) = (migration.version.cast_signed(), migration.compatible_from.cast_signed());
+        transaction.execute(RECORD.0, &[&version, &migration.name, &compatible]).await.map_err(failed)?;
+        transaction.commit().await.map_err(failed)?;
+        tracing::info!(version = migration.version, name = migration.name, "catalog migrated");
+    }
+    Ok(found.max(SCHEMA_VERSION))
+}

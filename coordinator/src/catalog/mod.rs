@@ -1,0 +1,69 @@
+//! The catalog: the only place with SQL. The truth about intent and runs, and a rebuildable cache of sealed indexes.
+//!
+//! Invariants: time is the database's `now()`; every write of a run is guarded by run, state and attempt; no transaction outlives
+//! one function; what may grow is paged or bounded. Not here: rules (they are in `domain` and in `coord_shared::run`), and what to
+//! do about an outcome (that is for `app`).
+
+mod audit;
+mod backups;
+mod certificates;
+mod commit;
+mod decisions;
+mod entries;
+mod error;
+mod fleet;
+mod health;
+mod history;
+mod hosts;
+mod ingest;
+mod jobs;
+mod leases;
+mod listing;
+mod merge;
+mod migrate;
+mod operators;
+mod policies;
+mod pool;
+mod records;
+mod reports;
+mod row;
+mod runs;
+mod schedule;
+mod sessions;
+mod tokens;
+mod words;
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+pub(crate) mod testing;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests;
+
+pub use audit::{AuditRecord, NewAudit};
+pub use backups::{Backup, BackupFilter, BackupStatus, Codec, Damage, Searchable};
+pub use certificates::{CertificateRecord, CertificateState, NewCertificate, OlderGenerations};
+pub use commit::{Commit, Committed, Left, SealedBackup, UnchangedBackup};
+pub use decisions::{DecisionRecord, DecisionStage, NewDecision};
+pub use entries::{FileVersion, VersionKind};
+pub use error::{CatalogError, Result};
+pub use fleet::{CoordinatorRecord, Fleet};
+pub use health::{EndedRun, FleetFigures, JobHealth};
+pub use history::{DigestHit, PathVersion};
+pub use hosts::{Host, HostFacts, HostState, NewHost};
+pub use ingest::{BlockOutcome, IndexIntake, IndexProgress};
+pub use jobs::{Job, JobFilter, JobState};
+pub use leases::{Claimed, HeartbeatOutcome, Reaped, RunBeat};
+pub use listing::{FolderPage, SubtreeTotals, SubtreeWalk};
+pub use merge::MergeOutcome;
+pub use migrate::{MigrateError, SCHEMA_VERSION};
+pub use operators::{OperatorRecord, OperatorRole};
+pub use policies::{AppliedPolicy, NewPolicyVersion, PolicyChange, PolicyRecord};
+pub use pool::{Catalog, CatalogConfig, ConfigError};
+pub use records::{CheckRecord, FaultRecord, NoteRecord, PhaseWord, ProgressRecord};
+pub use reports::{ReportOutcome, ReportedEvent, RunReport};
+pub use runs::{AskedRun, AttemptOutcome, AttemptRecord, RunFilter, RunRecord, Transition};
+pub use schedule::{DueRun, Planned, ScheduleOutcome, ScheduleStep};
+pub use sessions::{HostSession, OpenSession, OpenedSession};
+pub use words::UnknownWord;
+pub use tokens::{JoinOutcome, NewToken, Redemption, TokenKind, TokenRecord, TokenState};

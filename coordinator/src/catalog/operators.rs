@@ -1,0 +1,93 @@
+//! Operators: people and scripts, and what they may do.
+
+use tokio_postgres::Row;
+
+use super::error::Result;
+use super::hosts::HostState;
+use super::pool::{Catalog, Sql};
+use super::row::{get, word};
+
+/// What an operator may do; each includes those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OperatorRole {
+    /// Look.
+    Viewer,
+    /// Bring files back.
+    Restorer,
+    /// Change policies, start and cancel runs, let hosts join.
+    Operator,
+    /// Everything.
+    Admin,
+}
+
+/// An operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperatorRecord {
+    /// User name.
+    pub name: String,
+    /// What they may do.
+    pub role: OperatorRole,
+    /// Whether they may do anything.
+    pub active: bool,
+}
+
+impl OperatorRole {
+    /// Every role, for the CHECK list.
+    pub const ALL: [OperatorRole; 4] =
+        [OperatorRole::Viewer, OperatorRole::Restorer, OperatorRole::Operator, OperatorRole::Admin];
+
+    /// The word in SQL and on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            OperatorRole::Viewer => "viewer",
+            OperatorRole::Restorer => "restorer",
+            OperatorRole::Operator => "operator",
+            OperatorRole::Admin => "admin",
+        }
+    }
+}
+
+super::words::impl_word!(OperatorRole, "role: viewer, restorer, operator or admin");
+
+const BY_NAME: Sql = Sql("SELECT name, role, state FROM operators WHERE name = $1");
+
+// A grant never brings back who was put out.
+pub(super) const GRANT: Sql = Sql("
+    INSERT INTO operators (name, role) VALUES ($1, $2)
+    ON CONFLICT (name) DO UPDATE SET role = EXCLUDED.role
+    WHERE operators.state = 'active'");
+
+const SET_STATE: Sql = Sql("UPDATE operators SET state = $2 WHERE name = $1");
+
+#[cfg(test)]
+pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
+    ("BY_NAME", &BY_NAME),
+    ("GRANT", &GRANT),
+    ("SET_STATE", &SET_STATE),
+];
+
+fn read(row: &Row) -> Result<OperatorRecord> {
+    Ok(OperatorRecord {
+        name: get(row, "name")?,
+        role: word(row, "role")?,
+        active: word::<HostState>(row, "state")? == HostState::Active,
+    })
+}
+
+impl Catalog {
+    /// An operator by name.
+    pub async fn operator(&self, name: &str) -> Result<Option<OperatorRecord>> {
+        self.connection().await?.query_opt(&BY_NAME, &[&name]).await?.as_ref().map(read).transpose()
+    }
+
+    /// Makes an operator, or gives an active one this role.
+    pub async fn grant_operator(&self, name: &str, role: OperatorRole) -> Result<()> {
+        self.connection().await?.execute(&GRANT, &[&name, &role.as_str()]).await?;
+        Ok(())
+    }
+
+    /// Puts an operator out, or lets them in again. False: there is none of that name.
+    pub async fn set_operator_state(&self, name: &str, state: HostState) -> Result<bool> {
+        Ok(self.connection().await?.execute(&SET_STATE, &[&name, &state.as_str()]).await? == 1)
+    }
+}

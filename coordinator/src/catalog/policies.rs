@@ -1,0 +1,217 @@
+//! Policies and their versions. Invariant: a version is never changed; applying the same text again makes no new one. The jobs of
+//! a policy follow in the same transaction.
+
+use coord_shared::ids::{HostId, PolicyId, PolicyVersion};
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::error::{CatalogError, Result};
+use super::pool::{Catalog, Sql};
+use super::row::{big, count, get};
+
+/// A policy at one of its versions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PolicyRecord {
+    /// Its id through all versions.
+    pub id: PolicyId,
+    /// Its slug.
+    pub name: String,
+    /// The version.
+    pub version: PolicyVersion,
+    /// The file as applied.
+    pub toml: String,
+    /// The same, parsed and with defaults filled in.
+    pub spec: serde_json::Value,
+    /// Who applied this version.
+    pub applied_by: String,
+    /// When.
+    pub applied_at: Timestamp,
+}
+
+/// A policy file about to be applied.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewPolicyVersion {
+    /// The slug; a new one makes a new policy.
+    pub name: String,
+    /// The file.
+    pub toml: String,
+    /// The same, parsed and with defaults filled in.
+    pub spec: serde_json::Value,
+    /// Who applies it.
+    pub applied_by: String,
+    /// The hosts it selects now.
+    pub hosts: Vec<HostId>,
+    /// Jobs of hosts without one are made with these ids, which must be as many as `hosts`.
+    pub new_job_ids: Vec<coord_shared::ids::JobId>,
+}
+
+/// What applying did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PolicyChange {
+    /// A new policy.
+    Created,
+    /// A new version.
+    Updated,
+    /// The same text as before.
+    Unchanged,
+}
+
+/// A policy after applying it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AppliedPolicy {
+    /// The policy at its newest version.
+    pub policy: PolicyRecord,
+    /// What was done.
+    pub change: PolicyChange,
+    /// Names of hosts whose job began, or began again.
+    pub hosts_added: Vec<String>,
+    /// Names of hosts whose job ended.
+    pub hosts_removed: Vec<String>,
+}
+
+macro_rules! select_policies {
+    ($on:literal, $tail:literal) => {
+        concat!(
+            "SELECT p.policy_id, p.name, v.version, v.toml, v.spec, v.applied_by, v.applied_at
+             FROM policies p JOIN policy_versions v ON v.policy = p.policy AND v.version = ",
+            $on,
+            " ",
+            $tail
+        )
+    };
+}
+
+const BY_ID: Sql = Sql(select_policies!("p.version", "WHERE p.policy_id = $1"));
+
+const AT_VERSION: Sql = Sql(select_policies!("$2", "WHERE p.policy_id = $1"));
+
+const BY_NAME: Sql = Sql(select_policies!("p.version", "WHERE p.name = $1"));
+
+const ALL: Sql = Sql(select_policies!("p.version", "ORDER BY p.name LIMIT 10000"));
+
+const LOCK: Sql = Sql("SELECT policy, version FROM policies WHERE name = $1 FOR UPDATE");
+
+const INSERT: Sql = Sql("
+    INSERT INTO policies (policy_id, name, version) VALUES ($1, $2, 1)
+    ON CONFLICT (name) DO NOTHING
+    RETURNING policy");
+
+const TEXT: Sql = Sql("SELECT toml FROM policy_versions WHERE policy = $1 AND version = $2");
+
+const INSERT_VERSION: Sql = Sql("
+    INSERT INTO policy_versions (policy, version, toml, spec, applied_by) VALUES ($1, $2, $3, $4, $5)");
+
+const RAISE: Sql = Sql("UPDATE policies SET version = $2 WHERE policy = $1");
+
+const BEGIN_JOBS: Sql = Sql("
+    INSERT INTO jobs AS j (job_id, host, policy)
+    SELECT w.job_id, h.host, $1 FROM unnest($2::uuid[], $3::uuid[]) AS w (host_id, job_id)
+    JOIN hosts h ON h.host_id = w.host_id
+    ORDER BY h.host
+    ON CONFLICT (host, policy) DO UPDATE SET state = 'active', backup_due_at = NULL, verify_due_at = NULL
+        WHERE j.state = 'ended'
+    RETURNING (SELECT h.name FROM hosts h WHERE h.host = j.host) AS name");
+
+const END_JOBS: Sql = Sql("
+    UPDATE jobs j SET state = 'ended', backup_due_at = NULL, verify_due_at = NULL
+    FROM hosts h
+    WHERE j.policy = $1 AND j.state = 'active' AND h.host = j.host AND h.host_id <> ALL ($2::uuid[])
+    RETURNING h.name");
+
+// Due instants are worked out again for the new version.
+const RESCHEDULE: Sql = Sql("UPDATE jobs SET backup_due_at = NULL, verify_due_at = NULL WHERE policy = $1");
+
+#[cfg(test)]
+pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
+    ("BY_ID", &BY_ID),
+    ("AT_VERSION", &AT_VERSION),
+    ("BY_NAME", &BY_NAME),
+    ("ALL", &ALL),
+    ("LOCK", &LOCK),
+    ("INSERT", &INSERT),
+    ("TEXT", &TEXT),
+    ("INSERT_VERSION", &INSERT_VERSION),
+    ("RAISE", &RAISE),
+    ("BEGIN_JOBS", &BEGIN_JOBS),
+    ("END_JOBS", &END_JOBS),
+    ("RESCHEDULE", &RESCHEDULE),
+];
+
+fn read(row: &Row) -> Result<PolicyRecord> {
+    Ok(PolicyRecord {
+        id: PolicyId::from_uuid(get(row, "policy_id")?),
+        name: get(row, "name")?,
+        version: PolicyVersion(count(row, "version")?),
+        toml: get(row, "toml")?,
+        spec: get(row, "spec")?,
+        applied_by: get(row, "applied_by")?,
+        applied_at: get(row, "applied_at")?,
+    })
+}
+
+impl Catalog {
+    /// A policy at its newest version, by id.
+    pub async fn policy(&self, id: PolicyId) -> Result<Option<PolicyRecord>> {
+        self.connection().await?.query_opt(&BY_ID, &[&id.uuid()]).await?.as_ref().map(read).transpose()
+    }
+
+    /// A policy at one of its versions.
+    pub async fn policy_at(&self, id: PolicyId, version: PolicyVersion) -> Result<Option<PolicyRecord>> {
+        let version = big(version.get(), "policy version")?;
+        let row = self.connection().await?.query_opt(&AT_VERSION, &[&id.uuid(), &version]).await?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// A policy at its newest version, by name.
+    pub async fn policy_by_name(&self, name: &str) -> Result<Option<PolicyRecord>> {
+        self.connection().await?.query_opt(&BY_NAME, &[&name]).await?.as_ref().map(read).transpose()
+    }
+
+    /// All policies at their newest versions, by name.
+    pub async fn policies(&self) -> Result<Vec<PolicyRecord>> {
+        self.connection().await?.query(&ALL, &[]).await?.iter().map(read).collect()
+    }
+
+    /// Applies a policy file: makes the policy or its next version, begins and ends jobs. The same text changes no version, and
+    /// jobs follow the hosts given all the same.
+    pub async fn apply_policy(&self, new: &NewPolicyVersion) -> Result<AppliedPolicy> {
+        let hosts: Vec<Uuid> = new.hosts.iter().map(|id| id.uuid()).collect();
+        let jobs: Vec<Uuid> = new.new_job_ids.iter().map(|id| id.uuid()).collect();
+        if hosts.len() != jobs.len() {
+            return Err(CatalogError::OutOfRange { what: "the number of new job ids" });
+        }
+        let mut connection = self.connection().await?;
+        let transaction = connection.begin().await?;
+        let inserted = transaction.query_opt(&INSERT, &[&Uuid::new_v4(), &new.name]).await?;
+        let (policy, version, change): (i32, i64, _) = match inserted {
+            Some(row) => (get(&row, "policy")?, 1, PolicyChange::Created),
+            None => {
+                let row = transaction.query_opt(&LOCK, &[&new.name]).await?;
+                let row = row.ok_or_else(|| CatalogError::not_found("policy", &new.name))?;
+                let (policy, version): (i32, i64) = (get(&row, "policy")?, get(&row, "version")?);
+                let text = transaction.query_opt(&TEXT, &[&policy, &version]).await?;
+                let same = text.as_ref().map(|row| get::<&str>(row, "toml")).transpose()? == Some(&new.toml);
+                if same { (policy, version, PolicyChange::Unchanged) } else { (policy, version + 1, PolicyChange::Updated) }
+            }
+        };
+        if change != PolicyChange::Unchanged {
+            let params: super::pool::Params<'_> = &[&policy, &version, &new.toml, &new.spec, &new.applied_by];
+            transaction.execute(&INSERT_VERSION, params).await?;
+            transaction.execute(&RAISE, &[&policy, &version]).await?;
+            transaction.execute(&RESCHEDULE, &[&policy]).await?;
+        }
+        let removed = transaction.query(&END_JOBS, &[&policy, &hosts]).await?;
+        let added = transaction.query(&BEGIN_JOBS, &[&policy, &hosts, &jobs]).await?;
+        let names = |rows: &[Row]| -> Result<Vec<String>> {
+            let mut names = rows.iter().map(|row| get(row, "name")).collect::<Result<Vec<String>>>()?;
+            names.sort();
+            Ok(names)
+        };
+        let (hosts_added, hosts_removed) = (names(&added)?, names(&removed)?);
+        let row = transaction.query_opt(&BY_NAME, &[&new.name]).await?;
+        let policy = read(&row.ok_or_else(|| CatalogError::not_found("policy", &new.name))?)?;
+        transaction.commit().await?;
+        Ok(AppliedPolicy { policy, change, hosts_added, hosts_removed })
+    }
+}

@@ -1,0 +1,196 @@
+//! Connections to the catalog's database. Invariant: every wait has a bound, so that a database that went away shows as
+//! [`CatalogError::Unavailable`] within seconds and never as a hang.
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{NoTls, Row};
+
+use super::error::{CatalogError, Result};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
+const RECYCLE_TIMEOUT: Duration = Duration::from_secs(3);
+/// A peer that does not acknowledge for this long is gone.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Of the session: no statement of the request path takes longer. A merge lifts the first for itself.
+const SESSION_OPTIONS: &str =
+    "-c statement_timeout=60s -c lock_timeout=15s -c idle_in_transaction_session_timeout=60s -c timezone=UTC";
+/// Connections kept at most by one coordinator.
+pub const DEFAULT_POOL_SIZE: usize = 16;
+
+/// A statement of the catalog. Every one is such a constant, so that a test can prepare each against the schema.
+pub(super) struct Sql(pub(super) &'static str);
+
+/// Where the database is.
+#[derive(Debug, Clone)]
+pub struct CatalogConfig {
+    config: tokio_postgres::Config,
+    pool_size: usize,
+}
+
+/// The database's address cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not a connection string.
+    #[error("the database's address does not read: use postgresql://user@host:port/database")]
+    Url(#[source] tokio_postgres::Error),
+    /// The pool cannot be made.
+    #[error("the pool of database connections cannot be made")]
+    Pool(#[source] deadpool_postgres::BuildError),
+}
+
+impl CatalogConfig {
+    /// The configuration behind `postgresql://...` or `host=... user=...`.
+    ///
+    /// # Errors
+    /// [`ConfigError::Url`] when the text is no address.
+    pub fn from_url(url: &str) -> std::result::Result<CatalogConfig, ConfigError> {
+        let config = tokio_postgres::Config::from_str(url).map_err(ConfigError::Url)?;
+        Ok(CatalogConfig { config, pool_size: DEFAULT_POOL_SIZE })
+    }
+
+    /// Another number of connections than [`DEFAULT_POOL_SIZE`].
+    #[must_use]
+    pub fn with_pool_size(mut self, pool_size: usize) -> CatalogConfig {
+        self.pool_size = pool_size;
+        self
+    }
+
+    /// The same server, another database.
+    #[cfg(test)]
+    pub(super) fn with_database(&self, name: &str) -> CatalogConfig {
+        let mut other = self.clone();
+        other.config.dbname(name);
+        other
+    }
+
+    /// The same with our timeouts.
+    fn bounded(&self) -> tokio_postgres::Config {
+        let mut config = self.config.clone();
+        config
+            .options(SESSION_OPTIONS)
+            .application_name("coordinator")
+            .connect_timeout(CONNECT_TIMEOUT)
+            .keepalives_idle(Duration::from_secs(30))
+            .tcp_user_timeout(TCP_USER_TIMEOUT);
+        config
+    }
+
+    pub(super) async fn connect(&self) -> Result<tokio_postgres::Client> {
+        let (client, connection) =
+            self.bounded().connect(NoTls).await.map_err(|error| CatalogError::Unavailable(Box::new(error)))?;
+        // Ends by itself when the client is dropped.
+        drop(tokio::spawn(connection));
+        Ok(client)
+    }
+}
+
+/// The catalog. Clones share the pool.
+#[derive(Clone)]
+pub struct Catalog {
+    config: CatalogConfig,
+    pool: Pool,
+}
+
+impl std::fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Catalog").field("pool", &self.pool.status()).finish_non_exhaustive()
+    }
+}
+
+impl Catalog {
+    /// A catalog that connects when it is first used.
+    ///
+    /// # Errors
+    /// [`ConfigError::Pool`] when the pool cannot be made.
+    pub fn new(config: CatalogConfig) -> std::result::Result<Catalog, ConfigError> {
+        let manager = Manager::from_config(
+            config.bounded(),
+            NoTls,
+            ManagerConfig { recycling_method: RecyclingMethod::Verified },
+        );
+        let pool = Pool::builder(manager)
+            .max_size(config.pool_size)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(WAIT_TIMEOUT))
+            .create_timeout(Some(CONNECT_TIMEOUT))
+            .recycle_timeout(Some(RECYCLE_TIMEOUT))
+            .build()
+            .map_err(ConfigError::Pool)?;
+        Ok(Catalog { config, pool })
+    }
+
+    /// Brings the schema up to this version's.
+    ///
+    /// # Errors
+    /// [`super::MigrateError`]: the database cannot be reached, or its schema is newer than this program.
+    pub async fn migrate(&self) -> std::result::Result<u32, super::MigrateError> {
+        super::migrate::run(&self.config).await
+    }
+
+    /// Ends all connections; later calls fail.
+    pub fn close(&self) {
+        self.pool.close();
+    }
+
+    pub(super) async fn connection(&self) -> Result<Connection> {
+        self.pool.get().await.map(Connection).map_err(|error| CatalogError::Unavailable(Box::new(error)))
+    }
+}
+
+/// Parameters of a statement.
+pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// A connection whose statements commit by themselves.
+pub(super) struct Connection(Object);
+
+impl Connection {
+    pub(super) async fn query(&self, sql: &Sql, params: Params<'_>) -> Result<Vec<Row>> {
+        let statement = self.0.prepare_cached(sql.0).await.map_err(CatalogError::undone)?;
+        self.0.query(&statement, params).await.map_err(CatalogError::maybe_done)
+    }
+
+    pub(super) async fn query_opt(&self, sql: &Sql, params: Params<'_>) -> Result<Option<Row>> {
+        Ok(self.query(sql, params).await?.into_iter().next())
+    }
+
+    pub(super) async fn execute(&self, sql: &Sql, params: Params<'_>) -> Result<u64> {
+        let statement = self.0.prepare_cached(sql.0).await.map_err(CatalogError::undone)?;
+        self.0.execute(&statement, params).await.map_err(CatalogError::maybe_done)
+    }
+
+    pub(super) async fn begin(&mut self) -> Result<Transaction<'_>> {
+        self.0.transaction().await.map(Transaction).map_err(CatalogError::undone)
+    }
+}
+
+/// A transaction: dropped without `commit`, nothing happened.
+pub(super) struct Transaction<'a>(deadpool_postgres::Transaction<'a>);
+
+impl Transaction<'_> {
+    pub(super) async fn query(&self, sql: &Sql, params: Params<'_>) -> Result<Vec<Row>> {
+        let statement = self.0.prepare_cached(sql.0).await.map_err(CatalogError::undone)?;
+        self.0.query(&statement, params).await.map_err(CatalogError::undone)
+    }
+
+    pub(super) async fn query_opt(&self, sql: &Sql, params: Params<'_>) -> Result<Option<Row>> {
+        Ok(self.query(sql, params).await?.into_iter().next())
+    }
+
+    pub(super) async fn execute(&self, sql: &Sql, params: Params<'_>) -> Result<u64> {
+        let statement = self.0.prepare_cached(sql.0).await.map_err(CatalogError::undone)?;
+        self.0.execute(&statement, params).await.map_err(CatalogError::undone)
+    }
+
+    pub(super) async fn copy_in(&self, sql: &Sql) -> Result<tokio_postgres::CopyInSink<bytes::Bytes>> {
+        let statement = self.0.prepare_cached(sql.0).await.map_err(CatalogError::undone)?;
+        self.0.copy_in(&statement).await.map_err(CatalogError::undone)
+    }
+
+    pub(super) async fn commit(self) -> Result<()> {
+        self.0.commit().await.map_err(CatalogError::maybe_done)
+    }
+}

@@ -1,0 +1,232 @@
+//! Due runs. Invariant: a job's run of a kind at an instant exists once, whoever inserts it; the job's next due instant moves in
+//! the same transaction, and only from the value that the caller saw. Which instants are due is a rule of `domain`.
+
+use coord_shared::ids::{JobId, PolicyVersion, RunId};
+use coord_shared::level::Level;
+use coord_shared::run::{RunKind, RunState};
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::error::{CatalogError, Result};
+use super::pool::{Catalog, Sql, Transaction};
+use super::row::{big, count, get, int, word};
+
+/// A run that is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueRun {
+    /// Its id, unless a planned run already has one for this instant.
+    pub id: RunId,
+    /// When it is due.
+    pub due_at: Timestamp,
+    /// Set: it is recorded as missed, with this reason.
+    pub missed: Option<String>,
+    /// Higher runs first.
+    pub priority: i32,
+}
+
+/// One step of the scheduler for one job and kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScheduleStep {
+    /// The job.
+    pub job: JobId,
+    /// Backup or verify.
+    pub kind: RunKind,
+    /// The job's next due instant that the caller saw; `None`: not worked out.
+    pub seen_due_at: Option<Timestamp>,
+    /// Runs to insert, oldest first.
+    pub runs: Vec<DueRun>,
+    /// The job's next due instant after this step; `None`: never again under this version of the policy.
+    pub next_due_at: Option<Timestamp>,
+}
+
+/// What came of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ScheduleOutcome {
+    /// Done. The runs that were inserted, each queued or missed.
+    Scheduled(Vec<(RunId, RunState)>),
+    /// Somebody else was faster, or the job has ended: nothing was written.
+    Changed,
+}
+
+/// A run promised to an agent for the time it may be cut off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned {
+    /// The id that the run will have.
+    pub id: RunId,
+    /// Of which job.
+    pub job: JobId,
+    /// Backup or verify.
+    pub kind: RunKind,
+    /// When.
+    pub due_at: Timestamp,
+    /// Full or differential.
+    pub level: Level,
+    /// The policy's version.
+    pub policy_version: PolicyVersion,
+}
+
+const DUE_JOBS: Sql = Sql("
+    SELECT job_id FROM jobs
+    WHERE state = 'active' AND (backup_due_at IS NULL OR backup_due_at <= now() OR verify_due_at <= now())
+    ORDER BY least(backup_due_at, verify_due_at) NULLS FIRST, job
+    LIMIT $1");
+
+const LOCK_JOB: Sql = Sql("
+    SELECT job, host, state, backup_due_at, verify_due_at,
+           (SELECT version FROM policies p WHERE p.policy = j.policy) AS version
+    FROM jobs j WHERE job_id = $1 FOR UPDATE");
+
+const PLANNED_ID: Sql =
+    Sql("SELECT run_id FROM planned_runs WHERE job = $1 AND kind = $2 AND due_at = $3");
+
+const OPEN_RUN: Sql = Sql("
+    SELECT run_id FROM runs
+    WHERE job = $1 AND kind = $2 AND state IN ('queued', 'leased', 'running', 'verifying')
+    LIMIT 1");
+
+const INSERT_RUN: Sql = Sql("
+    INSERT INTO runs (run_id, kind, host, job, policy_version, due_at, state, max_attempts, run_after, priority, asked_by,
+        reason, spec, ended_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, now(), $9, 'schedule', $10, '{}', CASE WHEN $7 = 'missed' THEN now() END)
+    ON CONFLICT DO NOTHING");
+
+const ADVANCE: Sql = Sql("
+    UPDATE jobs SET backup_due_at = CASE WHEN $2 = 'backup' THEN $3 ELSE backup_due_at END,
+        verify_due_at = CASE WHEN $2 = 'verify' THEN $3 ELSE verify_due_at END
+    WHERE job = $1");
+
+const PLAN: Sql = Sql("
+    INSERT INTO planned_runs AS p (run_id, job, kind, due_at, level, policy_version)
+    SELECT $1, j.job, $3, $4, $5, $6 FROM jobs j WHERE j.job_id = $2
+    ON CONFLICT (job, kind, due_at) DO UPDATE SET level = EXCLUDED.level, policy_version = EXCLUDED.policy_version
+    RETURNING run_id");
+
+const PLANNED_BY_ID: Sql = Sql("
+    SELECT p.run_id, j.job_id, p.kind, p.due_at, p.level, p.policy_version
+    FROM planned_runs p JOIN jobs j ON j.job = p.job WHERE p.run_id = $1");
+
+const FORGET_PLANS: Sql = Sql("DELETE FROM planned_runs WHERE due_at < now() - INTERVAL '30 days'");
+
+#[cfg(test)]
+pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
+    ("DUE_JOBS", &DUE_JOBS),
+    ("LOCK_JOB", &LOCK_JOB),
+    ("PLANNED_ID", &PLANNED_ID),
+    ("OPEN_RUN", &OPEN_RUN),
+    ("INSERT_RUN", &INSERT_RUN),
+    ("ADVANCE", &ADVANCE),
+    ("PLAN", &PLAN),
+    ("PLANNED_BY_ID", &PLANNED_BY_ID),
+    ("FORGET_PLANS", &FORGET_PLANS),
+];
+
+struct LockedJob {
+    job: i32,
+    host: i32,
+    version: i64,
+}
+
+fn read_planned(row: &Row) -> Result<Planned> {
+    Ok(Planned {
+        id: RunId::from_uuid(get(row, "run_id")?),
+        job: JobId::from_uuid(get(row, "job_id")?),
+        kind: word(row, "kind")?,
+        due_at: get(row, "due_at")?,
+        level: word(row, "level")?,
+        policy_version: PolicyVersion(count(row, "policy_version")?),
+    })
+}
+
+impl Catalog {
+    /// Active jobs with a due instant that has come, or with none worked out yet; at most `limit`, oldest first.
+    pub async fn jobs_to_schedule(&self, limit: u32) -> Result<Vec<JobId>> {
+        let rows = self.connection().await?.query(&DUE_JOBS, &[&i64::from(limit)]).await?;
+        rows.iter().map(|row| Ok(JobId::from_uuid(get(row, "job_id")?))).collect()
+    }
+
+    /// Inserts due runs and moves the job's next due instant. A run that finds another of its job and kind open is recorded as
+    /// missed with that reason.
+    pub async fn schedule(&self, step: &ScheduleStep) -> Result<ScheduleOutcome> {
+        let mut connection = self.connection().await?;
+        let transaction = connection.begin().await?;
+        let Some(row) = transaction.query_opt(&LOCK_JOB, &[&step.job.uuid()]).await? else {
+            return Err(CatalogError::not_found("job", step.job));
+        };
+        let column = match step.kind {
+            RunKind::Backup => "backup_due_at",
+            RunKind::Verify => "verify_due_at",
+            RunKind::Restore => return Err(CatalogError::OutOfRange { what: "the kind of a due run" }),
+        };
+        let due_at: Option<Timestamp> = get(&row, column)?;
+        if get::<&str>(&row, "state")? != "active" || due_at != step.seen_due_at {
+            return Ok(ScheduleOutcome::Changed);
+        }
+        let job = LockedJob { job: get(&row, "job")?, host: get(&row, "host")?, version: get(&row, "version")? };
+        let mut inserted = Vec::new();
+        for due in &step.runs {
+            inserted.extend(insert_due(&transaction, &job, step.kind, due).await?);
+        }
+        transaction.execute(&ADVANCE, &[&job.job, &step.kind.as_str(), &step.next_due_at]).await?;
+        transaction.commit().await?;
+        Ok(ScheduleOutcome::Scheduled(inserted))
+    }
+
+    /// Promises a run; an instant that was promised before keeps its id. Answers the run with the id it has.
+    pub async fn plan_run(&self, planned: &Planned) -> Result<Planned> {
+        let version = big(planned.policy_version.get(), "policy version")?;
+        let (kind, level) = (planned.kind.as_str(), planned.level.as_str());
+        let params: super::pool::Params<'_> =
+            &[&planned.id.uuid(), &planned.job.uuid(), &kind, &planned.due_at, &level, &version];
+        let row = self.connection().await?.query_opt(&PLAN, params).await?;
+        let row = row.ok_or_else(|| CatalogError::not_found("job", planned.job))?;
+        Ok(Planned { id: RunId::from_uuid(get(&row, "run_id")?), ..planned.clone() })
+    }
+
+    /// The promise behind a run id.
+    pub async fn planned_run(&self, id: RunId) -> Result<Option<Planned>> {
+        self.connection().await?.query_opt(&PLANNED_BY_ID, &[&id.uuid()]).await?.as_ref().map(read_planned).transpose()
+    }
+
+    /// Forgets promises that are a month old.
+    pub async fn forget_old_plans(&self) -> Result<u64> {
+        self.connection().await?.execute(&FORGET_PLANS, &[]).await
+    }
+}
+
+async fn insert_due(
+    transaction: &Transaction<'_>,
+    job: &LockedJob,
+    kind: RunKind,
+    due: &DueRun,
+) -> Result<Option<(RunId, RunState)>> {
+    let word = kind.as_str();
+    let promised = transaction.query_opt(&PLANNED_ID, &[&job.job, &word, &due.due_at]).await?;
+    let id: Uuid = promised.map_or(Ok(due.id.uuid()), |row| get(&row, "run_id"))?;
+    let open = transaction.query_opt(&OPEN_RUN, &[&job.job, &word]).await?;
+    let missed = match (&due.missed, open) {
+        (Some(reason), _) => Some(reason.clone()),
+        (None, Some(row)) => {
+            let open = RunId::from_uuid(get(&row, "run_id")?);
+            Some(format!("run {} of the same job was still open", open.short()))
+        }
+        (None, None) => None,
+    };
+    let state = if missed.is_some() { RunState::Missed } else { RunState::Queued };
+    let attempts = int(kind.max_attempts(), "max attempts")?;
+    let reason = missed.unwrap_or_default();
+    let params: super::pool::Params<'_> = &[
+        &id,
+        &word,
+        &job.host,
+        &job.job,
+        &job.version,
+        &due.due_at,
+        &state.as_str(),
+        &attempts,
+        &due.priority,
+        &reason,
+    ];
+    let inserted = transaction.execute(&INSERT_RUN, params).await?;
+    Ok((inserted == 1).then_some((RunId::from_uuid(id), state)))
+}

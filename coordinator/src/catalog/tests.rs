@@ -1,0 +1,3 @@
+//! The catalog on a real PostgreSQL.
+
+mod schema;
