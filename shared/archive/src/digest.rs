@@ -159,7 +159,7 @@ impl ContentHasher {
 
     /// Takes `count` zero bytes.
     pub fn update_zeros(&mut self, mut count: u64) {
-        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         while count > 0 {
             let take = count.min(ZEROS.len() as u64);
             self.update(&ZEROS[..usize::try_from(take).unwrap_or(ZEROS.len())]);

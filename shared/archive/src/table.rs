@@ -218,3 +218,60 @@ pub(crate) fn decode_chunk(raw: &[u8], chunk: &ChunkInfo) -> Result<Vec<FrameInf
     }
     Ok(frames)
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame(offset: u64, stored_length: u32) -> FrameInfo {
+        FrameInfo { offset, stored_length, raw_length: 1024, digest: Digest::of(&stored_length.to_le_bytes()) }
+    }
+
+    fn table() -> Table {
+        let counts = Counts { level: 1, dot_coord: 0, entries: 30, files: 9, bytes: 99, frames: 3 };
+        let head = frame(1000, 10);
+        let blocks = vec![
+            BlockInfo { first_path: Vec::new(), entries: 10, frame: frame(1010, 20) },
+            BlockInfo { first_path: b"a/b".to_vec(), entries: 20, frame: frame(1030, 30) },
+        ];
+        let chunks = vec![ChunkInfo { frames: 3, first_offset: 0, frame: frame(1060, 40) }];
+        Table { counts, head, blocks, chunks }
+    }
+
+    #[test]
+    fn a_table_and_its_chunks_come_back() {
+        assert_eq!(Table::decode(&table().encode()).unwrap(), table());
+        assert_eq!(table().end(), 1100);
+        let frames = [frame(0, 300), frame(300, 300), frame(600, 400)];
+        assert_eq!(decode_chunk(&encode_chunk(&frames), &table().chunks[0]).unwrap(), frames);
+    }
+
+    #[test]
+    fn counts_that_do_not_add_up_are_refused() {
+        for change in [|table: &mut Table| table.counts.entries += 1, |table: &mut Table| table.counts.frames -= 1] {
+            let mut wrong = table();
+            change(&mut wrong);
+            assert!(Table::decode(&wrong.encode()).is_err());
+        }
+        let mut wrong = table();
+        wrong.blocks.swap(0, 1);
+        assert!(Table::decode(&wrong.encode()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn changed_bytes_never_panic(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5)) {
+            let mut raw = table().encode();
+            for (at, byte) in changes {
+                let at = at.index(raw.len());
+                raw[at] = byte;
+            }
+            if let Ok(table) = Table::decode(&raw) {
+                let _may_fail = table.chunks.first().map(|chunk| decode_chunk(&raw, chunk).is_ok());
+            }
+        }
+    }
+}

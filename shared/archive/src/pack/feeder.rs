@@ -18,6 +18,7 @@ const MAX_STEPS: usize = 4096;
 
 /// What a batch is made of.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are steps, and a box for each would cost more")]
 pub(super) enum Work {
     /// Bytes of the tar stream as they are.
     Raw(Vec<u8>),

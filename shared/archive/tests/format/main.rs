@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod damage;
+mod golden;
 mod moving;
 mod roundtrip;
 mod stock_tools;

@@ -204,3 +204,42 @@ pub fn members(archive: &Path, codec: Codec) -> Vec<(Vec<u8>, Vec<u8>)> {
     });
     members.collect()
 }
+
+/// The index as text, a line for each entry: what golden archives are compared with.
+pub fn listing(reader: &coord_archive::reader::ArchiveReader) -> String {
+    use std::fmt::Write as _;
+
+    use coord_archive::header::escape;
+    let mut text = String::new();
+    for entry in reader.entries().map(Result::unwrap) {
+        let a = &entry.attributes;
+        write!(
+            text,
+            "{} {:?} flags={} size={} mode={:o}",
+            escape(&entry.path),
+            entry.kind,
+            entry.flags.0,
+            entry.size,
+            a.mode
+        )
+        .unwrap();
+        write!(text, " owner={}:{} {}:{}", a.uid, a.gid, escape(&a.user), escape(&a.group)).unwrap();
+        write!(text, " mtime={}.{:09} iflags={:x}", a.mtime.seconds, a.mtime.nanos, a.inode_flags).unwrap();
+        write!(
+            text,
+            " inode={} ctime={}.{:09}",
+            entry.identity.inode, entry.identity.ctime.seconds, entry.identity.ctime.nanos
+        )
+        .unwrap();
+        for xattr in &a.xattrs {
+            write!(text, " {}={}", escape(&xattr.name), escape(&xattr.value)).unwrap();
+        }
+        write!(text, " target={} device={:?} group={}", escape(&entry.link_target), entry.device, entry.link_group)
+            .unwrap();
+        let ranges = entry.data_ranges.as_ref().map(|all| all.iter().map(|r| (r.offset, r.length)).collect::<Vec<_>>());
+        write!(text, " ranges={ranges:?} digest={:?} pieces={:?}", entry.digest, entry.pieces).unwrap();
+        writeln!(text, " content={:?}", entry.content.map(|c| (c.frame, c.frame_offset, c.frame_length, c.offset)))
+            .unwrap();
+    }
+    text
+}
