@@ -1,1 +1,233 @@
-fn main() {}
+//! `coordctl`: the operator's command line. Arguments and environment are read here; a command is a file in `command/`.
+
+mod at;
+mod client;
+mod command;
+mod context;
+mod failure;
+mod json;
+mod output;
+mod place;
+mod session;
+mod shown;
+mod wait;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::builder::styling::Styles;
+use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
+use coord_shared::clock::{Clock, SystemClock};
+use coord_shared::exit::Exit;
+use jiff::tz::TimeZone;
+
+use command::backup::BackupCommand;
+use command::files::{CatArgs, LsArgs};
+use command::fleet::{ExplainArgs, StatusArgs};
+use command::help::Topic;
+use command::host::HostCommand;
+use command::job::JobCommand;
+use command::login::LoginArgs;
+use command::policy::PolicyCommand;
+use command::restore::RestoreArgs;
+use command::run::RunCommand;
+use command::token::TokenCommand;
+use context::Choice;
+use failure::Failure;
+use output::{Format, Output};
+use session::Session;
+
+/// Protects and restores a fleet of hosts.
+#[derive(Debug, Parser)]
+#[command(name = "coordctl", disable_help_subcommand = true, infer_subcommands = false, after_help = EXAMPLES)]
+struct Arguments {
+    /// Configuration file.
+    #[arg(long, global = true, env = "COORDCTL_CONFIG", value_name = "FILE", hide_env_values = true)]
+    config: Option<PathBuf>,
+    /// Context in it.
+    #[arg(long, global = true, env = "COORDCTL_CONTEXT", value_name = "NAME", hide_env_values = true)]
+    context: Option<String>,
+    /// Coordinator, instead of the context's.
+    #[arg(long, global = true, env = "COORDCTL_ENDPOINT", value_name = "HOST:PORT", hide_env_values = true)]
+    endpoint: Option<String>,
+    /// Form of the result.
+    #[arg(short = 'o', long, global = true, env = "COORDCTL_OUTPUT", default_value = "table", hide_env_values = true)]
+    output: Format,
+    /// Tables without headers.
+    #[arg(long, global = true)]
+    no_headers: bool,
+    /// Say nothing on standard error but errors.
+    #[arg(short = 'q', long, global = true)]
+    quiet: bool,
+    /// Fail instead of asking.
+    #[arg(long, global = true, env = "COORDCTL_NO_INPUT", hide_env_values = true)]
+    no_input: bool,
+    /// When to colour the help.
+    #[arg(
+        long,
+        global = true,
+        env = "COORDCTL_COLOR",
+        default_value = "auto",
+        value_name = "WHEN",
+        hide_env_values = true
+    )]
+    color: ColorChoice,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  coordctl status
+  coordctl restore web-17/etc --at \"yesterday 14:00\"
+  coordctl ls web-17/etc --at 2026-11-20
+  coordctl job run web-17/web
+  coordctl explain web-17/web
+
+Topics: coordctl help exit-codes | time | selectors | output | environment";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// One screen: am I safe, and what first.
+    Status(StatusArgs),
+    /// Restore a host, folders or files as they were at a time.
+    Restore(RestoreArgs),
+    /// List a folder as it was at a time.
+    Ls(LsArgs),
+    /// Print a file as it was at a time.
+    Cat(CatArgs),
+    /// Say why each level was chosen.
+    Explain(ExplainArgs),
+    /// Protected machines.
+    #[command(subcommand)]
+    Host(HostCommand),
+    /// What is protected, when and how.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// A policy on a host: list them, run one now.
+    #[command(subcommand)]
+    Job(JobCommand),
+    /// Executions of backups, verifications and restores.
+    #[command(subcommand)]
+    Run(RunCommand),
+    /// Restore points.
+    #[command(subcommand)]
+    Backup(BackupCommand),
+    /// Secrets with which hosts and operators join.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Log in with an operator's token.
+    Login(LoginArgs),
+    /// Versions of this program and of the coordinator.
+    Version,
+    /// Explain a topic.
+    Help {
+        /// The topic; without one, this help.
+        topic: Option<Topic>,
+    },
+}
+
+fn main() -> ExitCode {
+    let matches = parser().get_matches();
+    let arguments = match Arguments::from_arg_matches(&matches) {
+        Ok(arguments) => arguments,
+        Err(error) => error.exit(),
+    };
+    let out = Output { format: arguments.output, no_headers: arguments.no_headers, quiet: arguments.quiet };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            Failure::Output(error).report(out.is_json());
+            return Exit::Failed.into();
+        }
+    };
+    match runtime.block_on(run(&arguments, out)) {
+        Ok(()) => Exit::Done.into(),
+        Err(failure) => {
+            failure.report(out.is_json());
+            failure.exit().into()
+        }
+    }
+}
+
+/// The parser, coloured only where clap's own rules (terminal, NO_COLOR) allow it.
+fn parser() -> clap::Command {
+    let asked = std::env::args().skip_while(|word| word != "--color").nth(1);
+    let color = match asked.as_deref() {
+        Some("never") => ColorChoice::Never,
+        Some("always") => ColorChoice::Always,
+        Some(_) | None => ColorChoice::Auto,
+    };
+    Arguments::command().styles(Styles::styled()).color(color)
+}
+
+async fn run(arguments: &Arguments, out: Output) -> Result<(), Failure> {
+    let choice = Choice {
+        config: arguments.config.clone(),
+        context: arguments.context.clone(),
+        endpoint: arguments.endpoint.clone(),
+    };
+    match &arguments.command {
+        Command::Help { topic: Some(topic) } => return command::help::run(*topic, out),
+        Command::Help { topic: None } => return out.print(&format!("{}\n", parser().render_long_help())),
+        Command::Policy(PolicyCommand::Init) => return out.print(command::policy::EXAMPLE),
+        Command::Login(args) => return command::login::run(args, &choice, out).await,
+        Command::Version if choice.open().is_err() => {
+            return out.print(&format!("coordctl {}\n", env!("CARGO_PKG_VERSION")));
+        }
+        Command::Status(_)
+        | Command::Restore(_)
+        | Command::Ls(_)
+        | Command::Cat(_)
+        | Command::Explain(_)
+        | Command::Host(_)
+        | Command::Policy(_)
+        | Command::Job(_)
+        | Command::Run(_)
+        | Command::Backup(_)
+        | Command::Token(_)
+        | Command::Version => {}
+    }
+    let context = choice.open()?;
+    if let Some(warning) = client::renew_if_due(&context, &choice.path()?, &SystemClock).await {
+        out.talk(&format!("warning: {warning}"));
+    }
+    let mut session = Session {
+        client: client::connect(&context).await?,
+        out,
+        no_input: arguments.no_input,
+        now: SystemClock.now().to_zoned(TimeZone::system()),
+        context: context.name,
+    };
+    dispatch(&mut session, &arguments.command).await
+}
+
+async fn dispatch(session: &mut Session, command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Status(args) => command::fleet::status(session, args).await,
+        Command::Restore(args) => command::restore::run(session, args).await,
+        Command::Ls(args) => command::files::ls(session, args).await,
+        Command::Cat(args) => command::files::cat(session, args).await,
+        Command::Explain(args) => command::fleet::explain(session, args).await,
+        Command::Host(command) => command::host::run(session, command).await,
+        Command::Policy(command) => command::policy::run(session, command).await,
+        Command::Job(command) => command::job::run(session, command).await,
+        Command::Run(command) => command::run::run(session, command).await,
+        Command::Backup(command) => command::backup::run(session, command).await,
+        Command::Token(command) => command::token::run(session, command).await,
+        Command::Version => command::fleet::version(session).await,
+        // Done before a connection was made.
+        Command::Login(_) | Command::Help { .. } => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Arguments;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,106 @@
+//! The connection to a coordinator, and the renewal of the operator's certificate in its last third.
+
+use coord_shared::api::enrolment_service_client::EnrolmentServiceClient;
+use coord_shared::api::operator_service_client::OperatorServiceClient;
+use coord_shared::api::{JoinRequest, JoinResponse, RenewRequest};
+use coord_shared::clock::Clock;
+use coord_shared::fault::{ErrorCode, Fault};
+use coord_shared::tls::{ClientTls, HeldIdentity};
+use coord_shared::token::Token;
+use coord_shared::wire;
+use tonic::transport::Channel;
+
+use crate::context::{Context, Pems, save};
+use crate::failure::Failure;
+
+/// What commands call.
+pub type Client = OperatorServiceClient<Channel>;
+
+/// Connects to the first endpoint of the context that answers.
+pub async fn connect(context: &Context) -> Result<Client, Failure> {
+    let identity = HeldIdentity::from_pem(&context.certificate_pem, &context.key_pem).map_err(broken)?;
+    let tls = ClientTls::new(&context.ca_pem, identity).map_err(broken)?;
+    let mut last = Fault::new(ErrorCode::InvalidConfiguration, format!("context {} names no endpoint", context.name));
+    for endpoint in &context.entry.endpoints {
+        match tls.connect(endpoint).await {
+            Ok(channel) => {
+                let client = OperatorServiceClient::new(channel)
+                    .max_decoding_message_size(wire::MAX_MESSAGE_BYTES)
+                    .max_encoding_message_size(wire::MAX_MESSAGE_BYTES);
+                return Ok(client);
+            }
+            Err(error) => last = Fault::from(&error),
+        }
+    }
+    Err(last.into())
+}
+
+fn broken(error: coord_shared::tls::TlsError) -> Failure {
+    Failure::configuration(
+        format!("the context's certificates cannot be used: {error}"),
+        "coordctl login writes new ones",
+    )
+}
+
+/// A new key and a signing request for it; the coordinator takes only its public key.
+pub fn new_key() -> Result<(String, String), Failure> {
+    let failed =
+        |error: rcgen::Error| Failure::Fault(Fault::new(ErrorCode::Internal, format!("cannot make a key: {error}")));
+    let key = rcgen::KeyPair::generate().map_err(failed)?;
+    let request = rcgen::CertificateParams::default().serialize_request(&key).map_err(failed)?;
+    Ok((key.serialize_pem(), request.pem().map_err(failed)?))
+}
+
+/// Redeems an operator's token at the enrolment listener.
+pub async fn redeem(endpoint: &str, token: &Token, csr_pem: String) -> Result<JoinResponse, Failure> {
+    let tls = ClientTls::pinned(token.ca).map_err(broken)?;
+    let channel = tls.connect(endpoint).await.map_err(|error| Fault::from(&error))?;
+    let request = JoinRequest {
+        token_id: token.id.to_string(),
+        token_secret: token.secret.reveal(),
+        csr_pem,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..JoinRequest::default()
+    };
+    Ok(EnrolmentServiceClient::new(channel).join(request).await.map_err(Fault::from)?.into_inner())
+}
+
+/// Renews the certificate when it is in its last third. A renewal that does not work now is tried by the next command; only the
+/// warning is shown, because the certificate still serves.
+pub async fn renew_if_due(context: &Context, path: &std::path::Path, clock: &dyn Clock) -> Option<String> {
+    let identity = HeldIdentity::from_pem(&context.certificate_pem, &context.key_pem).ok()?;
+    let facts = identity.identity()?;
+    if clock.now() < facts.life_at(2, 3) {
+        return None;
+    }
+    match renew(context, identity, path).await {
+        Ok(()) => None,
+        Err(failure) => match failure {
+            Failure::Fault(fault) => {
+                Some(format!("the certificate ends {} and was not renewed: {fault}", facts.not_after))
+            }
+            Failure::Output(_) | Failure::Ended(_) => None,
+        },
+    }
+}
+
+async fn renew(
+    context: &Context,
+    identity: std::sync::Arc<HeldIdentity>,
+    path: &std::path::Path,
+) -> Result<(), Failure> {
+    let tls = ClientTls::new(&context.ca_pem, identity).map_err(broken)?;
+    let endpoint = context.entry.enrol_endpoints.first();
+    let endpoint = endpoint
+        .ok_or_else(|| Failure::configuration("the context names no enrolment endpoint", "coordctl login again"))?;
+    let channel = tls.connect(endpoint).await.map_err(|error| Fault::from(&error))?;
+    let (key, csr_pem) = new_key()?;
+    let answer =
+        EnrolmentServiceClient::new(channel).renew(RenewRequest { csr_pem }).await.map_err(Fault::from)?.into_inner();
+    save(
+        path,
+        &context.name,
+        &context.entry,
+        &Pems { ca: &answer.ca_pem, certificate: &answer.certificate_pem, key: &key },
+    )
+}

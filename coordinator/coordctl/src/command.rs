@@ -1,0 +1,13 @@
+//! The commands: a file each noun. Arguments are read, one call is made, the answer is shown; no decision is taken here.
+
+pub mod backup;
+pub mod files;
+pub mod fleet;
+pub mod help;
+pub mod host;
+pub mod job;
+pub mod login;
+pub mod policy;
+pub mod restore;
+pub mod run;
+pub mod token;

@@ -1,0 +1,150 @@
+//! `coordctl backup list | show`.
+
+use clap::{Args, Subcommand};
+use coord_shared::api::{self, GetBackupRequest, ListBackupsRequest};
+use coord_shared::{hex, wire};
+
+use crate::at::At;
+use crate::failure::Failure;
+use crate::output::Align::{Left, Right};
+use crate::session::{Session, answer, request};
+use crate::{json, shown};
+
+/// Restore points.
+#[derive(Debug, Subcommand)]
+pub enum BackupCommand {
+    /// List restore points, newest first.
+    List(ListArgs),
+    /// Show one: facts, checks, where its archive is.
+    Show {
+        /// Id, or a unique beginning of it.
+        backup: String,
+    },
+}
+
+/// What to list.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Of this host only.
+    #[arg(long)]
+    host: Option<String>,
+    /// Of this policy only.
+    #[arg(long)]
+    policy: Option<String>,
+    /// Captured at or after this time.
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Captured before this time.
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// At most so many.
+    #[arg(long, default_value_t = 100)]
+    limit: u32,
+}
+
+/// Runs it.
+pub async fn run(session: &mut Session, command: &BackupCommand) -> Result<(), Failure> {
+    match command {
+        BackupCommand::List(args) => list(session, args).await,
+        BackupCommand::Show { backup } => {
+            let found = answer(session.client.get_backup(request(GetBackupRequest { backup: backup.clone() })).await)?;
+            if session.out.is_json() { session.out.json(&json::backup(&found)) } else { show(session, &found) }
+        }
+    }
+}
+
+/// Microseconds of a bound, 0 for none.
+pub fn bound(session: &Session, text: Option<&str>) -> Result<i64, Failure> {
+    match session.at(text)? {
+        At::Instant(instant) => Ok(wire::to_us(instant)),
+        At::Latest => Ok(0),
+        At::Before(_) => Err(Failure::usage("`before RUN` is no bound of a list", "coordctl help time")),
+    }
+}
+
+async fn list(session: &mut Session, args: &ListArgs) -> Result<(), Failure> {
+    let message = ListBackupsRequest {
+        host: args.host.clone().unwrap_or_default(),
+        policy: args.policy.clone().unwrap_or_default(),
+        since_us: bound(session, args.since.as_deref())?,
+        until_us: bound(session, args.until.as_deref())?,
+        limit: args.limit,
+    };
+    let list = answer(session.client.list_backups(request(message)).await)?.backups;
+    if session.out.is_json() {
+        return session.out.json(&json::backups(&list));
+    }
+    let columns = [
+        ("id", Left),
+        ("host", Left),
+        ("policy", Left),
+        ("level", Left),
+        ("captured", Left),
+        ("files", Right),
+        ("archived", Right),
+        ("stored", Right),
+        ("status", Left),
+    ];
+    let rows = list.iter().map(row).collect();
+    session.out.table(&columns, rows, "no backups yet; coordctl job run HOST/POLICY takes one")
+}
+
+fn row(b: &api::Backup) -> Vec<String> {
+    let status = if b.same_as.is_empty() {
+        b.status.clone()
+    } else {
+        format!("{} (unchanged since {})", b.status, shown::short(&b.same_as))
+    };
+    vec![
+        shown::short(&b.id).to_owned(),
+        b.host.clone(),
+        b.policy.clone(),
+        shown::level(b.level),
+        shown::instant(b.captured_at_us),
+        b.files.to_string(),
+        shown::size(b.content_bytes),
+        shown::size(b.stored_bytes),
+        status,
+    ]
+}
+
+fn show(session: &Session, b: &api::Backup) -> Result<(), Failure> {
+    let archive = b.location.as_ref().map_or(String::new(), |l| format!("{}/{}", shown::path(&l.folder), l.key));
+    let ratio = if b.stored_bytes == 0 {
+        String::new()
+    } else {
+        format!("{:.2}", b.content_bytes as f64 / b.stored_bytes as f64)
+    };
+    session.out.facts(&[
+        ("backup", b.id.clone()),
+        ("of", format!("{}/{}", b.host, b.policy)),
+        ("level", shown::level(b.level)),
+        ("stands on", b.base_id.clone()),
+        ("unchanged since", b.same_as.clone()),
+        ("started", shown::instant(b.started_at_us)),
+        ("captured", shown::instant(b.captured_at_us)),
+        ("files", b.files.to_string()),
+        ("source", shown::size(b.source_bytes)),
+        ("archived", shown::size(b.content_bytes)),
+        ("stored", shown::size(b.stored_bytes)),
+        ("ratio", ratio),
+        ("codec", shown::codec(b.codec)),
+        ("status", b.status.clone()),
+        ("searchable", if b.searchable { "yes" } else { "not yet" }.to_owned()),
+        ("unreadable", some(b.unreadable)),
+        ("changed while read", some(b.changed_while_read)),
+        ("archive", archive),
+        ("digest", hex::encode(&b.archive_digest)),
+        ("run", b.run_id.clone()),
+    ])?;
+    for check in &b.checks {
+        let verdict = if check.passed { "PASS" } else { "FAIL" };
+        session.out.print(&format!("  {verdict}  {:<10}  {}\n", check.name, shown::safe(&check.detail)))?;
+    }
+    session.out.talk(&format!("next: coordctl ls {}/ --at \"{}\"", b.host, shown::instant(b.captured_at_us)));
+    Ok(())
+}
+
+fn some(count: u64) -> String {
+    if count == 0 { String::new() } else { count.to_string() }
+}

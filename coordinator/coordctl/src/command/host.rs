@@ -1,0 +1,148 @@
+//! `coordctl host list | show | label`.
+
+use std::collections::HashMap;
+
+use clap::Subcommand;
+use coord_shared::api::{self, GetHostRequest, LabelHostRequest, ListHostsRequest};
+
+use crate::failure::Failure;
+use crate::output::Align::Left;
+use crate::session::{Session, answer, request};
+use crate::{json, shown};
+
+/// Protected machines.
+#[derive(Debug, Subcommand)]
+pub enum HostCommand {
+    /// List hosts.
+    List {
+        /// Only hosts with these labels (coordctl help selectors).
+        #[arg(short = 'l', long, default_value = "")]
+        selector: String,
+        /// Only hosts whose name fits this glob.
+        #[arg(long, default_value = "", value_name = "GLOB")]
+        host: String,
+    },
+    /// Show one host.
+    Show {
+        /// Name or id.
+        host: String,
+    },
+    /// Set labels (role=web) or remove them (role-).
+    Label {
+        /// Name or id.
+        host: String,
+        /// KEY=VALUE sets, KEY- removes.
+        #[arg(required = true, value_name = "KEY=VALUE|KEY-", allow_hyphen_values = true)]
+        labels: Vec<String>,
+    },
+}
+
+/// Runs it.
+pub async fn run(session: &mut Session, command: &HostCommand) -> Result<(), Failure> {
+    match command {
+        HostCommand::List { selector, host } => {
+            let message = ListHostsRequest { selector: selector.clone(), name: host.clone() };
+            let list = answer(session.client.list_hosts(request(message)).await)?.hosts;
+            if session.out.is_json() {
+                return session.out.json(&json::hosts(&list));
+            }
+            let columns = [("host", Left), ("state", Left), ("last seen", Left), ("labels", Left), ("policies", Left)];
+            let rows = list.iter().map(row).collect();
+            session.out.table(&columns, rows, "no hosts yet; coordctl token create prints how one joins")
+        }
+        HostCommand::Show { host } => {
+            let found = answer(session.client.get_host(request(GetHostRequest { host: host.clone() })).await)?;
+            show(session, &found)
+        }
+        HostCommand::Label { host, labels } => {
+            let (set, remove) = changes(labels)?;
+            let message = LabelHostRequest { host: host.clone(), set, remove };
+            let found = answer(session.client.label_host(request(message)).await)?;
+            session.out.talk(&format!(
+                "{} has labels {}; policies: {}",
+                found.name,
+                labels_of(&found),
+                found.policies.join(", ")
+            ));
+            if session.out.is_json() { session.out.json(&json::host(&found)) } else { Ok(()) }
+        }
+    }
+}
+
+fn changes(labels: &[String]) -> Result<(HashMap<String, String>, Vec<String>), Failure> {
+    let (mut set, mut remove) = (HashMap::new(), Vec::new());
+    for label in labels {
+        if let Some((key, value)) = label.split_once('=') {
+            set.insert(key.to_owned(), value.to_owned());
+        } else if let Some(key) = label.strip_suffix('-') {
+            remove.push(key.to_owned());
+        } else {
+            return Err(Failure::usage(format!("{label:?} is no label"), "KEY=VALUE sets one, KEY- removes one"));
+        }
+    }
+    Ok((set, remove))
+}
+
+fn labels_of(host: &api::Host) -> String {
+    let mut labels: Vec<String> =
+        host.labels.iter().map(|(k, v)| if v.is_empty() { k.clone() } else { format!("{k}={v}") }).collect();
+    labels.sort();
+    labels.join(",")
+}
+
+fn connection(host: &api::Host) -> &str {
+    if host.state != "active" {
+        &host.state
+    } else if host.connected {
+        "connected"
+    } else {
+        "away"
+    }
+}
+
+fn row(h: &api::Host) -> Vec<String> {
+    vec![
+        h.name.clone(),
+        connection(h).to_owned(),
+        shown::instant(h.last_seen_at_us),
+        labels_of(h),
+        h.policies.join(", "),
+    ]
+}
+
+fn show(session: &Session, h: &api::Host) -> Result<(), Failure> {
+    if session.out.is_json() {
+        return session.out.json(&json::host(h));
+    }
+    session.out.facts(&[
+        ("host", h.name.clone()),
+        ("id", h.id.clone()),
+        ("state", connection(h).to_owned()),
+        ("labels", labels_of(h)),
+        ("policies", h.policies.join(", ")),
+        ("joined", shown::instant(h.joined_at_us)),
+        ("last seen", shown::instant(h.last_seen_at_us)),
+        ("hostname", h.hostname.clone()),
+        ("system", h.operating_system.clone()),
+        ("agent", h.version.clone()),
+        ("clock offset", format!("{} ms", h.clock_offset_us / 1000)),
+        ("certificate ends", shown::instant(h.certificate_not_after_us)),
+        ("archives in", shown::path(&h.archive_folder)),
+    ])?;
+    session.out.talk(&format!("next: coordctl job list --host {}", h.name));
+    Ok(())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::changes;
+
+    #[test]
+    fn labels_are_set_and_removed() {
+        let (set, remove) = changes(&["role=web".into(), "canary-".into()]).unwrap();
+        assert_eq!(set.get("role").map(String::as_str), Some("web"));
+        assert_eq!(remove, ["canary"]);
+        assert_eq!(changes(&["role".into()]).unwrap_err().exit().code(), 2);
+    }
+}

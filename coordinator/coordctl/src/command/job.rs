@@ -1,0 +1,205 @@
+//! `coordctl job list | show | run`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use coord_shared::api::{self, GetJobRequest, ListJobsRequest, StartBackupRequest};
+
+use crate::failure::Failure;
+use crate::output::Align::{Left, Right};
+use crate::session::{Session, answer, request};
+use crate::{at, json, shown, wait};
+
+/// One policy on one host.
+#[derive(Debug, Subcommand)]
+pub enum JobCommand {
+    /// List jobs with their newest backup and next run.
+    List {
+        /// Of this host only.
+        #[arg(long, default_value = "")]
+        host: String,
+        /// Of this policy only.
+        #[arg(long, default_value = "")]
+        policy: String,
+        /// Of hosts with these labels only.
+        #[arg(short = 'l', long, default_value = "")]
+        selector: String,
+    },
+    /// Show one job.
+    Show {
+        /// HOST/POLICY.
+        job: String,
+    },
+    /// Take a backup now.
+    Run(RunArgs),
+}
+
+/// How to take it.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// HOST/POLICY.
+    job: String,
+    /// The level; default: the engine decides.
+    #[arg(long)]
+    level: Option<LevelWord>,
+    #[command(flatten)]
+    waiting: Waiting,
+}
+
+/// The levels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LevelWord {
+    /// Everything.
+    Full,
+    /// What changed since the last full.
+    Differential,
+}
+
+/// Whether to wait for the run's end.
+#[derive(Debug, Clone, Args)]
+pub struct Waiting {
+    /// Return at once with the run's id.
+    #[arg(long, conflicts_with_all = ["wait", "timeout"])]
+    pub detach: bool,
+    /// Wait for the end (the default).
+    #[arg(long)]
+    pub wait: bool,
+    /// Wait at most so long (30m, 2h), then exit with 7; the run goes on.
+    #[arg(long, value_name = "DURATION", value_parser = timeout)]
+    pub timeout: Option<Duration>,
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    at::duration(text)
+        .and_then(|duration| Duration::try_from(duration).ok())
+        .ok_or_else(|| format!("{text:?} is no duration; write 90s, 30m or 2h"))
+}
+
+impl Waiting {
+    /// Waits for `run` unless detached, shows it, and ends with the exit code that follows from it.
+    pub async fn follow(&self, session: &mut Session, run: api::Run) -> Result<(), Failure> {
+        if self.detach {
+            if session.out.is_json() {
+                return session.out.json(&json::run(&run));
+            }
+            session.out.print(&format!("{}\n", run.id))?;
+            session.out.talk(&format!("next: coordctl run show {}", shown::short(&run.id)));
+            return Ok(());
+        }
+        session.out.talk(&format!("run {} of {}", shown::short(&run.id), run.host));
+        let ended = wait::until_end(session, &run.id, self.timeout).await?;
+        super::run::show(session, &ended)?;
+        wait::conclude(session, &ended)
+    }
+}
+
+/// Runs it.
+pub async fn run(session: &mut Session, command: &JobCommand) -> Result<(), Failure> {
+    match command {
+        JobCommand::List { host, policy, selector } => {
+            let message = ListJobsRequest { host: host.clone(), policy: policy.clone(), selector: selector.clone() };
+            let list = answer(session.client.list_jobs(request(message)).await)?.jobs;
+            if session.out.is_json() {
+                return session.out.json(&json::jobs(&list));
+            }
+            let columns = [
+                ("job", Left),
+                ("state", Left),
+                ("newest backup", Left),
+                ("next run", Left),
+                ("backups", Right),
+                ("stored", Right),
+            ];
+            let rows = list.iter().map(row).collect();
+            session.out.table(
+                &columns,
+                rows,
+                "no jobs yet; a policy that selects a host makes one: coordctl policy apply -f FILE",
+            )
+        }
+        JobCommand::Show { job } => {
+            let (host, policy) = split(job)?;
+            let found = answer(session.client.get_job(request(GetJobRequest { host, policy })).await)?;
+            show(session, &found)
+        }
+        JobCommand::Run(args) => {
+            let (host, policy) = split(&args.job)?;
+            let level = match args.level {
+                None => api::Level::Unspecified,
+                Some(LevelWord::Full) => api::Level::Full,
+                Some(LevelWord::Differential) => api::Level::Differential,
+            };
+            let message = StartBackupRequest { host, policy, level: level.into() };
+            let run = answer(session.client.start_backup(request(message)).await)?;
+            args.waiting.follow(session, run).await
+        }
+    }
+}
+
+fn split(job: &str) -> Result<(String, String), Failure> {
+    match job.split_once('/') {
+        Some((host, policy)) if !host.is_empty() && !policy.is_empty() => Ok((host.to_owned(), policy.to_owned())),
+        Some(_) | None => Err(Failure::usage(format!("{job:?} is no job: write HOST/POLICY"), "coordctl job list")),
+    }
+}
+
+fn newest(job: &api::Job) -> String {
+    job.newest.as_ref().map_or_else(
+        || "none".to_owned(),
+        |b| format!("{} {}", shown::instant(b.captured_at_us), shown::level(b.level)),
+    )
+}
+
+fn row(j: &api::Job) -> Vec<String> {
+    let state = j.open_run.as_ref().map_or_else(|| j.state.clone(), |run| shown::state(run.state));
+    vec![
+        format!("{}/{}", j.host, j.policy),
+        state,
+        newest(j),
+        shown::instant(j.next_due_at_us),
+        j.backups.to_string(),
+        shown::size(j.stored_bytes),
+    ]
+}
+
+fn show(session: &Session, j: &api::Job) -> Result<(), Failure> {
+    if session.out.is_json() {
+        return session.out.json(&json::job(j));
+    }
+    let full = j.newest_full.as_ref().map_or_else(|| "none".to_owned(), |b| shown::instant(b.captured_at_us));
+    let open = j
+        .open_run
+        .as_ref()
+        .map_or(String::new(), |run| format!("{} {}", shown::short(&run.id), shown::state(run.state)));
+    session.out.facts(&[
+        ("job", format!("{}/{}", j.host, j.policy)),
+        ("state", j.state.clone()),
+        ("newest backup", newest(j)),
+        ("newest full", full),
+        ("open run", open),
+        ("next run", shown::instant(j.next_due_at_us)),
+        ("backups", j.backups.to_string()),
+        ("stored", shown::size(j.stored_bytes)),
+    ])?;
+    session.out.talk(&format!("next: coordctl explain {}/{}", j.host, j.policy));
+    Ok(())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::{split, timeout};
+    use std::time::Duration;
+
+    #[test]
+    fn a_job_is_a_host_and_a_policy() {
+        assert_eq!(split("web-1/srv").unwrap(), ("web-1".to_owned(), "srv".to_owned()));
+        assert!(split("web-1").is_err() && split("/srv").is_err() && split("web-1/").is_err());
+    }
+
+    #[test]
+    fn a_timeout_is_a_duration() {
+        assert_eq!(timeout("30m"), Ok(Duration::from_secs(1800)));
+        assert!(timeout("soon").is_err());
+    }
+}

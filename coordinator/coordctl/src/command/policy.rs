@@ -1,0 +1,194 @@
+//! `coordctl policy init | list | show | lint | apply`.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use coord_shared::api::{self, ApplyPolicyRequest, GetPolicyRequest, LintPolicyRequest, ListPoliciesRequest};
+use coord_shared::fault::{ErrorCode, Fault};
+
+use crate::failure::Failure;
+use crate::output::Align::{Left, Right};
+use crate::session::{Session, answer, request};
+use crate::{json, shown};
+
+/// Largest policy file, in bytes.
+const MAX_POLICY_BYTES: u64 = 1 << 20;
+
+/// What is protected, when and how.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Print a policy file to start from.
+    Init,
+    /// List policies.
+    List,
+    /// Show one policy, as it was applied.
+    Show {
+        /// Its name.
+        policy: String,
+    },
+    /// Say what is wrong with a file, which hosts it selects and when it runs next.
+    Lint {
+        /// The file; - reads standard input.
+        #[arg(short = 'f', long, value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Make a file the policy of its name.
+    Apply {
+        /// The file; - reads standard input.
+        #[arg(short = 'f', long, value_name = "FILE")]
+        file: PathBuf,
+        /// Say what would change, change nothing.
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+    },
+}
+
+/// The file that `policy init` prints.
+pub const EXAMPLE: &str = r#"name = "web"                                   # never reused for another policy
+hosts = "role in (web, api), env = prod"       # labels; coordctl help selectors
+sources = ["/etc", "/srv"]                     # absolute paths
+exclude = ["*.tmp", "*.log"]                   # globs; a leading ! takes back in
+schedule = { cron = "0 2 * * *", zone = "UTC" }
+full = { day = "sunday", max_age_days = 7 }
+diff_threshold_percent = 50                    # a larger differential becomes a full
+compression = { full = { codec = "zstd", level = 3 }, differential = { codec = "zstd", level = 1 } }
+verify = { after_backup = true, cron = "0 6 * * *" }
+"#;
+
+/// Runs it. `init` needs no coordinator and is done before.
+pub async fn run(session: &mut Session, command: &PolicyCommand) -> Result<(), Failure> {
+    match command {
+        PolicyCommand::Init => session.out.print(EXAMPLE),
+        PolicyCommand::List => list(session).await,
+        PolicyCommand::Show { policy } => {
+            let found = answer(session.client.get_policy(request(GetPolicyRequest { policy: policy.clone() })).await)?;
+            show(session, &found)
+        }
+        PolicyCommand::Lint { file } => {
+            let lint = answer(session.client.lint_policy(request(LintPolicyRequest { toml: read(file)? })).await)?;
+            told(session, &lint)
+        }
+        PolicyCommand::Apply { file, dry_run } => apply(session, read(file)?, *dry_run).await,
+    }
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    let mut text = String::new();
+    let done = if path.as_os_str() == "-" {
+        std::io::stdin().take(MAX_POLICY_BYTES).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(MAX_POLICY_BYTES).read_to_string(&mut text))
+    };
+    done.map_err(|error| {
+        Failure::usage(
+            format!("cannot read {}: {error}", path.display()),
+            "coordctl policy init prints one to start from",
+        )
+    })?;
+    Ok(text)
+}
+
+async fn list(session: &mut Session) -> Result<(), Failure> {
+    let list = answer(session.client.list_policies(request(ListPoliciesRequest {})).await)?.policies;
+    if session.out.is_json() {
+        return session.out.json(&json::policies(&list));
+    }
+    let columns =
+        [("policy", Left), ("version", Right), ("hosts", Right), ("next run", Left), ("applied", Left), ("by", Left)];
+    let rows = list
+        .iter()
+        .map(|p| {
+            vec![
+                p.name.clone(),
+                p.version.to_string(),
+                p.hosts.len().to_string(),
+                shown::instant(p.next_due_at_us),
+                shown::instant(p.applied_at_us),
+                p.applied_by.clone(),
+            ]
+        })
+        .collect();
+    session.out.table(&columns, rows, "no policies yet; coordctl policy init prints one to start from")
+}
+
+fn show(session: &Session, p: &api::Policy) -> Result<(), Failure> {
+    if session.out.is_json() {
+        return session.out.json(&json::policy(p));
+    }
+    session.out.facts(&[
+        ("policy", p.name.clone()),
+        ("version", p.version.to_string()),
+        ("applied", format!("{} by {}", shown::instant(p.applied_at_us), p.applied_by)),
+        ("hosts", p.hosts.join(", ")),
+        ("next run", shown::instant(p.next_due_at_us)),
+    ])?;
+    session.out.print(&format!("\n{}", shown::safe(&p.toml)))
+}
+
+fn say(session: &Session, kind: &str, findings: &[api::PolicyFinding]) {
+    for finding in findings {
+        session.out.talk(&format!("{kind}: {}: {}", finding.key, finding.message));
+        if !finding.hint.is_empty() {
+            session.out.talk(&format!("hint: {}", finding.hint));
+        }
+    }
+}
+
+fn told(session: &Session, lint: &api::PolicyLint) -> Result<(), Failure> {
+    if session.out.is_json() {
+        session.out.json(&json::lint(lint))?;
+    } else {
+        say(session, "error", &lint.errors);
+        say(session, "warning", &lint.warnings);
+        if lint.errors.is_empty() {
+            let next: Vec<String> = lint.next_due_at_us.iter().map(|us| shown::instant(*us)).collect();
+            session.out.facts(&[
+                ("policy", lint.name.clone()),
+                ("selects", if lint.hosts.is_empty() { "no host".to_owned() } else { lint.hosts.join(", ") }),
+                ("next runs", next.join(", ")),
+            ])?;
+        }
+    }
+    if lint.errors.is_empty() { Ok(()) } else { Err(Failure::Ended(coord_shared::exit::Exit::Usage)) }
+}
+
+async fn apply(session: &mut Session, toml: String, dry_run: bool) -> Result<(), Failure> {
+    // Every finding is told, not only the first that the coordinator would refuse with.
+    let lint = answer(session.client.lint_policy(request(LintPolicyRequest { toml: toml.clone() })).await)?;
+    if let Some(first) = lint.errors.first() {
+        if !session.out.is_json() {
+            say(session, "error", &lint.errors[1..]);
+        }
+        let fault = Fault::new(ErrorCode::InvalidPolicy, format!("{}: {}", first.key, first.message));
+        return Err(fault.with_hint(first.hint.clone()).into());
+    }
+    let applied = answer(session.client.apply_policy(request(ApplyPolicyRequest { toml, dry_run })).await)?;
+    if session.out.is_json() {
+        return session.out.json(&json::applied(&applied));
+    }
+    say(session, "warning", &applied.warnings);
+    let policy = applied.policy.unwrap_or_default();
+    let would = if dry_run { " (dry run: nothing was changed)" } else { "" };
+    session.out.print(&format!("policy {} {}: version {}{would}\n", policy.name, applied.change, policy.version))?;
+    for (word, hosts) in [
+        ("protects", &policy.hosts),
+        ("newly selects", &applied.hosts_added),
+        ("no longer selects", &applied.hosts_removed),
+    ] {
+        if !hosts.is_empty() {
+            session.out.print(&format!("  {word}: {}\n", hosts.join(", ")))?;
+        }
+    }
+    if policy.hosts.is_empty() {
+        session.out.talk("it selects no host yet; coordctl host label HOST KEY=VALUE");
+    } else {
+        session.out.talk(&format!(
+            "next run {}; coordctl job run {}/{} takes a backup now",
+            shown::instant(policy.next_due_at_us),
+            policy.hosts[0],
+            policy.name
+        ));
+    }
+    Ok(())
+}

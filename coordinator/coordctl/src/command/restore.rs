@@ -1,0 +1,173 @@
+//! `coordctl restore`: brings back what was, and says what it did.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use clap::{Args, ValueEnum};
+use coord_shared::api::{self, Overwrite, RestoreRequest};
+use coord_shared::exit::Exit;
+
+use super::files::{place, say_points};
+use super::job::Waiting;
+use crate::failure::Failure;
+use crate::session::{Session, answer, request};
+use crate::{json, shown};
+
+/// Restores a host, folders or files as they were at a time.
+///
+/// With no target it goes back where it came from: what is missing is brought back, what is there and equal is left, what is there and
+/// different is left and reported (exit 3) unless --overwrite says otherwise.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// HOST or HOST/PATH; several must be of one host.
+    #[arg(required = true, value_name = "HOST[/PATH]")]
+    places: Vec<OsString>,
+    /// The time (coordctl help time); default: latest.
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
+    /// From this policy's backups only; default: the newest that has the path.
+    #[arg(long)]
+    policy: Option<String>,
+    /// To another joined host that reaches the archives.
+    #[arg(long, value_name = "HOST")]
+    to: Option<String>,
+    /// Into this folder there, which receives the full path.
+    #[arg(long, value_name = "DIR")]
+    to_dir: Option<OsString>,
+    /// What to do with what is there and different.
+    #[arg(long, default_value = "never")]
+    overwrite: OverwriteWord,
+    /// Remove what the backup's selection covers and the restore point has not.
+    #[arg(long)]
+    delete_extra: bool,
+    /// Only names that fit; may be repeated.
+    #[arg(long, value_name = "GLOB")]
+    include: Vec<String>,
+    /// No names that fit; may be repeated.
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<String>,
+    /// Say what would be restored, touch nothing.
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// The host's name, for a restore that overwrites or removes.
+    #[arg(long, value_name = "NAME")]
+    confirm: Option<String>,
+    #[command(flatten)]
+    waiting: Waiting,
+}
+
+/// What to do with what is there and different.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OverwriteWord {
+    /// Leave it and report it.
+    Never,
+    /// Replace it.
+    IfChanged,
+    /// Replace it when the backup's is newer.
+    IfNewer,
+    /// Replace everything.
+    Always,
+}
+
+/// Runs it.
+pub async fn run(session: &mut Session, args: &RestoreArgs) -> Result<(), Failure> {
+    let message = read(session, args)?;
+    let plan = answer(session.client.plan_restore(request(message.clone())).await)?;
+    if args.dry_run {
+        return if session.out.is_json() { session.out.json(&json::plan(&plan)) } else { told(session, &plan) };
+    }
+    if !args.waiting.detach || !session.out.is_json() {
+        say_points(session, &plan.points);
+    }
+    if args.delete_extra || args.overwrite != OverwriteWord::Never {
+        let target = args.to.clone().unwrap_or_else(|| message.host.clone());
+        let what = format!(
+            "this changes files on {target} that are there now ({} files, {})",
+            plan.files,
+            shown::size(plan.bytes)
+        );
+        session.confirm(&target, args.confirm.as_deref(), &what)?;
+    }
+    let started = answer(session.client.start_restore(request(message)).await)?;
+    let run = started.run.ok_or(Failure::Ended(Exit::Failed))?;
+    args.waiting.follow(session, run).await
+}
+
+fn read(session: &Session, args: &RestoreArgs) -> Result<RestoreRequest, Failure> {
+    let mut host = String::new();
+    let mut paths = Vec::new();
+    for argument in &args.places {
+        let place = place(argument)?;
+        if host.is_empty() {
+            host.clone_from(&place.host);
+        } else if host != place.host {
+            let text = format!("{host} and {} are two hosts", place.host);
+            return Err(Failure::usage(text, "restore one host at a time"));
+        }
+        paths.push(place.path);
+    }
+    // A whole host swallows its parts.
+    if paths.iter().any(Vec::is_empty) {
+        paths.clear();
+    }
+    let overwrite = match args.overwrite {
+        OverwriteWord::Never => Overwrite::Never,
+        OverwriteWord::IfChanged => Overwrite::IfChanged,
+        OverwriteWord::IfNewer => Overwrite::IfNewer,
+        OverwriteWord::Always => Overwrite::Always,
+    };
+    Ok(RestoreRequest {
+        host,
+        paths,
+        at: Some(session.at(args.at.as_deref())?.to_api()),
+        policy: args.policy.clone().unwrap_or_default(),
+        to_host: args.to.clone().unwrap_or_default(),
+        to_folder: folder(args.to_dir.as_deref())?,
+        overwrite: overwrite.into(),
+        delete_extra: args.delete_extra,
+        include: args.include.clone(),
+        exclude: args.exclude.clone(),
+    })
+}
+
+fn folder(to_dir: Option<&OsStr>) -> Result<Vec<u8>, Failure> {
+    let bytes = to_dir.map(OsStr::as_bytes).unwrap_or_default();
+    if bytes.is_empty() || bytes.starts_with(b"/") {
+        return Ok(bytes.to_vec());
+    }
+    let text = format!("--to-dir {:?} is not absolute", shown::path(bytes));
+    Err(Failure::usage(text, "name the folder as the target host sees it, from its root"))
+}
+
+fn told(session: &Session, plan: &api::RestorePlan) -> Result<(), Failure> {
+    say_points(session, &plan.points);
+    session.out.facts(&[
+        ("to host", plan.to_host.clone()),
+        (
+            "into",
+            if plan.to_folder.is_empty() { "where it came from".to_owned() } else { shown::path(&plan.to_folder) },
+        ),
+        ("files", plan.files.to_string()),
+        ("bytes", shown::size(plan.bytes)),
+        ("archives", plan.archives.to_string()),
+    ])?;
+    for note in &plan.notes {
+        session.out.talk(&format!("note: {note}"));
+    }
+    session.out.talk("dry run: nothing was touched");
+    Ok(())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::folder;
+    use std::ffi::OsStr;
+
+    #[test]
+    fn a_target_folder_is_absolute() {
+        assert_eq!(folder(None).unwrap(), b"");
+        assert_eq!(folder(Some(OsStr::new("/srv/rescue"))).unwrap(), b"/srv/rescue");
+        assert_eq!(folder(Some(OsStr::new("rescue"))).unwrap_err().exit().code(), 2);
+    }
+}

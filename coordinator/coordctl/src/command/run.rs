@@ -1,0 +1,254 @@
+//! `coordctl run list | show | warnings | cancel`.
+
+use clap::{Args, Subcommand, ValueEnum};
+use coord_shared::api::{
+    self, CancelRunRequest, GetRunRequest, ListRunWarningsRequest, ListRunsRequest, RunKind, RunState,
+};
+
+use super::backup::bound;
+use crate::failure::Failure;
+use crate::output::Align::Left;
+use crate::session::{Session, answer, request};
+use crate::{json, shown};
+
+/// Executions of backups, verifications and restores.
+#[derive(Debug, Subcommand)]
+pub enum RunCommand {
+    /// List runs, newest first.
+    List(ListArgs),
+    /// Show one run: state, reason, checks, attempts.
+    Show {
+        /// Id, or a unique beginning of it.
+        run: String,
+    },
+    /// List what a run could not do as asked: unreadable files, files left different.
+    Warnings {
+        /// Id, or a unique beginning of it.
+        run: String,
+        /// At most so many.
+        #[arg(long, default_value_t = 1000)]
+        limit: u32,
+    },
+    /// Ask a run to stop.
+    Cancel {
+        /// Id, or a unique beginning of it.
+        run: String,
+    },
+}
+
+/// What to list.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Of this host only.
+    #[arg(long, default_value = "")]
+    host: String,
+    /// Of this policy only.
+    #[arg(long, default_value = "")]
+    policy: String,
+    /// Of this kind only.
+    #[arg(long)]
+    kind: Option<KindWord>,
+    /// In this state only.
+    #[arg(long)]
+    state: Option<StateWord>,
+    /// Due at or after this time.
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Due before this time.
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// At most so many.
+    #[arg(long, default_value_t = 50)]
+    limit: u32,
+}
+
+/// The kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KindWord {
+    /// A backup.
+    Backup,
+    /// A verification.
+    Verify,
+    /// A restore.
+    Restore,
+}
+
+/// The states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StateWord {
+    /// Waiting for its host.
+    Queued,
+    /// Given to its host.
+    Leased,
+    /// Going on.
+    Running,
+    /// Reading back.
+    Verifying,
+    /// Ended well.
+    Succeeded,
+    /// Ended badly.
+    Failed,
+    /// Stopped by somebody.
+    Cancelled,
+    /// Not started, with a reason.
+    Missed,
+}
+
+fn kind(word: Option<KindWord>) -> RunKind {
+    match word {
+        None => RunKind::Unspecified,
+        Some(KindWord::Backup) => RunKind::Backup,
+        Some(KindWord::Verify) => RunKind::Verify,
+        Some(KindWord::Restore) => RunKind::Restore,
+    }
+}
+
+fn state(word: Option<StateWord>) -> RunState {
+    match word {
+        None => RunState::Unspecified,
+        Some(StateWord::Queued) => RunState::Queued,
+        Some(StateWord::Leased) => RunState::Leased,
+        Some(StateWord::Running) => RunState::Running,
+        Some(StateWord::Verifying) => RunState::Verifying,
+        Some(StateWord::Succeeded) => RunState::Succeeded,
+        Some(StateWord::Failed) => RunState::Failed,
+        Some(StateWord::Cancelled) => RunState::Cancelled,
+        Some(StateWord::Missed) => RunState::Missed,
+    }
+}
+
+/// Runs it.
+pub async fn run(session: &mut Session, command: &RunCommand) -> Result<(), Failure> {
+    match command {
+        RunCommand::List(args) => list(session, args).await,
+        RunCommand::Show { run } => {
+            let found = answer(session.client.get_run(request(GetRunRequest { run: run.clone() })).await)?;
+            show(session, &found)?;
+            if found.warnings_total > 0 {
+                session.out.talk(&format!("next: coordctl run warnings {}", shown::short(&found.id)));
+            }
+            Ok(())
+        }
+        RunCommand::Warnings { run, limit } => {
+            let message = ListRunWarningsRequest { run: run.clone(), limit: *limit };
+            let found = answer(session.client.list_run_warnings(request(message)).await)?;
+            warnings(session, &found)
+        }
+        RunCommand::Cancel { run } => {
+            let found = answer(session.client.cancel_run(request(CancelRunRequest { run: run.clone() })).await)?;
+            session.out.talk(&format!(
+                "run {} is asked to stop; it is {}",
+                shown::short(&found.id),
+                shown::state(found.state)
+            ));
+            if session.out.is_json() { session.out.json(&json::run(&found)) } else { Ok(()) }
+        }
+    }
+}
+
+async fn list(session: &mut Session, args: &ListArgs) -> Result<(), Failure> {
+    let message = ListRunsRequest {
+        host: args.host.clone(),
+        policy: args.policy.clone(),
+        kind: kind(args.kind).into(),
+        state: state(args.state).into(),
+        since_us: bound(session, args.since.as_deref())?,
+        until_us: bound(session, args.until.as_deref())?,
+        limit: args.limit,
+    };
+    let list = answer(session.client.list_runs(request(message)).await)?.runs;
+    if session.out.is_json() {
+        return session.out.json(&json::runs(&list));
+    }
+    let columns = [
+        ("run", Left),
+        ("kind", Left),
+        ("host", Left),
+        ("policy", Left),
+        ("due", Left),
+        ("state", Left),
+        ("level", Left),
+        ("why", Left),
+    ];
+    session.out.table(&columns, list.iter().map(row).collect(), "no runs")
+}
+
+fn row(r: &api::Run) -> Vec<String> {
+    let why = r.fault.as_ref().map_or_else(|| r.reason.clone(), |fault| fault.message.clone());
+    vec![
+        shown::short(&r.id).to_owned(),
+        shown::kind(r.kind),
+        r.host.clone(),
+        r.policy.clone(),
+        shown::instant(r.due_at_us),
+        shown::state(r.state),
+        shown::level(r.level),
+        why,
+    ]
+}
+
+/// Shows a run.
+pub fn show(session: &Session, r: &api::Run) -> Result<(), Failure> {
+    if session.out.is_json() {
+        return session.out.json(&json::run(r));
+    }
+    let took = if r.ended_at_us > 0 && r.started_at_us > 0 {
+        shown::seconds((r.ended_at_us - r.started_at_us) / 1_000_000)
+    } else {
+        String::new()
+    };
+    let fault = r.fault.as_ref().map_or(String::new(), |fault| format!("{} ({})", fault.message, fault.code));
+    let hint = r.fault.as_ref().map_or(String::new(), |fault| fault.hint.clone());
+    let restore = r.restore.as_ref().map_or(String::new(), |x| {
+        format!(
+            "{} restored ({}), {} digests checked, {} equal, {} left different, {} removed, {} damaged",
+            x.restored,
+            shown::size(x.bytes),
+            x.verified,
+            x.equal,
+            x.left_different,
+            x.removed,
+            x.damaged
+        )
+    });
+    session.out.facts(&[
+        ("run", r.id.clone()),
+        ("kind", shown::kind(r.kind)),
+        ("state", format!("{}{}", shown::state(r.state), if r.cancelling { " (asked to stop)" } else { "" })),
+        ("of", if r.policy.is_empty() { r.host.clone() } else { format!("{}/{}", r.host, r.policy) }),
+        ("level", shown::level(r.level)),
+        ("why", r.reason.clone()),
+        ("asked by", r.asked_by.clone()),
+        ("due", shown::instant(r.due_at_us)),
+        ("started", shown::instant(r.started_at_us)),
+        ("took", took),
+        ("attempt", format!("{} of {}", r.attempt, r.max_attempts)),
+        ("backup", r.backup_id.clone()),
+        ("result", restore),
+        ("warnings", if r.warnings_total == 0 { String::new() } else { r.warnings_total.to_string() }),
+        ("fault", fault),
+        ("hint", hint),
+    ])?;
+    for check in &r.checks {
+        let verdict = if check.passed { "PASS" } else { "FAIL" };
+        session.out.print(&format!("  {verdict}  {:<10}  {}\n", check.name, shown::safe(&check.detail)))?;
+    }
+    for attempt in r.attempts.iter().filter(|attempt| attempt.fault.is_some()) {
+        let why = attempt.fault.as_ref().map_or("", |fault| fault.message.as_str());
+        session.out.print(&format!("  attempt {}: {}: {}\n", attempt.number, attempt.outcome, shown::safe(why)))?;
+    }
+    Ok(())
+}
+
+fn warnings(session: &Session, found: &api::RunWarnings) -> Result<(), Failure> {
+    if session.out.is_json() {
+        return session.out.json(&json::warnings(found));
+    }
+    let rows =
+        found.notes.iter().map(|note| vec![note.kind.clone(), shown::path(&note.path), note.detail.clone()]).collect();
+    session.out.table(&[("what", Left), ("path", Left), ("detail", Left)], rows, "no warnings")?;
+    if found.total > found.notes.len() as u64 {
+        session.out.talk(&format!("{} of {} are listed", found.notes.len(), found.total));
+    }
+    Ok(())
+}

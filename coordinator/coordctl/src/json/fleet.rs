@@ -1,0 +1,201 @@
+//! JSON of hosts, policies, jobs, tokens, decisions and the fleet's state.
+
+use coord_shared::api;
+use serde_json::{Value, json};
+
+use super::{at, backup, run, with_path, word};
+use crate::shown;
+
+/// The coordinator's version.
+#[must_use]
+pub fn version(v: &api::VersionInfo) -> Value {
+    json!({
+        "coordctl": env!("CARGO_PKG_VERSION"),
+        "coordinator": v.version,
+        "fleet": v.fleet,
+        "coordinator_id": v.coordinator_id,
+        "database": v.database,
+        "schema_version": v.schema_version,
+    })
+}
+
+/// The fleet's state.
+#[must_use]
+pub fn status(s: &api::FleetStatus) -> Value {
+    let troubles: Value = s
+        .troubles
+        .iter()
+        .map(|t| json!({ "host": t.host, "policy": word(t.policy.clone()), "what": t.what, "hint": t.hint, "since": at(t.since_us) }))
+        .collect();
+    json!({
+        "hosts": s.hosts,
+        "hosts_connected": s.hosts_connected,
+        "jobs": s.jobs,
+        "jobs_protected": s.jobs_protected,
+        "runs_open": s.runs_open,
+        "runs_failed_24h": s.runs_failed_24h,
+        "backups": s.backups,
+        "stored_bytes": s.stored_bytes,
+        "not_searchable": s.not_searchable,
+        "local_only_hosts": s.local_only_hosts,
+        "next_due_at": at(s.next_due_at_us),
+        "now": at(s.now_us),
+        "troubles": troubles,
+    })
+}
+
+/// Decisions with their options; `inputs` is what the engine saw.
+#[must_use]
+pub fn explanation(e: &api::Explanation) -> Value {
+    let decisions: Value = e
+        .decisions
+        .iter()
+        .map(|d| {
+            let options: Value = d
+                .options
+                .iter()
+                .map(|o| {
+                    json!({
+                        "level": word(shown::level(o.level)),
+                        "taken": o.taken,
+                        "predicted_bytes": o.predicted_bytes,
+                        "why": o.why,
+                    })
+                })
+                .collect();
+            json!({
+                "run_id": d.run_id,
+                "host": d.host,
+                "policy": d.policy,
+                "stage": d.stage,
+                "level": word(shown::level(d.level)),
+                "rule": d.rule,
+                "reason": d.reason,
+                "decided_at": at(d.decided_at_us),
+                "inputs": serde_json::from_str::<Value>(&d.inputs_json).unwrap_or(Value::Null),
+                "options": options,
+            })
+        })
+        .collect();
+    json!({ "decisions": decisions })
+}
+
+/// One token; never its secret.
+#[must_use]
+pub fn token(t: &api::Token) -> Value {
+    json!({
+        "id": t.id,
+        "kind": t.kind,
+        "uses_left": t.uses_left,
+        "expires_at": at(t.expires_at_us),
+        "created_at": at(t.created_at_us),
+        "created_by": t.created_by,
+        "labels": t.labels,
+        "state": t.state,
+    })
+}
+
+/// Tokens.
+#[must_use]
+pub fn tokens(list: &[api::Token]) -> Value {
+    json!({ "tokens": list.iter().map(token).collect::<Value>() })
+}
+
+/// One host.
+#[must_use]
+pub fn host(h: &api::Host) -> Value {
+    let object = json!({
+        "id": h.id,
+        "name": h.name,
+        "labels": h.labels,
+        "connected": h.connected,
+        "last_seen_at": at(h.last_seen_at_us),
+        "joined_at": at(h.joined_at_us),
+        "hostname": h.hostname,
+        "operating_system": h.operating_system,
+        "version": h.version,
+        "clock_offset_us": h.clock_offset_us,
+        "policies": h.policies,
+        "certificate_not_after": at(h.certificate_not_after_us),
+        "state": h.state,
+    });
+    with_path(object, "archive_folder", &h.archive_folder)
+}
+
+/// Hosts.
+#[must_use]
+pub fn hosts(list: &[api::Host]) -> Value {
+    json!({ "hosts": list.iter().map(host).collect::<Value>() })
+}
+
+/// One policy.
+#[must_use]
+pub fn policy(p: &api::Policy) -> Value {
+    json!({
+        "id": p.id,
+        "name": p.name,
+        "version": p.version,
+        "toml": p.toml,
+        "applied_at": at(p.applied_at_us),
+        "applied_by": p.applied_by,
+        "hosts": p.hosts,
+        "next_due_at": at(p.next_due_at_us),
+    })
+}
+
+/// Policies.
+#[must_use]
+pub fn policies(list: &[api::Policy]) -> Value {
+    json!({ "policies": list.iter().map(policy).collect::<Value>() })
+}
+
+fn findings(list: &[api::PolicyFinding]) -> Value {
+    list.iter().map(|f| json!({ "key": f.key, "message": f.message, "hint": f.hint })).collect()
+}
+
+/// What is wrong with a policy, and what it selects.
+#[must_use]
+pub fn lint(l: &api::PolicyLint) -> Value {
+    json!({
+        "name": l.name,
+        "errors": findings(&l.errors),
+        "warnings": findings(&l.warnings),
+        "hosts": l.hosts,
+        "next_due_at": l.next_due_at_us.iter().map(|us| at(*us)).collect::<Value>(),
+    })
+}
+
+/// What applying a policy did.
+#[must_use]
+pub fn applied(a: &api::AppliedPolicy) -> Value {
+    json!({
+        "change": a.change,
+        "policy": a.policy.as_ref().map_or(Value::Null, policy),
+        "hosts_added": a.hosts_added,
+        "hosts_removed": a.hosts_removed,
+        "warnings": findings(&a.warnings),
+    })
+}
+
+/// One job.
+#[must_use]
+pub fn job(j: &api::Job) -> Value {
+    json!({
+        "id": j.id,
+        "host": j.host,
+        "policy": j.policy,
+        "state": j.state,
+        "newest": j.newest.as_ref().map_or(Value::Null, backup),
+        "newest_full": j.newest_full.as_ref().map_or(Value::Null, backup),
+        "next_due_at": at(j.next_due_at_us),
+        "open_run": j.open_run.as_ref().map_or(Value::Null, run),
+        "backups": j.backups,
+        "stored_bytes": j.stored_bytes,
+    })
+}
+
+/// Jobs.
+#[must_use]
+pub fn jobs(list: &[api::Job]) -> Value {
+    json!({ "jobs": list.iter().map(job).collect::<Value>() })
+}

@@ -1,0 +1,198 @@
+//! Waiting for a run: progress while it goes on, its result, and the exit code that follows from it.
+
+use std::time::{Duration, Instant};
+
+use coord_shared::api::{self, GetRunRequest, RunState};
+use coord_shared::exit::Exit;
+use coord_shared::fault::Fault;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::failure::Failure;
+use crate::session::{Session, answer, request};
+use crate::shown;
+
+/// Without a terminal, a line is printed this often even when the phase stays.
+const LINE_EVERY: Duration = Duration::from_secs(30);
+/// Pause before a broken watch is taken up again.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// How long a coordinator may be away while somebody waits.
+const AWAY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until the run has ended.
+///
+/// Ctrl-C detaches: the run goes on. A coordinator that is restarted meanwhile is waited for.
+pub async fn until_end(session: &mut Session, run_id: &str, timeout: Option<Duration>) -> Result<api::Run, Failure> {
+    let deadline = timeout.map(|timeout| Instant::now() + timeout);
+    let mut display = Display::new(session);
+    let mut away_since: Option<Instant> = None;
+    loop {
+        let watching = watch(session, run_id, &mut display, &mut away_since);
+        let ended = tokio::select! {
+            ended = watching => ended,
+            () = passed(deadline) => {
+                display.clear();
+                session.out.talk(&format!("run continues: coordctl run show {}", shown::short(run_id)));
+                return Err(Failure::Ended(Exit::TimedOut));
+            }
+            _ = tokio::signal::ctrl_c() => {
+                display.clear();
+                session.out.talk(&format!("run continues: coordctl run show {}", shown::short(run_id)));
+                return Err(Failure::Ended(Exit::Interrupted));
+            }
+        };
+        match ended {
+            Ok(Some(run)) => {
+                display.clear();
+                return Ok(run);
+            }
+            Ok(None) => {}
+            Err(Failure::Fault(fault)) if fault.is_transient() && still_patient(&mut away_since) => {
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
+fn still_patient(away_since: &mut Option<Instant>) -> bool {
+    away_since.get_or_insert_with(Instant::now).elapsed() < AWAY_PATIENCE
+}
+
+async fn passed(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Follows one watch; `None` when it broke off before the end.
+async fn watch(
+    session: &mut Session,
+    run_id: &str,
+    display: &mut Display,
+    away_since: &mut Option<Instant>,
+) -> Result<Option<api::Run>, Failure> {
+    let mut stream = answer(session.client.watch_run(request(GetRunRequest { run: run_id.to_owned() })).await)?;
+    while let Some(run) = stream.message().await.map_err(|status| Fault::from(&status))? {
+        *away_since = None;
+        if has_ended(&run) {
+            return Ok(Some(run));
+        }
+        display.show(session, &run);
+    }
+    Ok(None)
+}
+
+fn has_ended(run: &api::Run) -> bool {
+    match run.state() {
+        RunState::Succeeded | RunState::Failed | RunState::Cancelled | RunState::Missed => true,
+        RunState::Unspecified | RunState::Queued | RunState::Leased | RunState::Running | RunState::Verifying => false,
+    }
+}
+
+/// The exit code of an ended run: its fault's, or 3 for one that left something to read.
+#[must_use]
+pub fn exit_of(run: &api::Run) -> Exit {
+    let read_the_list =
+        run.restore.as_ref().is_some_and(|r| r.left_different > 0 || r.not_settable > 0 || r.stale > 0 || r.unread > 0);
+    let damaged = run.restore.as_ref().is_some_and(|r| r.damaged > 0);
+    match run.state() {
+        RunState::Succeeded if damaged => Exit::Damaged,
+        RunState::Succeeded if read_the_list || run.warnings_total > 0 => Exit::Warnings,
+        RunState::Succeeded => Exit::Done,
+        RunState::Failed | RunState::Cancelled | RunState::Missed => {
+            if damaged {
+                Exit::Damaged
+            } else {
+                run.fault.as_ref().map_or(Exit::Failed, |fault| Fault::from_api(fault).exit())
+            }
+        }
+        RunState::Unspecified | RunState::Queued | RunState::Leased | RunState::Running | RunState::Verifying => {
+            Exit::Failed
+        }
+    }
+}
+
+/// Prints a run's fault, and ends with its exit code unless all is well.
+pub fn conclude(session: &Session, run: &api::Run) -> Result<(), Failure> {
+    let exit = exit_of(run);
+    if let Some(fault) = &run.fault
+        && run.state() != RunState::Succeeded
+    {
+        Failure::Fault(Fault::from_api(fault)).report(session.out.is_json());
+    }
+    if exit == Exit::Warnings {
+        session.out.talk(&format!("hint: coordctl run warnings {}", shown::short(&run.id)));
+    }
+    if exit == Exit::Done { Ok(()) } else { Err(Failure::Ended(exit)) }
+}
+
+/// Progress on standard error.
+struct Display {
+    bar: Option<ProgressBar>,
+    phase: String,
+    printed: Instant,
+}
+
+impl Display {
+    fn new(session: &Session) -> Self {
+        let style = ProgressStyle::with_template(
+            "{msg:<28} {bar:24} {percent:>3}% {bytes:>10} {binary_bytes_per_sec:>12} ETA {eta}",
+        );
+        let bar = match style {
+            Ok(style) if session.out.can_redraw() => Some(ProgressBar::new(0).with_style(style)),
+            Ok(_) | Err(_) => None,
+        };
+        Self { bar, phase: String::new(), printed: Instant::now() }
+    }
+
+    fn show(&mut self, session: &Session, run: &api::Run) {
+        let progress = run.progress.unwrap_or_default();
+        let phase =
+            Some(shown::phase(progress.phase)).filter(|phase| !phase.is_empty()).unwrap_or(shown::state(run.state));
+        if let Some(bar) = &self.bar {
+            bar.set_message(format!("{} {phase}", shown::kind(run.kind)));
+            bar.set_length(progress.bytes_total.max(progress.bytes_done));
+            bar.set_position(progress.bytes_done);
+        } else if phase != self.phase || self.printed.elapsed() >= LINE_EVERY {
+            let line = format!(
+                "{} {}: {phase}, {} done",
+                shown::kind(run.kind),
+                shown::short(&run.id),
+                shown::size(progress.bytes_done)
+            );
+            session.out.talk(&line);
+            self.printed = Instant::now();
+        }
+        self.phase = phase;
+    }
+
+    fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::exit_of;
+    use coord_shared::api::{Fault, RestoreResult, Run, RunState};
+    use coord_shared::exit::Exit;
+
+    fn run(state: RunState) -> Run {
+        Run { state: state.into(), ..Run::default() }
+    }
+
+    #[test]
+    fn the_exit_code_follows_from_the_result() {
+        assert_eq!(exit_of(&run(RunState::Succeeded)), Exit::Done);
+        assert_eq!(exit_of(&Run { warnings_total: 1, ..run(RunState::Succeeded) }), Exit::Warnings);
+        let restore = |r| Run { restore: Some(r), ..run(RunState::Succeeded) };
+        assert_eq!(exit_of(&restore(RestoreResult { left_different: 1, ..RestoreResult::default() })), Exit::Warnings);
+        assert_eq!(exit_of(&restore(RestoreResult { damaged: 1, ..RestoreResult::default() })), Exit::Damaged);
+        let fault = Fault { code: "archive_missing".into(), ..Fault::default() };
+        assert_eq!(exit_of(&Run { fault: Some(fault), ..run(RunState::Failed) }), Exit::NotFound);
+        assert_eq!(exit_of(&run(RunState::Cancelled)), Exit::Failed);
+    }
+}
