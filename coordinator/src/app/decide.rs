@@ -1,0 +1,162 @@
+//! Gathering what the decision engine is told, asking it, and storing what it said. After the scan the engine is asked again with
+//! the inputs that were stored before it, so that both decisions of an attempt rest on the same history.
+
+use coord_shared::api::Scanned;
+use coord_shared::fault::{ErrorCode, Fault};
+use coord_shared::ids::{Attempt, PolicyVersion, RunId};
+use coord_shared::level::Level;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::App;
+use super::jobs::policy_of;
+use crate::catalog::{Backup, DecisionRecord, DecisionStage, Job, NewDecision, RunRecord};
+use crate::domain::decision::{Decision, FullFacts, Inputs, Rules, ScanFacts, Stage, after_scan, before_scan};
+use crate::domain::policy::Policy;
+
+/// A job's past, as far as a backup run needs it.
+#[derive(Debug)]
+pub struct History {
+    /// The job.
+    pub job: Job,
+    /// The policy, at the version that the run was made by.
+    pub policy: Policy,
+    /// That version.
+    pub version: PolicyVersion,
+    /// The level that an operator asked for.
+    pub asked: Option<Level>,
+    /// The newest undamaged full, if it was taken with the present selection.
+    pub full: Option<Backup>,
+    /// There is a newest undamaged full, but of another selection.
+    pub other_selection: bool,
+    /// There are backups, but no undamaged full.
+    pub damaged: bool,
+    /// What stands on `full`, oldest first.
+    pub chain: Vec<Backup>,
+}
+
+/// What an operator asked a backup run for.
+#[derive(Debug, Default, Deserialize)]
+struct Asked {
+    #[serde(default)]
+    asked_level: Option<Level>,
+}
+
+/// What the scan added to the inputs.
+#[derive(Debug, Serialize, Deserialize)]
+struct ScanInputs {
+    before: Inputs,
+    scan: ScanFacts,
+}
+
+fn unreadable(error: serde_json::Error) -> Fault {
+    Fault::new(ErrorCode::Internal, format!("a stored value cannot be read: {error}"))
+}
+
+fn read<T: DeserializeOwned>(value: &serde_json::Value) -> Result<T, Fault> {
+    serde_json::from_value(value.clone()).map_err(unreadable)
+}
+
+/// The past of a backup run's job.
+pub async fn history(app: &App, run: &RunRecord) -> Result<History, Fault> {
+    let gone = |what: &str| Fault::new(ErrorCode::NotFound, format!("the {what} of run {} is gone", run.id.short()));
+    let job = app.catalog.job(run.job.ok_or_else(|| gone("job"))?).await?.ok_or_else(|| gone("job"))?;
+    let version = run.policy_version.unwrap_or(job.policy_version);
+    let record = app.catalog.policy_at(job.policy, version).await?.ok_or_else(|| gone("policy"))?;
+    let policy = policy_of(&record)?;
+    let asked: Asked = read(&run.spec)?;
+    let newest = app.catalog.newest_full(job.id).await?;
+    let same_selection = match &newest {
+        None => false,
+        Some(full) if full.policy_version == version => true,
+        Some(full) => {
+            let then = app.catalog.policy_at(job.policy, full.policy_version).await?.ok_or_else(|| gone("policy"))?;
+            policy_of(&then)?.selection() == policy.selection()
+        }
+    };
+    let damaged = newest.is_none() && job.backups > 0;
+    let other_selection = newest.is_some() && !same_selection;
+    let full = newest.filter(|_| same_selection);
+    let mut chain = match &full {
+        Some(full) => app.catalog.chain_of(full.id).await?,
+        None => Vec::new(),
+    };
+    chain.reverse();
+    Ok(History { job, policy, version, asked: asked.asked_level, full, other_selection, damaged, chain })
+}
+
+/// Decides by history and stores it. Repeated for the same attempt, the stored decision stands.
+pub async fn decide_before_scan(
+    app: &App,
+    run: &RunRecord,
+    attempt: Attempt,
+    history: &History,
+) -> Result<Decision, Fault> {
+    let now = app.catalog.now().await?.to_zoned(history.policy.schedule.zone.rules().clone());
+    let inputs = Inputs {
+        now,
+        asked: history.asked,
+        rules: Rules::of(&history.policy),
+        full: history.full.as_ref().map(|full| FullFacts {
+            backup: full.id,
+            captured_at: full.captured_at,
+            source_bytes: full.source_bytes,
+            stored_bytes: full.stored_bytes,
+            differentials: history
+                .chain
+                .iter()
+                .filter(|backup| backup.same_as.is_none())
+                .map(|backup| backup.changed_bytes)
+                .collect(),
+        }),
+        full_of_other_selection: history.other_selection,
+        full_damaged: history.damaged,
+    };
+    let decision = before_scan(&inputs);
+    let stored = store(app, run.id, attempt, &decision, &inputs).await?;
+    Ok(before_scan(&read::<Inputs>(&stored.decision.inputs)?))
+}
+
+/// Decides by the exact figures of the attempt's scan and stores it.
+pub async fn decide_after_scan(app: &App, run: RunId, attempt: Attempt, scanned: &Scanned) -> Result<Decision, Fault> {
+    let before = app.catalog.decisions_of_run(run).await?.into_iter().map(|record| record.decision);
+    let before =
+        before.filter(|decision| decision.attempt == attempt && decision.stage == DecisionStage::BeforeScan).next_back();
+    let before = before
+        .ok_or_else(|| Fault::new(ErrorCode::NotFound, "nothing was decided for this attempt before its scan"))?;
+    let inputs: Inputs = read(&before.inputs)?;
+    let scan = ScanFacts {
+        source_bytes: scanned.source_bytes,
+        changed_bytes: scanned.changed_bytes,
+        equals_newest: scanned.equals_newest,
+        selection_changed: scanned.selection_changed,
+        base_unavailable: scanned.base_unavailable,
+    };
+    let decision = after_scan(&before_scan(&inputs), inputs.full.as_ref(), inputs.rules, &scan);
+    store(app, run, attempt, &decision, &ScanInputs { before: inputs, scan }).await?;
+    Ok(decision)
+}
+
+async fn store(
+    app: &App,
+    run: RunId,
+    attempt: Attempt,
+    decision: &Decision,
+    inputs: &impl Serialize,
+) -> Result<DecisionRecord, Fault> {
+    let new = NewDecision {
+        run,
+        attempt,
+        stage: match decision.stage {
+            Stage::BeforeScan => DecisionStage::BeforeScan,
+            Stage::AfterScan => DecisionStage::AfterScan,
+        },
+        level: decision.level,
+        rule: decision.rule.as_str().to_owned(),
+        reason: decision.reason.clone(),
+        inputs: serde_json::to_value(inputs).map_err(unreadable)?,
+        options: serde_json::to_value(&decision.options).map_err(unreadable)?,
+    };
+    tracing::info!(run = %run, %attempt, stage = %decision.stage, level = %decision.level, rule = %decision.rule, "decided");
+    Ok(app.catalog.record_decision(&new).await?)
+}

@@ -1,0 +1,42 @@
+//! What an operator or an agent hears when the catalog fails: an outage is said to be one, a defect is logged here and named by
+//! its trace id only.
+
+use coord_shared::fault::{ErrorCode, Fault};
+
+use crate::catalog::CatalogError;
+
+impl From<CatalogError> for Fault {
+    fn from(error: CatalogError) -> Fault {
+        match &error {
+            CatalogError::Unavailable(_) | CatalogError::Indeterminate(_) => {
+                tracing::debug!(cause = %chain(&error), "the catalog does not answer");
+                Fault::new(ErrorCode::Unavailable, "the coordinator's database does not answer")
+                    .with_hint("try again; the coordinator's log says more")
+            }
+            CatalogError::Contended(_) => {
+                Fault::new(ErrorCode::Unavailable, "another change got in the way").with_hint("try again")
+            }
+            CatalogError::NotFound { .. } => Fault::new(ErrorCode::NotFound, error.to_string()),
+            CatalogError::Taken { .. } => Fault::new(ErrorCode::NameTaken, error.to_string()),
+            CatalogError::OutOfRange { .. } | CatalogError::BadEntry { .. } => {
+                Fault::new(ErrorCode::InvalidArgument, error.to_string())
+            }
+            CatalogError::Unreadable { .. } | CatalogError::Json(_) | CatalogError::Refused(_) => {
+                tracing::error!(cause = %chain(&error), "the catalog failed");
+                Fault::new(ErrorCode::Internal, "the coordinator failed; its log says more")
+            }
+        }
+    }
+}
+
+/// An error with its causes on one line, for logs.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,198 @@
+//! Greeting an agent. A session of the same agent process replaces the old one, fenced by a number in the catalog. Another process
+//! with the same identity is let in only when the old one is dead: it does not answer a ping, or its coordinator is gone; else it
+//! is refused and recorded, because two machines with one identity would overwrite each other's history. What the agent
+//! holds is answered before anything is dispatched to it.
+
+use std::time::Duration;
+
+use coord_shared::api::coordinator_message::Message;
+use coord_shared::api::{self, Hello, HelloAnswer};
+use coord_shared::fault::{ErrorCode, Fault};
+use coord_shared::ids::{Attempt, HostId, InstanceId, Ordinal, PolicyId, SessionNumber};
+use coord_shared::run::Disposition;
+use coord_shared::tls::PeerKind;
+use coord_shared::wire::to_us;
+use jiff::Timestamp;
+
+use super::App;
+use super::join::fact;
+use crate::catalog::{
+    HeartbeatOutcome, Host, HostFacts, HostSession, JobFilter, JobState, NewAudit, OpenSession, OpenedSession, RunBeat,
+};
+use crate::sessions::{Session, SessionStream};
+
+/// An agent process that does not answer within this time is dead.
+const PING_PATIENCE: Duration = Duration::from_secs(5);
+/// Sessions of one host that may open at the same moment.
+const TRIES: usize = 5;
+/// Held attempts and ordinals that one Hello may carry.
+const MAX_ITEMS: usize = 10_000;
+/// Longest archive folder that is kept, in bytes.
+const MAX_FOLDER_BYTES: usize = 4096;
+
+/// Greets the agent of `host`: its session is in place, and the answer is the first message that waits in it.
+pub async fn greet(app: &App, host: HostId, hello: Hello) -> Result<(Session, SessionStream), Fault> {
+    if hello.held.len() > MAX_ITEMS || hello.ordinals.len() > MAX_ITEMS {
+        return Err(Fault::new(ErrorCode::LimitExceeded, format!("a Hello carries at most {MAX_ITEMS} items")));
+    }
+    let instance: InstanceId =
+        hello.instance_id.parse().map_err(|_| Fault::new(ErrorCode::InvalidArgument, "the instance id is no UUID"))?;
+    let record = app.catalog.host(host).await?;
+    let record = record.ok_or_else(|| Fault::new(ErrorCode::NotFound, format!("there is no host {host}")))?;
+    let now = app.catalog.now().await?;
+    let number = open(app, &record, instance, &hello, clock_offset_us(hello.sent_at_us, now)).await?;
+    let (session, stream) = Session::new(host, number, instance);
+    let answer = answer(app, &record, number, &hello, now).await?;
+    // A fresh session has room for its first message.
+    if session.send(Message::HelloAnswer(answer)).is_err() {
+        return Err(Fault::new(ErrorCode::Internal, "a fresh session takes no message"));
+    }
+    let replaced = Fault::new(ErrorCode::Changed, "a newer session of this host took the place of this one");
+    if !app.sessions.put(session.clone(), replaced.clone()) {
+        return Err(replaced);
+    }
+    app.nudges.dispatcher.notify_one();
+    app.nudges.ingester.notify_one();
+    Ok((session, stream))
+}
+
+/// The stream of a session is over.
+pub async fn farewell(app: &App, session: &Session) {
+    app.sessions.remove(session.host, session.number);
+    if let Err(error) = app.catalog.close_session(session.host, session.number).await {
+        // The next Hello of the host opens a newer session all the same.
+        tracing::debug!(%error, host = %session.host, "cannot record the end of a session");
+    }
+}
+
+/// Host clock less the database's. Latency makes it a little too small; backups are ordered by ordinals, not by this.
+pub(super) fn clock_offset_us(sent_at_us: i64, now: Timestamp) -> i64 {
+    if sent_at_us == 0 { 0 } else { sent_at_us.saturating_sub(to_us(now)) }
+}
+
+async fn open(
+    app: &App,
+    host: &Host,
+    instance: InstanceId,
+    hello: &Hello,
+    clock_offset_us: i64,
+) -> Result<SessionNumber, Fault> {
+    let mut archive_folder = hello.archive_folder.clone();
+    archive_folder.truncate(MAX_FOLDER_BYTES);
+    let mut seen = app.catalog.host_session(host.id).await?;
+    for _ in 0..TRIES {
+        admit_instance(app, host, &seen, instance).await?;
+        let opening = OpenSession {
+            host: host.id,
+            seen: seen.number,
+            instance,
+            coordinator: app.coordinator,
+            facts: HostFacts {
+                hostname: fact(&hello.hostname),
+                operating_system: fact(&hello.operating_system),
+                version: fact(&hello.version),
+            },
+            archive_folder: archive_folder.clone(),
+            clock_offset_us,
+        };
+        match app.catalog.open_session(&opening).await? {
+            OpenedSession::Opened(number) => return Ok(number),
+            OpenedSession::Changed(newer) => seen = newer,
+        }
+    }
+    Err(Fault::new(ErrorCode::Unavailable, "other sessions of this host opened at the same moment")
+        .with_hint("try again"))
+}
+
+/// Refuses a second process with one identity while the first is alive.
+async fn admit_instance(app: &App, host: &Host, seen: &HostSession, instance: InstanceId) -> Result<(), Fault> {
+    if !seen.open || seen.instance == Some(instance) || !seen.coordinator_alive {
+        return Ok(());
+    }
+    let alive = if seen.coordinator == Some(app.coordinator) {
+        match app.sessions.get(host.id) {
+            Some(old) => old.answers(PING_PATIENCE).await,
+            None => false,
+        }
+    } else {
+        // Its heartbeats reach another coordinator, which notes them.
+        let silence = Duration::from_secs(u64::from(app.settings.heartbeat_s)) + PING_PATIENCE;
+        let now = app.catalog.now().await?;
+        seen.last_seen_at.is_some_and(|at| now.duration_since(at).unsigned_abs() < silence)
+    };
+    if !alive {
+        return Ok(());
+    }
+    tracing::warn!(host = %host.name, "a second agent with the identity of a connected one was refused");
+    let (actor, subject) = (host.id.to_string(), host.name.as_str());
+    let details = serde_json::json!({ "instance": instance.to_string() });
+    let deed =
+        NewAudit { actor_kind: PeerKind::Agent, actor: &actor, action: "duplicate_agent_refused", subject, details };
+    app.catalog.record_audit(&deed).await?;
+    let message = format!("another agent process with the identity of {} is connected", host.name);
+    Err(Fault::new(ErrorCode::DuplicateAgent, message)
+        .with_hint("was the machine cloned? stop one of them; a clone joins with a token of its own"))
+}
+
+async fn answer(
+    app: &App,
+    host: &Host,
+    number: SessionNumber,
+    hello: &Hello,
+    now: Timestamp,
+) -> Result<HelloAnswer, Fault> {
+    let beats = hello.held.iter().filter_map(|held| {
+        let run = held.run_id.parse().ok()?;
+        Some(RunBeat { run, attempt: Attempt(held.attempt), finished: held.finished, progress: None })
+    });
+    let beats: Vec<RunBeat> = beats.collect();
+    let held = app.catalog.beat_runs(host.id, number, app.settings.lease(), &beats).await?;
+    Ok(HelloAnswer {
+        host_id: host.id.to_string(),
+        host_name: host.name.clone(),
+        session_number: number.get(),
+        held: held.iter().map(held_answer).collect(),
+        ordinal_floors: ordinal_floors(app, host.id, hello).await?,
+        heartbeat_interval_s: app.settings.heartbeat_s,
+        lease_s: app.settings.lease_s,
+        now_us: to_us(now),
+        fleet: app.authority.fleet().to_owned(),
+        plan: Vec::new(),
+    })
+}
+
+pub(super) fn held_answer(outcome: &HeartbeatOutcome) -> api::HeldAnswer {
+    api::HeldAnswer {
+        run_id: outcome.run.to_string(),
+        attempt: outcome.attempt.get(),
+        disposition: disposition(outcome.disposition).into(),
+    }
+}
+
+/// The disposition on the wire.
+pub(super) const fn disposition(disposition: Disposition) -> api::Disposition {
+    match disposition {
+        Disposition::Continue => api::Disposition::Continue,
+        Disposition::Forget => api::Disposition::Forget,
+        Disposition::Abort => api::Disposition::Abort,
+        Disposition::Report => api::Disposition::Report,
+    }
+}
+
+/// Takes over what the agent's journal knows, and answers for each job the least number that its next backup may have.
+async fn ordinal_floors(app: &App, host: HostId, hello: &Hello) -> Result<Vec<api::JobOrdinal>, Fault> {
+    for known in &hello.ordinals {
+        let Ok(policy) = known.policy_id.parse::<PolicyId>() else { continue };
+        if let Some(job) = app.catalog.job_of(host, policy).await?
+            && job.last_ordinal < Ordinal(known.ordinal)
+        {
+            app.catalog.raise_ordinal(job.id, Ordinal(known.ordinal)).await?;
+        }
+    }
+    let filter = JobFilter { host: Some(host), state: Some(JobState::Active), ..JobFilter::default() };
+    let jobs = app.catalog.jobs(filter).await?;
+    Ok(jobs
+        .iter()
+        .map(|job| api::JobOrdinal { policy_id: job.policy.to_string(), ordinal: job.last_ordinal.next().get() })
+        .collect())
+}

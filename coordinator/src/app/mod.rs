@@ -1,0 +1,103 @@
+//! Use cases, one file each: open the transaction, ask the domain, write the catalog. Requests (`grpc`) and timers (`tasks`) come through
+//! here, so both run the same code. What they all need is one struct, [`App`], built once in the composition root.
+
+pub mod apply_policy;
+pub mod authorize;
+pub mod backups;
+pub mod bootstrap;
+pub mod cancel_run;
+pub mod commit;
+pub mod decide;
+pub mod dispatch;
+pub mod explain;
+mod fault;
+pub mod files;
+pub mod heartbeat;
+pub mod hello;
+pub mod hosts;
+pub mod ingest;
+pub mod jobs;
+pub mod join;
+pub mod label_host;
+pub mod list_jobs;
+pub mod names;
+pub mod plan_restore;
+pub mod policies;
+pub mod read_file;
+pub mod reap;
+pub mod relay;
+pub mod renew;
+pub mod report;
+pub mod restore_points;
+pub mod restore_task;
+pub mod runs;
+pub mod schedule;
+pub mod start_backup;
+pub mod start_restore;
+pub mod status;
+pub mod tokens;
+pub mod watch_run;
+
+use std::sync::Arc;
+
+use coord_shared::clock::Clock;
+use coord_shared::ids::CoordinatorId;
+use tokio::sync::Notify;
+
+use crate::catalog::Catalog;
+use crate::pki::Authority;
+use crate::relays::Relays;
+use crate::sessions::Sessions;
+use crate::settings::Settings;
+
+pub use fault::chain;
+
+/// How the fleet reaches this coordinator, each as `host:port`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Endpoints {
+    /// Main listener.
+    pub main: Vec<String>,
+    /// Enrolment listener.
+    pub enrolment: Vec<String>,
+}
+
+/// Wakes reconcilers before their timers do. Missing a nudge costs seconds, never a run.
+#[derive(Debug, Clone, Default)]
+pub struct Nudges {
+    /// A policy or a job changed.
+    pub scheduler: Arc<Notify>,
+    /// A run was queued, or an agent greeted us.
+    pub dispatcher: Arc<Notify>,
+    /// Index blocks are complete.
+    pub ingester: Arc<Notify>,
+}
+
+/// What use cases work with.
+pub struct App {
+    /// The truth.
+    pub catalog: Catalog,
+    /// Live agent streams of this coordinator.
+    pub sessions: Sessions,
+    /// Files on their way to operators.
+    pub relays: Relays,
+    /// Issues certificates.
+    pub authority: Authority,
+    /// What the administrator set.
+    pub settings: Settings,
+    /// How the fleet reaches us.
+    pub endpoints: Endpoints,
+    /// This process among the coordinators of the fleet.
+    pub coordinator: CoordinatorId,
+    /// Dates certificates; leases and schedules go by the database.
+    pub clock: Arc<dyn Clock>,
+    /// Wakes reconcilers.
+    pub nudges: Nudges,
+    /// Recent answers of the allow-list.
+    pub standings: authorize::Standings,
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App").field("coordinator", &self.coordinator).finish_non_exhaustive()
+    }
+}

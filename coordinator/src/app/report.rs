@@ -1,0 +1,320 @@
+//! Taking reports of attempts. Each is stored with its effect in one transaction and may be repeated, reordered or late; the answer
+//! tells the agent whether to keep, forget or drop what it holds. A report that cannot be stored now ends the session: the agent
+//! keeps it and sends it again.
+
+use coord_shared::api::coordinator_message::Message;
+use coord_shared::api::finished::Result as Outcome;
+use coord_shared::api::run_report::Event;
+use coord_shared::api::{self, IndexWanted, LevelAnswer, ReportAck, Scanned};
+use coord_shared::backoff::Backoff;
+use coord_shared::fault::{ErrorCode, Fault};
+use coord_shared::ids::{Attempt, BackupId, RunId};
+use coord_shared::run::{Disposition, Illegal};
+use coord_shared::wire::MAX_NOTES_PER_REPORT;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::App;
+use super::commit::{Committing, commit};
+use super::decide::decide_after_scan;
+use super::hello::disposition;
+use crate::catalog::{
+    CatalogError, CheckRecord, Claimed, FaultRecord, NoteRecord, ReportOutcome, ReportedEvent, RunReport,
+};
+use crate::sessions::Session;
+
+/// Longest text of a note or a check that is kept, in characters.
+const MAX_TEXT: usize = 500;
+/// Archives and checks that one report may name.
+const MAX_CHECKS: usize = 1000;
+/// A run whose agent was restarted need not wait for long.
+const RESTART_PAUSE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Where a report belongs.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    /// The run.
+    pub run: RunId,
+    /// Its attempt.
+    pub attempt: Attempt,
+    /// The report's number.
+    pub sequence: u64,
+}
+
+/// Takes a report and answers it.
+pub async fn accept(app: &App, session: &Session, report: api::RunReport) -> Result<Vec<Message>, Fault> {
+    let invalid = |what: &str| Fault::new(ErrorCode::InvalidArgument, format!("the report has no {what}"));
+    let run = report.run_id.parse().map_err(|_| invalid("run"))?;
+    let place = Place { run, attempt: Attempt(report.attempt), sequence: report.sequence };
+    match report.event.ok_or_else(|| invalid("event"))? {
+        Event::Started(_) => take(app, session, place, ReportedEvent::Started).await,
+        Event::Scanned(scanned) => accept_scanned(app, session, place, &scanned).await,
+        Event::Sealed(_) => take(app, session, place, ReportedEvent::Sealed).await,
+        Event::Warnings(warnings) => {
+            let notes = warnings.notes.into_iter().take(MAX_NOTES_PER_REPORT).map(note).collect();
+            take(app, session, place, ReportedEvent::Warnings(notes)).await
+        }
+        Event::Finished(finished) => accept_finished(app, session, place, finished).await,
+    }
+}
+
+fn note(note: api::PathNote) -> NoteRecord {
+    NoteRecord { path: note.path, kind: bounded(&note.kind), detail: bounded(&note.detail) }
+}
+
+fn bounded(text: &str) -> String {
+    text.chars().filter(|c| *c != '\0').take(MAX_TEXT).collect()
+}
+
+/// Checks of the wire as they are stored.
+pub(super) fn checks(checks: &[api::Check]) -> Vec<CheckRecord> {
+    let check = |check: &api::Check| CheckRecord {
+        name: bounded(&check.name),
+        passed: check.passed,
+        detail: bounded(&check.detail),
+    };
+    checks.iter().take(MAX_CHECKS).map(check).collect()
+}
+
+async fn accept_scanned(app: &App, session: &Session, place: Place, scanned: &Scanned) -> Result<Vec<Message>, Fault> {
+    let mut answers = take(app, session, place, ReportedEvent::Scanned).await?;
+    let counts = matches!(&answers[..], [Message::Ack(ack)] if ack.disposition() == api::Disposition::Continue);
+    if counts {
+        let decision = decide_after_scan(app, place.run, place.attempt, scanned).await?;
+        answers.push(Message::Level(LevelAnswer {
+            run_id: place.run.to_string(),
+            attempt: place.attempt.get(),
+            level: decision.level.to_api().into(),
+            reason: decision.reason,
+        }));
+    }
+    Ok(answers)
+}
+
+async fn accept_finished(
+    app: &App,
+    session: &Session,
+    place: Place,
+    finished: api::Finished,
+) -> Result<Vec<Message>, Fault> {
+    let warnings_total = finished.warnings_total;
+    match finished.outcome() {
+        api::Outcome::Succeeded => match finished.result {
+            Some(Outcome::Backup(result)) => accept_backup(app, session, place, (result, warnings_total)).await,
+            Some(Outcome::Verify(result)) => accept_verify(app, session, place, (result, warnings_total)).await,
+            Some(Outcome::Restore(result)) => {
+                let event = ReportedEvent::Succeeded { result: restore_json(&result), warnings_total };
+                take(app, session, place, event).await
+            }
+            None => Err(Fault::new(ErrorCode::InvalidArgument, "a success has no result")),
+        },
+        api::Outcome::Failed => accept_failed(app, session, place, finished).await,
+        api::Outcome::Cancelled => {
+            let fault = fault_record(finished.fault.as_ref(), ErrorCode::Cancelled, "stopped as asked");
+            take(app, session, place, ReportedEvent::Stopped { fault }).await
+        }
+        api::Outcome::Unspecified => {
+            Err(Fault::new(ErrorCode::InvalidArgument, "the report does not say how it ended"))
+        }
+    }
+}
+
+async fn accept_failed(
+    app: &App,
+    session: &Session,
+    place: Place,
+    finished: api::Finished,
+) -> Result<Vec<Message>, Fault> {
+    let fault = fault_record(finished.fault.as_ref(), ErrorCode::Internal, "the host gave no reason");
+    let result = match &finished.result {
+        Some(Outcome::Verify(result)) => Some(record_verification(app, session, result).await?.1),
+        Some(Outcome::Restore(result)) => Some(restore_json(result)),
+        Some(Outcome::Backup(_)) | None => None,
+    };
+    let warnings_total = finished.warnings_total;
+    let event = ReportedEvent::Failed { fault, retryable: finished.retryable, result, warnings_total };
+    take(app, session, place, event).await
+}
+
+fn fault_record(fault: Option<&api::Fault>, code: ErrorCode, message: &str) -> FaultRecord {
+    match fault {
+        Some(fault) => {
+            FaultRecord { code: bounded(&fault.code), message: bounded(&fault.message), hint: bounded(&fault.hint) }
+        }
+        None => FaultRecord { code: code.as_str().to_owned(), message: message.to_owned(), hint: String::new() },
+    }
+}
+
+/// The commit of a backup, and what is wanted of its index.
+async fn accept_backup(
+    app: &App,
+    session: &Session,
+    place: Place,
+    (result, warnings_total): (api::BackupResult, u64),
+) -> Result<Vec<Message>, Fault> {
+    let committing = Committing { host: session.host, session: session.number, place, warnings_total };
+    match commit(app, committing, result).await? {
+        Ok(backup) => {
+            app.nudges.ingester.notify_one();
+            let mut answers = vec![ack(place, Disposition::Forget)];
+            answers.extend(backup.map(wanted));
+            Ok(answers)
+        }
+        Err(Refusal::Illegal(illegal)) => Ok(vec![ack(place, after_refusal(illegal))]),
+        Err(Refusal::Conflict(fault)) => {
+            tracing::error!(run = %place.run, message = %fault.message, "a backup cannot be committed");
+            let fault = FaultRecord { code: fault.code.as_str().to_owned(), message: fault.message, hint: fault.hint };
+            let event = ReportedEvent::Failed { fault, retryable: true, result: None, warnings_total };
+            take(app, session, place, event).await?;
+            Ok(vec![ack(place, Disposition::Abort)])
+        }
+    }
+}
+
+/// Why a commit did not happen, for good.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The attempt does not count.
+    Illegal(Illegal),
+    /// What was sent contradicts what is stored.
+    Conflict(Fault),
+}
+
+fn wanted(backup: BackupId) -> Message {
+    Message::IndexWanted(IndexWanted { backup_id: backup.to_string(), next_block: 0 })
+}
+
+/// A verification: the checks go to the backups whose archives were read; one bad archive fails the run.
+async fn accept_verify(
+    app: &App,
+    session: &Session,
+    place: Place,
+    (verified, warnings_total): (api::VerifyResult, u64),
+) -> Result<Vec<Message>, Fault> {
+    let (damaged, result) = record_verification(app, session, &verified).await?;
+    let event = if damaged == 0 {
+        ReportedEvent::Succeeded { result, warnings_total }
+    } else {
+        let fault = FaultRecord {
+            code: ErrorCode::ArchiveDamaged.as_str().to_owned(),
+            message: format!("{damaged} of {} archives are damaged", verified.archives.len()),
+            hint: "the next backup is a full; earlier restore points still serve".to_owned(),
+        };
+        ReportedEvent::Failed { fault, retryable: false, result: Some(result), warnings_total }
+    };
+    take(app, session, place, event).await
+}
+
+async fn record_verification(
+    app: &App,
+    session: &Session,
+    verified: &api::VerifyResult,
+) -> Result<(usize, serde_json::Value), Fault> {
+    let mut damaged = 0;
+    let mut archives = Vec::new();
+    for archive in verified.archives.iter().take(MAX_CHECKS) {
+        let Ok(id) = archive.backup_id.parse::<BackupId>() else { continue };
+        // A host can only speak of its own archives.
+        let Some(backup) = app.catalog.backup(id).await?.filter(|backup| backup.host == session.host) else { continue };
+        let records = checks(&archive.checks);
+        if records.iter().any(|check| !check.passed) {
+            damaged += 1;
+            tracing::warn!(backup = %id, host = %backup.host_name, "an archive is damaged");
+        }
+        app.catalog.record_checks(id, &records).await?;
+        archives.push(json!({ "backup_id": id.to_string(), "checks": records }));
+    }
+    Ok((damaged, json!({ "archives": archives, "verify_ms": verified.verify_ms })))
+}
+
+fn restore_json(result: &api::RestoreResult) -> serde_json::Value {
+    json!({
+        "restored": result.restored,
+        "equal": result.equal,
+        "left_different": result.left_different,
+        "removed": result.removed,
+        "bytes": result.bytes,
+        "verified": result.verified,
+        "damaged": result.damaged,
+        "not_settable": result.not_settable,
+        "stale": result.stale,
+        "unread": result.unread,
+        "restore_ms": result.restore_ms,
+    })
+}
+
+/// Stores an event of an attempt and answers the agent.
+async fn take(app: &App, session: &Session, place: Place, event: ReportedEvent) -> Result<Vec<Message>, Fault> {
+    let last =
+        matches!(event, ReportedEvent::Succeeded { .. } | ReportedEvent::Failed { .. } | ReportedEvent::Stopped { .. });
+    let retry_after = match &event {
+        ReportedEvent::Failed { fault, .. } if fault.code == ErrorCode::AgentRestarted.as_str() => RESTART_PAUSE,
+        ReportedEvent::Failed { .. }
+        | ReportedEvent::Stopped { .. }
+        | ReportedEvent::Started
+        | ReportedEvent::Scanned
+        | ReportedEvent::Sealed
+        | ReportedEvent::Warnings(_)
+        | ReportedEvent::Succeeded { .. } => Backoff::RETRY.wait(place.attempt.get(), Uuid::new_v4().as_u64_pair().0),
+    };
+    let report = RunReport {
+        host: session.host,
+        session: session.number,
+        run: place.run,
+        attempt: place.attempt,
+        sequence: place.sequence,
+        event,
+        lease: app.settings.lease(),
+        retry_after,
+    };
+    let outcome = match app.catalog.accept_report(&report).await {
+        Ok(outcome) => outcome,
+        // A run that nobody here knows, or another host's: nothing of it counts.
+        Err(CatalogError::NotFound { .. }) => return Ok(vec![ack(place, Disposition::Abort)]),
+        Err(error) => return Err(error.into()),
+    };
+    let answer = match outcome {
+        ReportOutcome::Taken(_) | ReportOutcome::Repeated(_) if last => {
+            app.nudges.dispatcher.notify_one();
+            Disposition::Forget
+        }
+        ReportOutcome::Taken(run) | ReportOutcome::Repeated(run) => match run.disposition(place.attempt, false) {
+            // The agent goes on to its final report whatever this one finds.
+            Disposition::Continue | Disposition::Report | Disposition::Forget => Disposition::Continue,
+            Disposition::Abort => Disposition::Abort,
+        },
+        ReportOutcome::Refused(illegal) => after_refusal(illegal),
+    };
+    Ok(vec![ack(place, answer)])
+}
+
+/// What the agent does with an attempt whose report does not count.
+const fn after_refusal(illegal: Illegal) -> Disposition {
+    match illegal {
+        Illegal::AttemptEnded(_) => Disposition::Forget,
+        Illegal::Superseded { .. }
+        | Illegal::NeverClaimed { .. }
+        | Illegal::WasCancelled
+        | Illegal::Ended(_)
+        | Illegal::NotNow(_)
+        | Illegal::NoAttemptLeft(_) => Disposition::Abort,
+    }
+}
+
+fn ack(place: Place, answer: Disposition) -> Message {
+    Message::Ack(ReportAck {
+        run_id: place.run.to_string(),
+        attempt: place.attempt.get(),
+        sequence: place.sequence,
+        disposition: disposition(answer).into(),
+    })
+}
+
+/// An attempt was claimed, but cannot be ordered: it fails here and now.
+pub async fn fail_unordered(app: &App, session: &Session, claimed: Claimed, fault: &Fault) -> Result<(), Fault> {
+    let place = Place { run: claimed.run, attempt: claimed.attempt, sequence: 0 };
+    let record =
+        FaultRecord { code: fault.code.as_str().to_owned(), message: fault.message.clone(), hint: fault.hint.clone() };
+    let event = ReportedEvent::Failed { fault: record, retryable: false, result: None, warnings_total: 0 };
+    take(app, session, place, event).await.map(|_| ())
+}

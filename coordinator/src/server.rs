@@ -1,0 +1,309 @@
+//! The composition root: everything is built here and nowhere else, from settings, files and the environment, and taken down in
+//! the reverse order.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use coord_shared::api::agent_service_server::AgentServiceServer;
+use coord_shared::api::enrolment_service_server::EnrolmentServiceServer;
+use coord_shared::api::operator_service_server::OperatorServiceServer;
+use coord_shared::clock::{Clock, SystemClock};
+use coord_shared::durable;
+use coord_shared::ids::CoordinatorId;
+use coord_shared::lifecycle::Lifecycle;
+use coord_shared::tls::{Acceptor, ClientAuth, Connections, PeerKind, ServerTls, TlsError};
+use coord_shared::wire;
+use jiff::Timestamp;
+use tonic::transport::Server;
+
+use crate::app::authorize::Standings;
+use crate::app::{App, Endpoints, Nudges};
+use crate::catalog::{Catalog, CatalogConfig, CatalogError, ConfigError, MigrateError};
+use crate::grpc::agent::Agents;
+use crate::grpc::enrolment::Enrolment;
+use crate::grpc::identity::IdentityLayer;
+use crate::grpc::operator::Operators;
+use crate::pki::{Authority, AuthorityError, CertificateOrder};
+use crate::postgres::{self, Private};
+use crate::relays::Relays;
+use crate::sessions::Sessions;
+use crate::settings::{Settings, reachable};
+use crate::tasks;
+
+/// How long an expired certificate may still renew.
+const RENEWAL_GRACE: Duration = Duration::from_secs(30 * 86_400);
+/// Longest wait for tasks and calls at the end.
+const END_PATIENCE: Duration = Duration::from_secs(10);
+/// Calls under way on one connection.
+const MAX_CALLS_PER_CONNECTION: usize = 64;
+/// How often and at what pace a database that does not answer is tried at the start.
+const MAX_DATABASE_TRIES: u32 = 30;
+const DATABASE_PAUSE: Duration = Duration::from_secs(1);
+/// Written when the coordinator serves: where it listens.
+const ENDPOINTS_FILE: &str = "endpoints.json";
+
+/// What to serve.
+#[derive(Debug)]
+pub struct Config {
+    /// State folder.
+    pub state: PathBuf,
+    /// Its settings.
+    pub settings: Settings,
+    /// Postgres, instead of what the settings say.
+    pub database: Option<String>,
+}
+
+/// Why the coordinator cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The private Postgres does not start.
+    #[error("cannot start the private database")]
+    Postgres(#[source] postgres::PostgresError),
+    /// The database's address cannot be used.
+    #[error("cannot use the database")]
+    Database(#[source] ConfigError),
+    /// The catalog's schema cannot be brought up to date.
+    #[error("cannot prepare the catalog")]
+    Migrate(#[source] MigrateError),
+    /// The catalog does not answer.
+    #[error("cannot use the catalog")]
+    Catalog(#[source] CatalogError),
+    /// The database is another fleet's.
+    #[error("the database belongs to the fleet {found}, not to {ours}")]
+    OtherFleet {
+        /// Whose it is.
+        found: String,
+        /// Ours.
+        ours: String,
+    },
+    /// The authority cannot be used.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// Certificates cannot be used.
+    #[error("cannot set up TLS")]
+    Tls(#[source] TlsError),
+    /// A listener cannot be opened.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Which address.
+        address: String,
+        #[source]
+        source: io::Error,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// Signals cannot be listened to.
+    #[error("cannot listen to signals")]
+    Signals(#[source] io::Error),
+}
+
+impl ServerError {
+    /// What to do about it.
+    pub const fn hint(&self) -> Option<&'static str> {
+        match self {
+            ServerError::Listen { .. } => Some("is another coordinator running? change listen in coordinator.toml"),
+            ServerError::Database(_) | ServerError::Migrate(_) | ServerError::Catalog(_) => {
+                Some("check --database, and that the server runs")
+            }
+            ServerError::OtherFleet { .. } => Some("give each fleet a database of its own"),
+            ServerError::Postgres(_)
+            | ServerError::Authority(_)
+            | ServerError::Tls(_)
+            | ServerError::File { .. }
+            | ServerError::Signals(_) => None,
+        }
+    }
+}
+
+/// Serves until a signal comes or `life` is ended.
+pub async fn run(config: Config, life: Lifecycle) -> Result<(), ServerError> {
+    let url = config.database.clone().or_else(|| Some(config.settings.database.clone()).filter(|url| !url.is_empty()));
+    let (private, url) = match url {
+        Some(url) => (None, url),
+        None => {
+            let private = Private::start(&config.state.join("postgres")).await.map_err(ServerError::Postgres)?;
+            let url = private.url();
+            (Some(private), url)
+        }
+    };
+    let served = serve(config, &url, &life).await;
+    if !life.finish(END_PATIENCE).await {
+        tracing::warn!("some tasks did not end in time");
+    }
+    if let Some(private) = private {
+        private.stop().await.map_err(ServerError::Postgres)?;
+    }
+    served
+}
+
+async fn serve(config: Config, url: &str, life: &Lifecycle) -> Result<(), ServerError> {
+    let Config { state, settings, .. } = config;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let authority = Authority::load(&state, &settings.fleet)?;
+    let catalog = open_catalog(url, &settings.fleet).await?;
+    let coordinator = CoordinatorId::random();
+    let listeners = listen(&authority, &settings, coordinator, clock.as_ref()).await?;
+    let endpoints = listeners.endpoints(&settings)?;
+    let app = Arc::new(App {
+        catalog,
+        sessions: Sessions::new(),
+        relays: Relays::new(),
+        authority,
+        settings,
+        endpoints: endpoints.clone(),
+        coordinator,
+        clock,
+        nudges: Nudges::default(),
+        standings: Standings::new(),
+    });
+    start_tasks(&app, &listeners, &state, life);
+    let (main, enrolment) = (listeners.main.start(life), listeners.enrolment.start(life));
+    life.spawn("main listener", serve_main(Arc::clone(&app), life.clone(), main));
+    life.spawn("enrolment listener", serve_enrolment(Arc::clone(&app), life.clone(), enrolment));
+    announce(&state, &endpoints)?;
+    tracing::info!(main = ?endpoints.main, enrolment = ?endpoints.enrolment, "serving");
+    let ended = life.until_signal().await.map_err(ServerError::Signals);
+    crate::app::reap::say_goodbye(&app).await;
+    ended
+}
+
+/// Connects, brings the schema up to date, and makes sure that the database is this fleet's. A database that is still coming up is
+/// waited for.
+async fn open_catalog(url: &str, fleet: &str) -> Result<Catalog, ServerError> {
+    let config = CatalogConfig::from_url(url).map_err(ServerError::Database)?;
+    let catalog = Catalog::new(config).map_err(ServerError::Database)?;
+    let mut tries = 0_u32;
+    let version = loop {
+        match catalog.migrate().await {
+            Ok(version) => break version,
+            Err(MigrateError::Database(error)) if error.is_retryable() && tries < MAX_DATABASE_TRIES => {
+                tracing::warn!(cause = %crate::app::chain(&error), "waiting for the database");
+                tries += 1;
+                tokio::time::sleep(DATABASE_PAUSE).await;
+            }
+            Err(error) => return Err(ServerError::Migrate(error)),
+        }
+    };
+    let found = catalog.claim_fleet(fleet).await.map_err(ServerError::Catalog)?.name;
+    if found != fleet {
+        return Err(ServerError::OtherFleet { found, ours: fleet.to_owned() });
+    }
+    tracing::info!(schema = version, "the catalog is ready");
+    Ok(catalog)
+}
+
+/// Both listeners with their swappable certificates.
+struct Listeners {
+    main: Acceptor,
+    enrolment: Acceptor,
+    certificates: [Arc<ServerTls>; 2],
+    renew_at: Timestamp,
+}
+
+impl Listeners {
+    fn endpoints(&self, settings: &Settings) -> Result<Endpoints, ServerError> {
+        let of = |said: &[String], acceptor: &Acceptor, address: String| -> Result<Vec<String>, ServerError> {
+            if !said.is_empty() {
+                return Ok(said.to_vec());
+            }
+            let local = acceptor.local_address().map_err(|source| ServerError::Listen { address, source })?;
+            Ok(vec![reachable(local)])
+        };
+        Ok(Endpoints {
+            main: of(&settings.advertise, &self.main, settings.listen.to_string())?,
+            enrolment: of(&settings.advertise_enrol, &self.enrolment, settings.enrol_listen.to_string())?,
+        })
+    }
+}
+
+async fn listen(
+    authority: &Authority,
+    settings: &Settings,
+    coordinator: CoordinatorId,
+    clock: &dyn Clock,
+) -> Result<Listeners, ServerError> {
+    let id = coordinator.to_string();
+    let order = CertificateOrder { kind: PeerKind::Coordinator, id: &id, now: clock.now() };
+    let (certificate, key) = authority.issue_with_key(order)?;
+    let tls = |auth| ServerTls::new(authority.pem(), &certificate.pem, &key, auth).map_err(ServerError::Tls);
+    let certificates = [tls(ClientAuth::Required)?, tls(ClientAuth::OptionalExpired { grace: RENEWAL_GRACE })?];
+    let bind = async |address: std::net::SocketAddr, tls: &Arc<ServerTls>| {
+        Acceptor::bind(address, Arc::clone(tls))
+            .await
+            .map_err(|source| ServerError::Listen { address: address.to_string(), source })
+    };
+    let main = bind(settings.listen, &certificates[0]).await?;
+    let enrolment = bind(settings.enrol_listen, &certificates[1]).await?;
+    Ok(Listeners { main, enrolment, certificates, renew_at: certificate.identity.life_at(2, 3) })
+}
+
+fn start_tasks(app: &Arc<App>, listeners: &Listeners, state: &Path, life: &Lifecycle) {
+    tasks::bootstrap_importer::start(app, state, life);
+    tasks::certificate_renewer::start(app, &listeners.certificates, listeners.renew_at, life);
+    tasks::scheduler::start(app, life);
+    tasks::dispatcher::start(app, life);
+    tasks::lease_reaper::start(app, life);
+    tasks::ingester::start(app, life);
+}
+
+fn builder() -> Server {
+    Server::builder()
+        .initial_stream_window_size(wire::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(wire::CONNECTION_WINDOW_BYTES)
+        .http2_keepalive_interval(Some(wire::KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(wire::KEEPALIVE_TIMEOUT))
+        .concurrency_limit_per_connection(MAX_CALLS_PER_CONNECTION)
+}
+
+async fn serve_main(app: Arc<App>, life: Lifecycle, connections: Connections) {
+    let agents = AgentServiceServer::new(Agents::new(Arc::clone(&app), life.clone()))
+        .max_decoding_message_size(wire::MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(wire::MAX_MESSAGE_BYTES);
+    let operators = OperatorServiceServer::new(Operators::new(Arc::clone(&app), life.clone()))
+        .max_decoding_message_size(wire::MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(wire::MAX_MESSAGE_BYTES);
+    let served = builder()
+        .layer(IdentityLayer::new(app))
+        .add_service(agents)
+        .add_service(operators)
+        .serve_with_incoming_shutdown(connections, life.ending().clone().cancelled_owned())
+        .await;
+    stop(served, &life);
+}
+
+async fn serve_enrolment(app: Arc<App>, life: Lifecycle, connections: Connections) {
+    let enrolment = EnrolmentServiceServer::new(Enrolment::new(app)).max_decoding_message_size(64 << 10);
+    let served = builder()
+        .add_service(enrolment)
+        .serve_with_incoming_shutdown(connections, life.ending().clone().cancelled_owned())
+        .await;
+    stop(served, &life);
+}
+
+/// A listener that stops takes the process with it: half a coordinator is worse than none.
+fn stop(served: Result<(), tonic::transport::Error>, life: &Lifecycle) {
+    if let Err(error) = served {
+        tracing::error!(%error, "listener failed");
+    }
+    life.end();
+}
+
+/// Says where the coordinator listens, for scripts: written when it serves.
+fn announce(state: &Path, endpoints: &Endpoints) -> Result<(), ServerError> {
+    let path = state.join(ENDPOINTS_FILE);
+    let text = serde_json::json!({
+        "main": endpoints.main,
+        "enrolment": endpoints.enrolment,
+        "process": std::process::id(),
+    });
+    durable::write(&path, text.to_string().as_bytes(), durable::PUBLIC_MODE)
+        .map_err(|source| ServerError::File { path, source })
+}

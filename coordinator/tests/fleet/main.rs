@@ -1,0 +1,8 @@
+//! A coordinator as its fleet sees it: in this process, over real mTLS, with a database of its own.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod operator;
+mod runs;
+mod support;
+mod trust;

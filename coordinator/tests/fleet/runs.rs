@@ -1,0 +1,315 @@
+//! Runs seen from a host: a scripted agent over real mTLS, against coordinators in this process with a database of their own.
+
+use std::time::Duration;
+
+use crate::support::{DEADLINE, Fleet, Member, wait_for};
+use coord_shared::api::agent_message::Message as ToCoordinator;
+use coord_shared::api::agent_service_client::AgentServiceClient;
+use coord_shared::api::coordinator_message::Message as ToAgent;
+use coord_shared::api::operator_service_client::OperatorServiceClient;
+use coord_shared::api::run_order::Task;
+use coord_shared::api::run_report::Event;
+use coord_shared::api::{self, AgentMessage, Disposition};
+use coord_shared::fault::{ErrorCode, Fault};
+use coord_shared::ids::{BackupId, InstanceId};
+use coord_shared::run::RunState;
+use coord_shared::wire::to_us;
+use coordinator::catalog::{BackupFilter, RunFilter};
+use tokio::sync::mpsc;
+use tonic::Streaming;
+use tonic::transport::Channel;
+
+const POLICY: &str = "name = \"web\"\nhosts = \"env = test\"\nsources = [\"/etc\"]\nschedule = { cron = \"0 3 1 1 *\", zone = \"UTC\" }\n";
+
+/// The agent's side of one session.
+struct Script {
+    say: mpsc::Sender<AgentMessage>,
+    hear: Streaming<api::CoordinatorMessage>,
+    greeting: api::HelloAnswer,
+}
+
+async fn dial(fleet: &Fleet, member: &Member, hello: api::Hello) -> Result<Script, Fault> {
+    let mut client = AgentServiceClient::new(member.tls.connect(&fleet.main).await.unwrap());
+    let (say, messages) = mpsc::channel(64);
+    say.send(AgentMessage { message: Some(ToCoordinator::Hello(hello)) }).await.unwrap();
+    let hear = client.session(tokio_stream::wrappers::ReceiverStream::new(messages)).await?.into_inner();
+    let mut script = Script { say, hear, greeting: api::HelloAnswer::default() };
+    match script.next().await? {
+        ToAgent::HelloAnswer(answer) => script.greeting = answer,
+        other => panic!("the first message is {other:?}"),
+    }
+    Ok(script)
+}
+
+fn hello(instance: InstanceId) -> api::Hello {
+    api::Hello { instance_id: instance.to_string(), sent_at_us: to_us(jiff::Timestamp::now()), ..Default::default() }
+}
+
+impl Script {
+    async fn next(&mut self) -> Result<ToAgent, Fault> {
+        let message = tokio::time::timeout(DEADLINE, self.hear.message()).await.unwrap()?;
+        Ok(message.unwrap().message.unwrap())
+    }
+
+    /// The next message that `pick` wants; others are passed over.
+    async fn wait<T>(&mut self, pick: impl Fn(ToAgent) -> Option<T>) -> T {
+        loop {
+            if let Some(picked) = pick(self.next().await.unwrap()) {
+                return picked;
+            }
+        }
+    }
+
+    async fn order(&mut self) -> api::RunOrder {
+        self.wait(|message| if let ToAgent::Run(order) = message { Some(order) } else { None }).await
+    }
+
+    async fn report(&mut self, order: &api::RunOrder, sequence: u64, event: Event) -> Disposition {
+        let report =
+            api::RunReport { run_id: order.run_id.clone(), attempt: order.attempt, sequence, event: Some(event) };
+        self.say.send(AgentMessage { message: Some(ToCoordinator::Report(report)) }).await.unwrap();
+        let ack = |message| match message {
+            ToAgent::Ack(ack) if ack.sequence == sequence => Some(ack.disposition()),
+            _ => None,
+        };
+        self.wait(ack).await
+    }
+}
+
+fn backup_of(order: &api::RunOrder) -> api::BackupTask {
+    match order.task.clone().unwrap() {
+        Task::Backup(task) => task,
+        other => panic!("not a backup: {other:?}"),
+    }
+}
+
+/// The final report of a backup that sealed an archive.
+fn finished(task: &api::BackupTask) -> Event {
+    let now = to_us(jiff::Timestamp::now());
+    let sealed = api::Sealed {
+        level: task.level,
+        location: Some(api::ArchiveLocation {
+            folder: b"/archives".to_vec(),
+            key: format!("one/web/{}.tar.zst", task.backup_id),
+            archive_digest: vec![7; 32],
+            stored_bytes: 1000,
+            backup_id: task.backup_id.clone(),
+            level: task.level,
+            codec: api::Codec::Zstd.into(),
+        }),
+        ordinal: task.ordinal_floor,
+        backup_id: task.backup_id.clone(),
+        base_backup_id: task.base.as_ref().map(|base| base.backup_id.clone()).unwrap_or_default(),
+        selection_digest: vec![1; 32],
+        started_at_us: now - 1_000_000,
+        captured_at_us: now,
+        entries: 10,
+        files: 5,
+        content_bytes: 4000,
+        source_files: 5,
+        source_bytes: 4000,
+        index_blocks: 1,
+        ..Default::default()
+    };
+    let check = api::Check { name: "digest".into(), passed: true, detail: "5 files".into() };
+    let result = api::BackupResult { sealed: Some(sealed), unchanged: None, checks: vec![check], verify_ms: 5 };
+    Event::Finished(api::Finished {
+        outcome: api::Outcome::Succeeded.into(),
+        finished_at_us: now,
+        result: Some(api::finished::Result::Backup(result)),
+        ..Default::default()
+    })
+}
+
+async fn apply(admin: &Channel, toml: &str) {
+    let request = api::ApplyPolicyRequest { toml: toml.into(), dry_run: false };
+    OperatorServiceClient::new(admin.clone()).apply_policy(request).await.unwrap();
+}
+
+async fn start_backup(admin: &Channel, level: api::Level) -> api::Run {
+    let request = api::StartBackupRequest { host: "one".into(), policy: "web".into(), level: level.into() };
+    OperatorServiceClient::new(admin.clone()).start_backup(request).await.unwrap().into_inner()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_commits_once_whatever_its_agent_repeats() {
+    let fleet = Fleet::start().await;
+    let (admin, member) = (fleet.admin().await, fleet.agent("one").await);
+    apply(&admin, POLICY).await;
+    let mut agent = dial(&fleet, &member, hello(InstanceId::random())).await.unwrap();
+    assert_eq!(agent.greeting.host_name, "one");
+    start_backup(&admin, api::Level::Unspecified).await;
+    let order = agent.order().await;
+    let task = backup_of(&order);
+    assert_eq!(task.level(), api::Level::Full, "there is no full yet");
+    assert_eq!((task.policy_name.as_str(), task.ordinal_floor), ("web", 1));
+    let started = Event::Started(api::Started { started_at_us: 1 });
+    assert_eq!(agent.report(&order, 1, started.clone()).await, Disposition::Continue);
+    assert_eq!(agent.report(&order, 1, started).await, Disposition::Continue);
+    assert_eq!(agent.report(&order, 2, finished(&task)).await, Disposition::Forget);
+    assert_eq!(agent.report(&order, 2, finished(&task)).await, Disposition::Forget);
+    let backups = fleet.catalog.backups(BackupFilter::default()).await.unwrap();
+    assert_eq!(backups.len(), 1);
+    assert_eq!(backups[0].id.to_string(), task.backup_id);
+    let runs = fleet.catalog.runs(RunFilter::default()).await.unwrap();
+    assert_eq!(runs.iter().map(|run| run.machine.state).collect::<Vec<_>>(), [RunState::Succeeded]);
+    // The next one stands on it, and the engine hears the exact figures.
+    start_backup(&admin, api::Level::Unspecified).await;
+    let order = agent.order().await;
+    let task = backup_of(&order);
+    // On the weekday of the full the first one already counts for that day.
+    assert_eq!(task.level(), api::Level::Differential);
+    assert_eq!(task.base.as_ref().unwrap().backup_id, backups[0].id.to_string());
+    let scanned = api::Scanned { source_bytes: 4000, changed_bytes: 3999, ..Default::default() };
+    let report = api::RunReport {
+        run_id: order.run_id.clone(),
+        attempt: order.attempt,
+        sequence: 1,
+        event: Some(Event::Scanned(scanned)),
+    };
+    agent.say.send(AgentMessage { message: Some(ToCoordinator::Report(report)) }).await.unwrap();
+    let level = agent.wait(|message| if let ToAgent::Level(level) = message { Some(level) } else { None }).await;
+    assert_eq!(level.level(), api::Level::Full, "over the threshold");
+    let decisions = fleet.catalog.decisions_of_run(order.run_id.parse().unwrap()).await.unwrap();
+    assert_eq!(
+        decisions.iter().map(|record| record.decision.rule.as_str()).collect::<Vec<_>>(),
+        ["differential", "exact_over_threshold"]
+    );
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_lives_on_through_a_restart_of_the_coordinator() {
+    let mut fleet = Fleet::start().await;
+    let (admin, member) = (fleet.admin().await, fleet.agent("one").await);
+    apply(&admin, POLICY).await;
+    let instance = InstanceId::random();
+    let mut agent = dial(&fleet, &member, hello(instance)).await.unwrap();
+    start_backup(&admin, api::Level::Full).await;
+    let order = agent.order().await;
+    let task = backup_of(&order);
+    assert!(task.asked_by_operator);
+    fleet.restart().await;
+    let ended = agent.wait_for_end().await;
+    assert_eq!(ended.code, ErrorCode::Unavailable);
+    let held = api::HeldRun { run_id: order.run_id.clone(), attempt: order.attempt, ..Default::default() };
+    let again = api::Hello { held: vec![held], ..hello(instance) };
+    let mut agent = dial(&fleet, &member, again).await.unwrap();
+    assert_eq!(agent.greeting.held[0].disposition(), Disposition::Continue);
+    assert_eq!(agent.report(&order, 1, finished(&task)).await, Disposition::Forget);
+    assert_eq!(fleet.catalog.backups(BackupFilter::default()).await.unwrap().len(), 1);
+    fleet.stop().await;
+}
+
+impl Script {
+    /// Why the coordinator ended the session.
+    async fn wait_for_end(&mut self) -> Fault {
+        loop {
+            match tokio::time::timeout(DEADLINE, self.hear.message()).await.unwrap() {
+                Ok(Some(_)) => {}
+                Ok(None) => return Fault::new(ErrorCode::Unavailable, "closed without a reason"),
+                Err(status) => return Fault::from(&status),
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_process_with_one_identity_is_refused_while_the_first_lives() {
+    let fleet = Fleet::start().await;
+    let member = fleet.agent("one").await;
+    let mut first = dial(&fleet, &member, hello(InstanceId::random())).await.unwrap();
+    let number = first.greeting.session_number;
+    let answering = async {
+        loop {
+            if let ToAgent::Ping(ping) = first.next().await.unwrap() {
+                let pong = ToCoordinator::Pong(api::Pong { number: ping.number });
+                first.say.send(AgentMessage { message: Some(pong) }).await.unwrap();
+                return;
+            }
+        }
+    };
+    let (second, ()) = tokio::join!(dial(&fleet, &member, hello(InstanceId::random())), answering);
+    assert_eq!(second.err().unwrap().code, ErrorCode::DuplicateAgent);
+    drop(first);
+    let third = wait_for("the dead one to be replaced", || async {
+        dial(&fleet, &member, hello(InstanceId::random())).await.ok()
+    })
+    .await;
+    assert!(third.greeting.session_number > number);
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_of_another_host_s_run_counts_nothing() {
+    let fleet = Fleet::start().await;
+    let admin = fleet.admin().await;
+    let (one, two) = (fleet.agent("one").await, fleet.agent("two").await);
+    apply(&admin, POLICY).await;
+    let mut agent = dial(&fleet, &one, hello(InstanceId::random())).await.unwrap();
+    let mut thief = dial(&fleet, &two, hello(InstanceId::random())).await.unwrap();
+    start_backup(&admin, api::Level::Full).await;
+    let order = agent.order().await;
+    assert_eq!(thief.report(&order, 1, finished(&backup_of(&order))).await, Disposition::Abort);
+    assert!(fleet.catalog.backups(BackupFilter::default()).await.unwrap().is_empty());
+    let unknown = api::RunOrder { run_id: BackupId::random().to_string(), attempt: 1, ..order };
+    assert_eq!(thief.report(&unknown, 1, Event::Started(api::Started::default())).await, Disposition::Abort);
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_coordinators_on_one_database_give_each_due_instant_one_run() {
+    let fleet = Fleet::start().await;
+    let second = fleet.second().await;
+    let admin = fleet.admin().await;
+    drop(fleet.agent("one").await);
+    apply(&admin, &POLICY.replace("0 3 1 1 *", "* * * * *")).await;
+    let (client, connection) = tokio_postgres::connect(&fleet.url, tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let due = || async { client.query("SELECT FROM jobs WHERE backup_due_at IS NOT NULL", &[]).await.unwrap().pop() };
+    wait_for("the first due instant", due).await;
+    client
+        .execute("UPDATE jobs SET backup_due_at = date_trunc('minute', now()) - INTERVAL '3 minutes'", &[])
+        .await
+        .unwrap();
+    let runs = || async {
+        let runs = fleet.catalog.runs(RunFilter::default()).await.unwrap();
+        (runs.len() >= 4).then_some(runs)
+    };
+    let runs = wait_for("the due runs", runs).await;
+    // A minute may have begun meanwhile; of the four that were set, three are missed and none is there twice.
+    let mut instants: Vec<_> = runs.iter().map(|run| run.due_at).collect();
+    instants.sort();
+    instants.dedup();
+    assert_eq!(instants.len(), runs.len());
+    let missed: Vec<_> = runs.iter().filter(|run| run.machine.state == RunState::Missed).collect();
+    assert!(missed.len() >= 3 && missed.iter().all(|run| !run.reason.is_empty()));
+    assert_eq!(runs.iter().filter(|run| run.machine.state == RunState::Queued).count(), 1);
+    drop(client);
+    connection.await.unwrap().unwrap();
+    second.end().await;
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_coordinator_outlives_its_database() {
+    let mut fleet = Fleet::start().await;
+    let (admin, member) = (fleet.admin().await, fleet.agent("one").await);
+    let agent = dial(&fleet, &member, hello(InstanceId::random())).await.unwrap();
+    fleet.stop_database().await;
+    let version = || async {
+        let asked = OperatorServiceClient::new(admin.clone()).list_hosts(api::ListHostsRequest::default()).await;
+        asked.err().filter(|status| Fault::from(status).code == ErrorCode::Unavailable)
+    };
+    wait_for("the outage to show", version).await;
+    fleet.start_database().await;
+    let hosts = || async {
+        let asked = OperatorServiceClient::new(admin.clone()).list_hosts(api::ListHostsRequest::default()).await;
+        asked.ok().map(|hosts| hosts.into_inner().hosts.len())
+    };
+    assert_eq!(wait_for("the database to be back", hosts).await, 1);
+    let again = || async { dial(&fleet, &member, hello(InstanceId::random())).await.ok() };
+    drop(agent);
+    drop(wait_for("the agent to be greeted again", again).await);
+    tokio::time::timeout(Duration::from_secs(60), fleet.stop()).await.unwrap();
+}

@@ -1,0 +1,151 @@
+//! Who may join, renew and call: over real mTLS, against a coordinator in this process with a database of its own.
+
+use std::time::Duration;
+
+use crate::support::{Fleet, wait_for};
+use coord_shared::fault::{ErrorCode, Fault};
+use coord_shared::tls::{ClientTls, HeldIdentity, PeerIdentity, PeerKind};
+use coord_shared::token::{Token, TokenSecret};
+use coordinator::grpc::access::{self, Access};
+use coordinator::pki::{Authority, CertificateOrder};
+use http::uri::PathAndQuery;
+use rcgen::KeyPair;
+use tonic::Status;
+use tonic::transport::Channel;
+
+/// Calls an RPC with an empty message, as unary: what counts is whether the caller gets past the identity layer.
+async fn call(channel: Channel, path: &'static str) -> Result<(), Status> {
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    let codec = tonic_prost::ProstCodec::<(), ()>::default();
+    let request = tonic::Request::new(tokio_stream::once(()));
+    let answer = client.streaming(request, PathAndQuery::from_static(path), codec).await?;
+    answer.into_inner().message().await.map(|_| ())
+}
+
+fn code(answer: Result<(), Status>) -> Option<ErrorCode> {
+    answer.err().map(|status| Fault::from(&status).code)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_rpc_refuses_no_wrong_unknown_and_revoked_certificates() {
+    let fleet = Fleet::start().await;
+    let agent = fleet.agent("one").await;
+    let authority = Authority::load(&fleet.state(), "test").unwrap();
+    // Signed by the fleet's authority, but in no allow-list: a stolen authority key is not enough.
+    let issue = |kind, id: &str| {
+        let order = CertificateOrder { kind, id, now: jiff::Timestamp::now() };
+        let (certificate, key) = authority.issue_with_key(order).unwrap();
+        ClientTls::new(&fleet.ca_pem, HeldIdentity::from_pem(&certificate.pem, &key).unwrap()).unwrap()
+    };
+    let unlisted_agent = issue(PeerKind::Agent, &agent.subject).connect(&fleet.main).await.unwrap();
+    let unlisted_operator = issue(PeerKind::Operator, "admin").connect(&fleet.main).await.unwrap();
+    let agent_channel = agent.tls.connect(&fleet.main).await.unwrap();
+    let admin = fleet.admin().await;
+    let anonymous = ClientTls::new(&fleet.ca_pem, HeldIdentity::anonymous()).unwrap();
+    for (path, access) in access::MAIN {
+        let (unlisted, wrong_kind) = match access {
+            Access::Agent => (&unlisted_agent, &admin),
+            Access::Operator(_) => (&unlisted_operator, &agent_channel),
+            Access::Anyone => unreachable!("no RPC of the main listener is for anyone"),
+        };
+        assert_eq!(
+            code(call(unlisted.clone(), path).await),
+            Some(ErrorCode::Unauthenticated),
+            "{path}: not in the list"
+        );
+        assert_eq!(code(call(wrong_kind.clone(), path).await), Some(ErrorCode::PermissionDenied), "{path}: wrong kind");
+        if let Ok(channel) = anonymous.connect(&fleet.main).await {
+            // The handshake is refused, which in TLS 1.3 the client learns with its first read.
+            let cut = [ErrorCode::Unavailable, ErrorCode::Cancelled, ErrorCode::Internal];
+            let found = code(call(channel, path).await);
+            assert!(found.is_some_and(|code| cut.contains(&code)), "{path}: no certificate: {found:?}");
+        }
+    }
+    fleet.catalog.revoke_certificates(PeerKind::Agent, &agent.subject).await.unwrap();
+    for (path, access) in access::MAIN.iter().filter(|(_, access)| *access == Access::Agent) {
+        let refused = || async {
+            let found = code(call(agent_channel.clone(), path).await);
+            (found == Some(ErrorCode::Revoked)).then_some(())
+        };
+        wait_for("a revocation to act", refused).await;
+        assert_eq!(*access, Access::Agent);
+    }
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_repeated_with_the_same_key_gives_the_same_certificate_and_another_key_gives_none() {
+    let fleet = Fleet::start().await;
+    let token = fleet.agent_token(1, Duration::from_secs(60)).await;
+    let key = KeyPair::generate().unwrap();
+    let first = fleet.join(&token, "web-1", &key).await.unwrap();
+    let again = fleet.join(&token, "web-1", &key).await.unwrap();
+    assert_eq!(first.certificate_pem, again.certificate_pem);
+    assert_eq!((again.name.as_str(), again.fleet.as_str()), ("web-1", "test"));
+    assert_eq!(again.endpoints, std::slice::from_ref(&fleet.main));
+    let other = fleet.join(&token, "web-2", &KeyPair::generate().unwrap()).await.unwrap_err();
+    assert_eq!(other.code, ErrorCode::TokenUsed);
+    assert!(!other.hint.is_empty());
+    let host = fleet.catalog.host_by_name("web-1").await.unwrap().unwrap();
+    assert_eq!(host.labels.get("env").map(String::as_str), Some("test"));
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_that_are_wrong_expired_or_burned_let_nobody_in() {
+    let fleet = Fleet::start().await;
+    let key = KeyPair::generate().unwrap();
+    let expired = fleet.agent_token(1, Duration::ZERO).await;
+    assert_eq!(fleet.join(&expired, "a", &key).await.unwrap_err().code, ErrorCode::TokenExpired);
+    let unknown = Token { id: uuid::Uuid::new_v4(), ..expired };
+    assert_eq!(fleet.join(&unknown, "a", &key).await.unwrap_err().code, ErrorCode::TokenInvalid);
+    let good = fleet.agent_token(1, Duration::from_secs(60)).await;
+    let guessed = Token { secret: TokenSecret::new([7; 32]), ..good.clone() };
+    for _ in 0..5 {
+        assert_eq!(fleet.join(&guessed, "a", &key).await.unwrap_err().code, ErrorCode::TokenInvalid);
+    }
+    assert_eq!(fleet.join(&good, "a", &key).await.unwrap_err().code, ErrorCode::TokenRevoked);
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_name_is_given_once_and_the_token_survives_the_refusal() {
+    let fleet = Fleet::start().await;
+    drop(fleet.agent("db").await);
+    let token = fleet.agent_token(1, Duration::from_secs(60)).await;
+    let key = KeyPair::generate().unwrap();
+    let taken = fleet.join(&token, "db", &key).await.unwrap_err();
+    assert_eq!(taken.code, ErrorCode::NameTaken);
+    assert!(taken.hint.contains("--name"));
+    assert_eq!(fleet.join(&token, "Not A Name", &key).await.unwrap_err().code, ErrorCode::InvalidArgument);
+    fleet.join(&token, "db-2", &key).await.unwrap();
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_generation_ends_with_the_first_call_of_the_new_one() {
+    let fleet = Fleet::start().await;
+    let old = fleet.agent("one").await;
+    let path = "/coord.v1.AgentService/GetIndexProgress";
+    // The first call with generation 1 makes it the newest used one.
+    let before = old.tls.connect(&fleet.main).await.unwrap();
+    assert_ne!(code(call(before.clone(), path).await), Some(ErrorCode::CertificateReplaced));
+    let key = KeyPair::generate().unwrap();
+    let renewed = fleet.renew(&old, &key).await.unwrap();
+    let again = fleet.renew(&old, &key).await.unwrap();
+    assert_eq!(renewed.certificate_pem, again.certificate_pem, "the same key gets the same certificate");
+    let new = fleet.member(&old.subject, &renewed.certificate_pem, &key);
+    let serial = |pem: &str| PeerIdentity::from_pem(pem).unwrap().serial;
+    assert_ne!(serial(&old.certificate), serial(&new.certificate));
+    // Not used yet: the old one still renews and calls.
+    assert_ne!(code(call(before.clone(), path).await), Some(ErrorCode::CertificateReplaced));
+    drop(call(new.tls.connect(&fleet.main).await.unwrap(), path).await);
+    wait_for("the old generation to end", || async {
+        (code(call(before.clone(), path).await) == Some(ErrorCode::CertificateReplaced)).then_some(())
+    })
+    .await;
+    let late = fleet.renew(&old, &KeyPair::generate().unwrap()).await.unwrap_err();
+    assert_eq!(late.code, ErrorCode::CertificateReplaced);
+    fleet.stop().await;
+}
