@@ -19,4 +19,5 @@ pub mod recipe;
 mod spool;
 pub mod table;
 mod tar;
+pub mod unpack;
 pub mod verify;

@@ -1,0 +1,198 @@
+//! Removing what the backup does not have.
+//!
+//! Owns what is spared: names that the backup's selection does not cover, whatever is at or below a stale or unread entry,
+//! and everything on another mount. Folders are emptied through their descriptors; no symbolic link is followed.
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, unlinkat};
+use rustix::io::Errno;
+
+use super::attributes::make_mutable;
+use super::context::{Context, is_fatal, mark};
+use super::existing::type_of;
+use super::stream::Picked;
+use super::tree::{InodeId, OWN_PREFIX, status, status_of};
+use super::{Covers, UnpackError};
+use crate::entry::{Flags, Kind, is_at_or_below};
+
+/// Deepest folder of extra names that is emptied: each level holds a descriptor.
+const MAX_DEPTH: usize = 400;
+
+/// A folder of the backup being left, with the names that the backup has in it.
+struct Level {
+    picked: Picked,
+    names: Vec<Vec<u8>>,
+    spared: bool,
+}
+
+/// Removes extra names below all selected folders.
+pub(super) fn remove_all(context: &Context<'_>) -> Result<(), UnpackError> {
+    let Some(covers) = context.options.delete_extra else { return Ok(()) };
+    let mut levels: Vec<Level> = Vec::new();
+    let mut stream = context.stream();
+    while let Some(picked) = stream.next_picked()? {
+        let entry = picked.entry();
+        while let Some(level) = levels.pop_if(|level| !is_at_or_below(&entry.path, &level.picked.entry().path)) {
+            remove_in(context, covers, &level)?;
+        }
+        let spared = entry.flags.contains(Flags::STALE)
+            || entry.flags.contains(Flags::UNREAD)
+            || levels.last().is_some_and(|level| level.spared);
+        if let Some(level) = levels.last_mut() {
+            level.names.push(super::tree::split(&entry.path).1.to_vec());
+        }
+        if entry.kind == Kind::Folder {
+            levels.push(Level { picked, names: Vec::new(), spared });
+        }
+    }
+    while let Some(level) = levels.pop() {
+        remove_in(context, covers, &level)?;
+    }
+    Ok(())
+}
+
+fn remove_in(context: &Context<'_>, covers: Covers<'_>, level: &Level) -> Result<(), UnpackError> {
+    let path = &level.picked.entry().path;
+    let is_new = context.is_marked(level.picked.number, mark::CREATED);
+    if level.spared || !level.picked.selected || is_new {
+        return Ok(());
+    }
+    let Ok(folder) = context.tree.folder(path) else { return Ok(()) };
+    let listed = names_in(folder.as_fd()).map_err(|error| failed(path, error))?;
+    let extra = Extra { context, covers };
+    for name in listed {
+        // The stream's order is that of bytes within one folder.
+        if level.names.binary_search(&name).is_err() && extra.remove(folder.as_fd(), &name, path, 0)? {
+            context.mark(level.picked.number, mark::CHANGED_INSIDE);
+        }
+    }
+    context.advance(path, None, 0)
+}
+
+/// Removes what is in the folder `name` as far as `delete_extra` covers it; without that option nothing.
+pub(super) fn empty_folder(
+    context: &Context<'_>,
+    parent: BorrowedFd<'_>,
+    name: &[u8],
+    path: &[u8],
+) -> Result<(), UnpackError> {
+    let Some(covers) = context.options.delete_extra else { return Ok(()) };
+    let extra = Extra { context, covers };
+    match extra.open_same_mount(parent, name) {
+        Ok(Some(folder)) => extra.empty(&folder, path, 0).map(drop),
+        Ok(None) => Ok(()),
+        Err(error) => Err(failed(path, error)),
+    }
+}
+
+fn failed(path: &[u8], error: Errno) -> UnpackError {
+    UnpackError::Target { path: path.to_vec(), source: error.into() }
+}
+
+fn names_in(folder: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        // Other restores' names are theirs.
+        if !matches!(name, b"." | b"..") && !name.starts_with(OWN_PREFIX) {
+            names.push(name.to_vec());
+        }
+    }
+    Ok(names)
+}
+
+struct Extra<'a> {
+    context: &'a Context<'a>,
+    covers: Covers<'a>,
+}
+
+impl Extra<'_> {
+    /// Removes one name and everything below it as far as that is covered. Says whether anything was removed.
+    fn remove(&self, parent: BorrowedFd<'_>, name: &[u8], above: &[u8], depth: usize) -> Result<bool, UnpackError> {
+        let path = if above.is_empty() { name.to_vec() } else { [above, b"/", name].concat() };
+        if !(self.covers)(&path) {
+            return Ok(false);
+        }
+        let result = match status(parent, name) {
+            Ok(Some(found)) if type_of(&found) == FileType::Directory => {
+                return self.remove_folder(parent, name, &path, depth);
+            }
+            Ok(Some(_)) => self.unlink(parent, name),
+            Ok(None) => return Ok(false),
+            Err(error) => Err(error),
+        };
+        self.note(&path, result)
+    }
+
+    fn unlink(&self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+        match unlinkat(parent, name, AtFlags::empty()) {
+            Err(Errno::PERM) => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                make_mutable(openat(parent, name, flags, Mode::empty())?.as_fd())?;
+                unlinkat(parent, name, AtFlags::empty())
+            }
+            other => other,
+        }
+    }
+
+    fn remove_folder(
+        &self,
+        parent: BorrowedFd<'_>,
+        name: &[u8],
+        path: &[u8],
+        depth: usize,
+    ) -> Result<bool, UnpackError> {
+        let folder = match self.open_same_mount(parent, name) {
+            Ok(Some(folder)) => folder,
+            Ok(None) => return Ok(false),
+            Err(error) => return self.note(path, Err(error)),
+        };
+        let removed = self.empty(&folder, path, depth)?;
+        match unlinkat(parent, name, AtFlags::REMOVEDIR) {
+            // Something in it is not covered, and keeps it.
+            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) => Ok(removed),
+            other => self.note(path, other),
+        }
+    }
+
+    /// Opens a folder unless something is mounted on it.
+    fn open_same_mount(&self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<Option<OwnedFd>, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let folder = openat(parent, name, flags, Mode::empty())?;
+        let (outer, inner) = (status_of(parent)?, status_of(folder.as_fd())?);
+        let is_mount = inner.stx_attributes.contains(rustix::fs::StatxAttributes::MOUNT_ROOT)
+            || InodeId::of(&outer).device() != InodeId::of(&inner).device();
+        Ok((!is_mount).then_some(folder))
+    }
+
+    fn empty(&self, folder: &OwnedFd, path: &[u8], depth: usize) -> Result<bool, UnpackError> {
+        if depth > MAX_DEPTH {
+            return self.note(path, Err(Errno::MFILE)).map(|_| false);
+        }
+        let names = match names_in(folder.as_fd()) {
+            Ok(names) => names,
+            Err(error) => return self.note(path, Err(error)),
+        };
+        let mut removed = false;
+        for name in names {
+            removed |= self.remove(folder.as_fd(), &name, path, depth + 1)?;
+        }
+        Ok(removed)
+    }
+
+    fn note(&self, path: &[u8], result: Result<(), Errno>) -> Result<bool, UnpackError> {
+        match result {
+            Ok(()) => {
+                self.context.report.count(|counts| counts.removed += 1);
+                self.context.advance(path, None, 0).map(|()| true)
+            }
+            Err(error) if is_fatal(error) && error != Errno::MFILE => Err(failed(path, error)),
+            Err(error) => {
+                self.context.report.failed(path, "it cannot be removed", error);
+                Ok(false)
+            }
+        }
+    }
+}

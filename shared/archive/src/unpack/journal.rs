@@ -1,0 +1,140 @@
+//! What a restore has begun and not finished, so that a rerun after a kill goes on.
+//!
+//! A folder gets its attributes only when everything in it is done. Until then a small file in the target, with a name of
+//! our own, lists the folders created (as short digests of their paths). A journal that nobody holds a lock on belongs to
+//! a restore that died: its folders are taken as created by this one, and its temporary names are removed.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::BorrowedFd;
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, openat, unlinkat};
+use rustix::io::Errno;
+
+use super::tree::{OWN_PREFIX, Tree};
+use crate::digest::Digest;
+
+const RECORD_BYTES: usize = 16;
+
+/// Longest journal that is read: some four million folders.
+const MAX_JOURNAL_BYTES: u64 = 64 << 20;
+
+const JOURNAL_WORD: &[u8] = b"journal-";
+
+/// The journals of this restore and of those that died.
+#[derive(Debug)]
+pub(super) struct Journal {
+    own: Option<Mutex<File>>,
+    own_name: Vec<u8>,
+    unfinished: HashSet<[u8; RECORD_BYTES]>,
+    dead: Vec<Dead>,
+}
+
+/// A journal whose restore does not run any more; the lock is held until this restore ends.
+#[derive(Debug)]
+struct Dead {
+    name: Vec<u8>,
+    run: Vec<u8>,
+    _locked: File,
+}
+
+fn record_of(path: &[u8]) -> [u8; RECORD_BYTES] {
+    let digest = Digest::of(path);
+    let mut record = [0; RECORD_BYTES];
+    record.copy_from_slice(&digest.0[..RECORD_BYTES]);
+    record
+}
+
+impl Journal {
+    /// Takes over the journals of dead restores and begins one. A target in which none can be made is used without.
+    pub(super) fn open(tree: &Tree) -> Self {
+        let mut journal = Self { own: None, own_name: Vec::new(), unfinished: HashSet::new(), dead: Vec::new() };
+        for name in own_names(tree.root(), JOURNAL_WORD) {
+            journal.take_over(tree, name);
+        }
+        let name = [OWN_PREFIX, JOURNAL_WORD, tree.run().as_bytes()].concat();
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match openat(tree.root(), name.as_slice(), flags, Mode::RUSR | Mode::WUSR) {
+            Ok(fd) => {
+                if let Err(error) = flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+                    tracing::debug!(%error, "the journal of a restore cannot be locked");
+                }
+                journal.own = Some(Mutex::new(File::from(fd)));
+                journal.own_name = name;
+            }
+            Err(error) => tracing::debug!(%error, "a restore goes on without a journal"),
+        }
+        journal
+    }
+
+    fn take_over(&mut self, tree: &Tree, name: Vec<u8>) {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let Ok(fd) = openat(tree.root(), name.as_slice(), flags, Mode::empty()) else { return };
+        if flock(&fd, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return;
+        }
+        let mut file = File::from(fd);
+        let mut bytes = Vec::new();
+        if let Err(error) = (&mut file).take(MAX_JOURNAL_BYTES).read_to_end(&mut bytes) {
+            tracing::warn!(%error, "the journal of an interrupted restore cannot be read");
+        }
+        self.unfinished.extend(bytes.as_chunks::<RECORD_BYTES>().0);
+        let run = name[OWN_PREFIX.len() + JOURNAL_WORD.len()..].to_vec();
+        self.dead.push(Dead { name, run, _locked: file });
+    }
+
+    /// Notes that this restore created the folder `path`, whose attributes are not set yet.
+    pub(super) fn note(&self, path: &[u8]) {
+        let Some(own) = &self.own else { return };
+        let mut file = own.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = file.write_all(&record_of(path)) {
+            tracing::warn!(%error, "the journal of a restore cannot be written");
+        }
+    }
+
+    /// Whether a restore that died created `path`, or had still to set its flags.
+    pub(super) fn was_unfinished(&self, path: &[u8]) -> bool {
+        !self.unfinished.is_empty() && self.unfinished.contains(&record_of(path))
+    }
+
+    /// Whether some restore died in this target.
+    pub(super) fn has_dead(&self) -> bool {
+        !self.dead.is_empty()
+    }
+
+    /// Removes the temporary names that dead restores left in `folder`.
+    pub(super) fn clean(&self, folder: BorrowedFd<'_>) {
+        for dead in &self.dead {
+            for name in own_names(folder, &dead.run) {
+                if let Err(error) = unlinkat(folder, name.as_slice(), AtFlags::empty()) {
+                    tracing::warn!(%error, "a temporary name of an interrupted restore could not be removed");
+                }
+            }
+        }
+    }
+
+    /// Removes all journals: everything they name is finished.
+    pub(super) fn close(&self, tree: &Tree) {
+        let names = self.dead.iter().map(|dead| &dead.name).chain(self.own.is_some().then_some(&self.own_name));
+        for name in names {
+            if let Err(error) = unlinkat(tree.root(), name.as_slice(), AtFlags::empty())
+                && error != Errno::NOENT
+            {
+                tracing::warn!(%error, "the journal of a restore could not be removed");
+            }
+        }
+    }
+}
+
+/// Names in `folder` that begin with our prefix and `word`.
+fn own_names(folder: BorrowedFd<'_>, word: &[u8]) -> Vec<Vec<u8>> {
+    let prefix = [OWN_PREFIX, word].concat();
+    let Ok(entries) = Dir::read_from(folder) else { return Vec::new() };
+    entries
+        .map_while(Result::ok)
+        .map(|entry| entry.file_name().to_bytes().to_vec())
+        .filter(|name| name.starts_with(&prefix))
+        .collect()
+}
