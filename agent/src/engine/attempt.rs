@@ -1,0 +1,212 @@
+//! One attempt as its own thread and the engine share it: a way to stop it, what it has done so far, and how it reports.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use coord_archive::progress::{Advance, Progress};
+use coord_shared::api::{self, run_report};
+use coord_shared::clock::Clock;
+use coord_shared::fault::{ErrorCode, Fault};
+use coord_shared::level::Level;
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{Event, Failure};
+use crate::journal::AttemptKey;
+
+/// How often a thread that waits looks whether it should stop.
+const STOP_POLL: Duration = Duration::from_millis(200);
+
+/// A report was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotTaken {
+    /// The attempt does not count any more: stop, keep nothing.
+    #[error("the attempt does not count any more")]
+    Closed,
+    /// The journal could not be written.
+    #[error("{}", .0.message)]
+    Journal(Fault),
+    /// The agent is ending.
+    #[error("the agent is ending")]
+    Ending,
+}
+
+/// What the engine sees of a running attempt, and how it stops it.
+#[derive(Debug, Default)]
+pub struct Control {
+    stop: CancellationToken,
+    phase: AtomicI32,
+    files_done: AtomicU64,
+    files_total: AtomicU64,
+    bytes_done: AtomicU64,
+    bytes_total: AtomicU64,
+    level: Mutex<Option<Level>>,
+    answered: Condvar,
+}
+
+impl Control {
+    /// Asks the attempt to stop.
+    pub fn stop(&self) {
+        self.stop.cancel();
+        self.answered.notify_all();
+    }
+
+    /// Cancelled when the attempt is to stop.
+    pub fn stopping(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// Takes the coordinator's answer to the scan's figures. Only the first counts.
+    pub fn answer_level(&self, level: Level) {
+        self.level.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(level);
+        self.answered.notify_all();
+    }
+
+    /// Begins a phase, with what is known of its size.
+    pub fn enter(&self, phase: api::Phase, files_total: u64, bytes_total: u64) {
+        self.phase.store(phase.into(), Ordering::Relaxed);
+        self.files_done.store(0, Ordering::Relaxed);
+        self.bytes_done.store(0, Ordering::Relaxed);
+        self.files_total.store(files_total, Ordering::Relaxed);
+        self.bytes_total.store(bytes_total, Ordering::Relaxed);
+    }
+
+    /// Where the attempt is.
+    pub fn phase(&self) -> i32 {
+        self.phase.load(Ordering::Relaxed)
+    }
+
+    /// Counters for a heartbeat.
+    pub fn progress(&self) -> api::Progress {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        api::Progress {
+            phase: self.phase(),
+            files_done: read(&self.files_done),
+            files_total: read(&self.files_total),
+            bytes_done: read(&self.bytes_done),
+            bytes_total: read(&self.bytes_total),
+        }
+    }
+}
+
+impl Progress for Control {
+    fn advance(&self, step: Advance<'_>) -> ControlFlow<()> {
+        self.files_done.fetch_add(step.files, Ordering::Relaxed);
+        self.bytes_done.fetch_add(step.bytes, Ordering::Relaxed);
+        if self.stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+/// The host's clock and what has to be added to it to get the coordinator's.
+#[derive(Clone)]
+pub struct HostClock {
+    clock: Arc<dyn Clock>,
+    offset_us: Arc<AtomicI64>,
+}
+
+impl HostClock {
+    /// A clock whose offset is not measured yet.
+    pub fn new(clock: Arc<dyn Clock>) -> HostClock {
+        HostClock { clock, offset_us: Arc::default() }
+    }
+
+    /// Now, by the host.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Takes the coordinator's time, as it was just now.
+    pub fn measure(&self, coordinator_us: i64) {
+        if coordinator_us != 0 {
+            self.offset_us.store(coordinator_us - self.now().as_microsecond(), Ordering::Relaxed);
+        }
+    }
+
+    /// Microseconds to add to the host's clock; 0 if never measured.
+    pub fn offset_us(&self) -> i64 {
+        self.offset_us.load(Ordering::Relaxed)
+    }
+
+    /// The host's instant by the coordinator's clock, with an offset measured at the beginning of the run.
+    pub fn corrected(at: Timestamp, offset_us: i64) -> Timestamp {
+        at.checked_add(SignedDuration::from_micros(offset_us)).unwrap_or(at)
+    }
+}
+
+/// What the thread of an attempt works with.
+pub struct RunContext {
+    /// Which attempt.
+    pub key: AttemptKey,
+    /// What was asked for.
+    pub order: api::RunOrder,
+    /// The archive that an earlier process of this agent sealed and did not verify to the end.
+    pub resumed: Option<api::Sealed>,
+    /// The newest archive of the same job that was made here.
+    pub newest_here: Option<api::ArchiveLocation>,
+    /// Stop flag and counters.
+    pub control: Arc<Control>,
+    /// The host's clock.
+    pub clock: HostClock,
+    pub(super) events: mpsc::Sender<Event>,
+}
+
+impl RunContext {
+    /// Reports, and waits until the report is as durable as it has to be. Never called from async code.
+    pub fn report(&self, event: run_report::Event) -> Result<(), NotTaken> {
+        let (taken, answer) = oneshot::channel();
+        let event = Event::Report { key: self.key.clone(), event: Box::new(event), taken };
+        self.events.blocking_send(event).map_err(|_| NotTaken::Ending)?;
+        answer.blocking_recv().map_err(|_| NotTaken::Ending)?
+    }
+
+    /// The number of a new backup of a job.
+    pub fn next_ordinal(&self, policy_id: &str, floor: u64) -> Result<u64, NotTaken> {
+        let (number, answer) = oneshot::channel();
+        let event = Event::NextOrdinal { policy_id: policy_id.to_owned(), floor, number };
+        self.events.blocking_send(event).map_err(|_| NotTaken::Ending)?;
+        answer.blocking_recv().map_err(|_| NotTaken::Ending)?
+    }
+
+    /// The coordinator's answer to the scan's figures; `None` when none came in time.
+    pub fn wait_level(&self, patience: Duration) -> Result<Option<Level>, Failure> {
+        let deadline = Instant::now() + patience;
+        let mut level = self.control.level.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            self.check_stop()?;
+            if level.is_some() {
+                return Ok(*level);
+            }
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            let waited = self.control.answered.wait_timeout(level, STOP_POLL);
+            level = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// An error when the attempt is to stop.
+    pub fn check_stop(&self) -> Result<(), Failure> {
+        if self.control.stop.is_cancelled() { Err(Failure::cancelled()) } else { Ok(()) }
+    }
+}
+
+impl From<NotTaken> for Failure {
+    fn from(error: NotTaken) -> Failure {
+        match error {
+            NotTaken::Closed | NotTaken::Ending => Failure::cancelled(),
+            NotTaken::Journal(fault) => Failure::retryable(fault),
+        }
+    }
+}
+
+impl NotTaken {
+    pub(super) fn journal(error: &crate::journal::SegmentError) -> NotTaken {
+        let code = if error.is_disk_full() { ErrorCode::DiskFull } else { ErrorCode::Io };
+        NotTaken::Journal(
+            Fault::new(code, crate::chain::chain(error)).with_hint("make room for the agent's state folder"),
+        )
+    }
+}

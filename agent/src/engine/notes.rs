@@ -1,0 +1,39 @@
+//! What a scan, a packer or an unpacker has to tell, as notes of the wire contract.
+
+use coord_archive::pack::{Reason, Warning as PackWarning};
+use coord_shared::api::PathNote;
+
+use crate::scan::{LeftOut, Notes};
+
+/// Warnings of a scan, and what was left out for a reason other than a pattern.
+pub(super) fn of_scan(notes: &Notes) -> Vec<PathNote> {
+    let warnings = notes.warnings.iter().map(|warning| note(&warning.path, "unreadable", &warning.reason));
+    let left_out = notes.left_out.iter().map(|(path, why)| {
+        let kind = match why {
+            LeftOut::KernelFileSystem => "pseudo_file_system_left_out",
+            LeftOut::Own => "own_state_left_out",
+            LeftOut::Socket => "socket_skipped",
+        };
+        note(path, kind, why.as_str())
+    });
+    let lost = notes
+        .lost_mounts
+        .iter()
+        .map(|path| note(path, "stale", "was a mount point and is none now: its state is kept"));
+    warnings.chain(lost).chain(left_out).collect()
+}
+
+/// Warnings of the packer.
+pub(super) fn of_pack(warnings: &[PackWarning]) -> Vec<PathNote> {
+    let describe = |warning: &PackWarning| match &warning.reason {
+        Reason::Vanished => note(&warning.path, "vanished", "it was gone when it was to be read"),
+        Reason::Unreadable(why) => note(&warning.path, "unreadable", why),
+        Reason::ChangedWhileRead => note(&warning.path, "changed_while_read", "it changed in both readings"),
+        Reason::TooLarge => note(&warning.path, "unreadable", "it is larger than files that are stored"),
+    };
+    warnings.iter().map(describe).collect()
+}
+
+pub(super) fn note(path: &[u8], kind: &str, detail: &str) -> PathNote {
+    PathNote { path: path.to_vec(), kind: kind.to_owned(), detail: detail.to_owned() }
+}

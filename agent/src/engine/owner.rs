@@ -1,0 +1,529 @@
+//! The loop: every event changes the state in turn, and only here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use coord_shared::api::agent_message::Message as ToCoordinator;
+use coord_shared::api::coordinator_message::Message as FromCoordinator;
+use coord_shared::api::{self, Disposition, run_report};
+use coord_shared::clock::Clock;
+use coord_shared::fault::{ErrorCode, Fault};
+use coord_shared::level::Level;
+use coord_shared::lifecycle::Lifecycle;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::attempt::{Control, HostClock, NotTaken, RunContext};
+use super::work::Work;
+use super::{Event, Failure, Greeting, MAX_EVENTS, Outgoing};
+use crate::journal::{Acknowledged, AttemptKey, Body, Closed, Forgotten, HeldAttempt, Journal, RememberedBackup};
+use crate::store::LocalStore;
+
+/// Runs that work at once; further ones wait, holding their lease.
+const MAX_RUNS_AT_ONCE: usize = 4;
+/// Attempts that are held at once; further orders are not taken.
+const MAX_HELD_ATTEMPTS: usize = 256;
+/// How often the engine looks after what nobody reminds it of.
+const TICK: Duration = Duration::from_millis(500);
+/// Heartbeats before the coordinator said how often it wants them.
+const FIRST_HEARTBEAT: Duration = Duration::from_secs(5);
+/// Wait before an index that could not be sent is tried again.
+const INDEX_RETRY: Duration = Duration::from_secs(10);
+
+/// What the engine stands on.
+pub struct Deps {
+    /// What survives a crash.
+    pub journal: Journal,
+    /// Where archives are.
+    pub store: LocalStore,
+    /// Does the runs.
+    pub work: Arc<dyn Work>,
+    /// The host's clock.
+    pub clock: Arc<dyn Clock>,
+    /// Tracks the runs' threads.
+    pub life: Lifecycle,
+}
+
+struct Running {
+    control: Arc<Control>,
+    /// Reported and not answered yet; sent again after a reconnect.
+    scanned: Option<api::RunReport>,
+    succeeded: bool,
+}
+
+struct Link {
+    outgoing: mpsc::Sender<Outgoing>,
+    /// The link was full once: everything is sent again when it is not.
+    behind: bool,
+}
+
+/// See the module.
+pub struct Engine {
+    journal: Journal,
+    store: LocalStore,
+    work: Arc<dyn Work>,
+    clock: HostClock,
+    life: Lifecycle,
+    events: mpsc::Sender<Event>,
+    received: mpsc::Receiver<Event>,
+    running: BTreeMap<AttemptKey, Running>,
+    slots: Arc<Semaphore>,
+    link: Option<Link>,
+    floors: BTreeMap<String, u64>,
+    heartbeat_every: Duration,
+    next_heartbeat: Instant,
+    /// Index that the session is sending now.
+    sending: Option<String>,
+    next_index: Instant,
+    wanted: BTreeSet<String>,
+}
+
+impl Engine {
+    /// An engine that has not started, and where to send its events.
+    pub fn new(deps: Deps) -> (Engine, mpsc::Sender<Event>) {
+        let (events, received) = mpsc::channel(MAX_EVENTS);
+        let engine = Engine {
+            journal: deps.journal,
+            store: deps.store,
+            work: deps.work,
+            clock: HostClock::new(deps.clock),
+            life: deps.life,
+            events: events.clone(),
+            received,
+            running: BTreeMap::new(),
+            slots: Arc::new(Semaphore::new(MAX_RUNS_AT_ONCE)),
+            link: None,
+            floors: BTreeMap::new(),
+            heartbeat_every: FIRST_HEARTBEAT,
+            next_heartbeat: Instant::now(),
+            sending: None,
+            next_index: Instant::now(),
+            wanted: BTreeSet::new(),
+        };
+        (engine, events)
+    }
+
+    /// Takes events until the process is to end, then stops all runs. What was running is reported by the next process.
+    pub async fn run(mut self) {
+        self.recover();
+        let ending = self.life.ending().clone();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = ending.cancelled() => break,
+                Some(event) = self.received.recv() => self.take(event),
+                _ = tick.tick() => self.look_after(),
+            }
+        }
+        for running in self.running.values() {
+            running.control.stop();
+        }
+    }
+
+    /// What the last process of this agent left open: an archive that was sealed is verified now; anything else has failed.
+    fn recover(&mut self) {
+        match self.store.remove_partial_files() {
+            Ok(0) => {}
+            Ok(files) => tracing::info!(files, "removed half-written archives of an earlier process"),
+            Err(error) => {
+                tracing::warn!(error = %crate::chain::chain(&error), "half-written archives could not be removed")
+            }
+        }
+        let open: Vec<(AttemptKey, HeldAttempt)> = self.journal.memory().attempts().clone().into_iter().collect();
+        for (key, held) in open.into_iter().filter(|(_, held)| held.finished.is_none()) {
+            if held.sealed.is_some() {
+                tracing::info!(run = %key, "going on with an archive that was sealed before the restart");
+                self.start(key, held.order, held.sealed);
+            } else {
+                self.remove_archives(&key);
+                let fault =
+                    Fault::new(ErrorCode::AgentRestarted, "the agent was restarted in the middle of the attempt");
+                self.fail(&key, Failure::retryable(fault));
+            }
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Greeting(reply) => drop(reply.send(self.greeting())),
+            Event::Connected { answer, link } => self.connected(*answer, link),
+            Event::Disconnected => {
+                self.link = None;
+                self.sending = None;
+            }
+            Event::Received(message) => self.receive(*message),
+            Event::IndexSent { backup_id } => self.index_done(&backup_id, false),
+            Event::IndexFailed { backup_id, archive_gone: true } => self.index_done(&backup_id, true),
+            Event::IndexFailed { archive_gone: false, .. } => {
+                self.sending = None;
+                self.next_index = Instant::now() + INDEX_RETRY;
+            }
+            Event::Report { key, event, taken } => {
+                // A thread that stopped waiting is ending anyway.
+                drop(taken.send(self.report(&key, *event)));
+            }
+            Event::NextOrdinal { policy_id, floor, number } => self.next_ordinal(policy_id, floor, number),
+            Event::Ended { key, panicked } => self.ended(&key, panicked),
+        }
+    }
+
+    fn greeting(&self) -> Greeting {
+        let memory = self.journal.memory();
+        let held = memory.attempts().iter().map(|(key, held)| api::HeldRun {
+            run_id: key.run_id.clone(),
+            attempt: key.attempt,
+            phase: match self.running.get(key) {
+                Some(running) => running.control.phase(),
+                None => api::Phase::Reporting.into(),
+            },
+            sequence: held.sequence,
+            finished: held.finished.is_some(),
+        });
+        let job =
+            |(policy_id, ordinal): (&String, &u64)| api::JobOrdinal { policy_id: policy_id.clone(), ordinal: *ordinal };
+        Greeting {
+            held: held.collect(),
+            unsent_indexes: self.unsent_indexes().map(|location| location.backup_id.clone()).collect(),
+            ordinals: memory.ordinals().iter().map(job).collect(),
+        }
+    }
+
+    fn connected(&mut self, answer: api::HelloAnswer, link: mpsc::Sender<Outgoing>) {
+        self.link = Some(Link { outgoing: link, behind: false });
+        self.sending = None;
+        self.next_index = Instant::now();
+        self.clock.measure(answer.now_us);
+        self.heartbeat_every = Duration::from_secs(u64::from(answer.heartbeat_interval_s.clamp(1, 3600)));
+        self.next_heartbeat = Instant::now();
+        for floor in answer.ordinal_floors {
+            self.floors.insert(floor.policy_id, floor.ordinal);
+        }
+        for held in &answer.held {
+            self.dispose(&AttemptKey::new(&held.run_id, held.attempt), held.disposition());
+        }
+        self.send_everything_again();
+    }
+
+    fn receive(&mut self, message: FromCoordinator) {
+        match message {
+            FromCoordinator::Run(order) => self.order(order),
+            FromCoordinator::Level(answer) => {
+                let key = AttemptKey::new(&answer.run_id, answer.attempt);
+                if let (Some(running), Some(level)) = (self.running.get_mut(&key), Level::from_api(answer.level())) {
+                    running.scanned = None;
+                    running.control.answer_level(level);
+                }
+            }
+            FromCoordinator::Ack(ack) => self.acknowledged(&ack),
+            FromCoordinator::Cancel(cancel) => {
+                if let Some(running) = self.running.get(&AttemptKey::new(&cancel.run_id, cancel.attempt)) {
+                    tracing::info!(run = %cancel.run_id, reason = %cancel.reason.escape_debug(), "cancelling");
+                    running.control.stop();
+                }
+            }
+            FromCoordinator::HeartbeatAck(ack) => {
+                self.clock.measure(ack.now_us);
+                for held in &ack.runs {
+                    self.dispose(&AttemptKey::new(&held.run_id, held.attempt), held.disposition());
+                }
+            }
+            FromCoordinator::IndexWanted(wanted) => {
+                if self.journal.memory().backups().contains_key(&wanted.backup_id) {
+                    self.wanted.insert(wanted.backup_id);
+                    self.next_index = Instant::now();
+                }
+            }
+            // The session itself answers these.
+            FromCoordinator::HelloAnswer(_) | FromCoordinator::ReadFile(_) | FromCoordinator::Ping(_) => {}
+        }
+    }
+
+    fn order(&mut self, order: api::RunOrder) {
+        let key = AttemptKey::new(&order.run_id, order.attempt);
+        if self.journal.memory().attempt(&key).is_some() {
+            // Sent twice: what we have to say about it is sent twice as well.
+            self.send_reports(&key);
+            return;
+        }
+        if self.journal.memory().attempts().len() >= MAX_HELD_ATTEMPTS {
+            tracing::error!(run = %key, "too many runs are held: the order is not taken");
+            return;
+        }
+        let older: Vec<AttemptKey> = self
+            .running
+            .keys()
+            .filter(|held| held.run_id == key.run_id && held.attempt < key.attempt)
+            .cloned()
+            .collect();
+        for old in older {
+            self.dispose(&old, Disposition::Abort);
+        }
+        tracing::info!(run = %key, "run taken on");
+        self.journal.note(Body::Accepted(order.clone()));
+        self.start(key, order, None);
+    }
+
+    fn start(&mut self, key: AttemptKey, order: api::RunOrder, resumed: Option<api::Sealed>) {
+        let control = Arc::new(Control::default());
+        let context = RunContext {
+            newest_here: backup_task(&order).and_then(|task| self.newest_here(&task.policy_id)),
+            key: key.clone(),
+            order,
+            resumed,
+            control: Arc::clone(&control),
+            clock: self.clock.clone(),
+            events: self.events.clone(),
+        };
+        self.running.insert(key.clone(), Running { control: Arc::clone(&control), scanned: None, succeeded: false });
+        let (work, slots, events) = (Arc::clone(&self.work), Arc::clone(&self.slots), self.events.clone());
+        self.life.spawn("run", async move {
+            let slot = tokio::select! {
+                slot = slots.acquire_owned() => slot.ok(),
+                () = control.stopping().cancelled() => None,
+            };
+            let ended = tokio::task::spawn_blocking(move || super::work::perform(work.as_ref(), &context)).await;
+            drop(slot);
+            // Nobody listens when the agent is ending.
+            drop(events.send(Event::Ended { key, panicked: ended.is_err() }).await);
+        });
+    }
+
+    fn newest_here(&self, policy_id: &str) -> Option<api::ArchiveLocation> {
+        let backups = self.journal.memory().backups().values();
+        let newest = backups.filter(|backup| backup.policy_id == policy_id).max_by_key(|backup| backup.ordinal)?;
+        newest.location.clone()
+    }
+
+    fn report(&mut self, key: &AttemptKey, event: run_report::Event) -> Result<(), NotTaken> {
+        let held = self.journal.memory().attempt(key).ok_or(NotTaken::Closed)?;
+        if held.finished.is_some() {
+            return Err(NotTaken::Closed);
+        }
+        let sequence = held.sequence + 1;
+        let policy = backup_task(&held.order).map(|task| (task.policy_id.clone(), task.policy_name.clone()));
+        let report = api::RunReport { run_id: key.run_id.clone(), attempt: key.attempt, sequence, event: Some(event) };
+        let durable = |error| NotTaken::journal(&error);
+        match &report.event {
+            Some(run_report::Event::Sealed(_)) => {
+                self.journal.append(Body::Reported(report.clone())).map_err(durable)?
+            }
+            Some(run_report::Event::Finished(finished)) if finished.outcome() == api::Outcome::Succeeded => {
+                if let (Some(sealed), Some((policy_id, policy_name))) = (sealed_of(finished), policy) {
+                    let backup = RememberedBackup {
+                        policy_id,
+                        policy_name,
+                        location: sealed.location.clone(),
+                        ordinal: sealed.ordinal,
+                        captured_at_us: sealed.captured_at_us,
+                        index_unsent: true,
+                    };
+                    self.journal.append(Body::Backup(backup)).map_err(durable)?;
+                }
+                self.journal.append(Body::Reported(report.clone())).map_err(durable)?;
+                if let Some(running) = self.running.get_mut(key) {
+                    running.succeeded = true;
+                }
+            }
+            Some(run_report::Event::Scanned(_)) => {
+                if let Some(running) = self.running.get_mut(key) {
+                    running.scanned = Some(report.clone());
+                }
+                self.journal.note(Body::Reported(report.clone()));
+            }
+            Some(run_report::Event::Started(_) | run_report::Event::Finished(_) | run_report::Event::Warnings(_))
+            | None => self.journal.note(Body::Reported(report.clone())),
+        }
+        self.send(ToCoordinator::Report(report));
+        Ok(())
+    }
+
+    fn fail(&mut self, key: &AttemptKey, failure: Failure) {
+        let finished = super::work::failed(&failure, self.clock.now());
+        if let Err(error) = self.report(key, run_report::Event::Finished(finished)) {
+            tracing::debug!(run = %key, %error, "the end of a run is of no interest any more");
+        }
+    }
+
+    fn next_ordinal(&mut self, policy_id: String, floor: u64, number: oneshot::Sender<Result<u64, NotTaken>>) {
+        let used = self.journal.memory().ordinals().get(&policy_id).copied().unwrap_or(0);
+        let floor = floor.max(self.floors.get(&policy_id).copied().unwrap_or(0));
+        let ordinal = (used + 1).max(floor);
+        let kept = self.journal.append(Body::Ordinal(api::JobOrdinal { policy_id, ordinal }));
+        drop(number.send(kept.map(|()| ordinal).map_err(|error| NotTaken::journal(&error))));
+    }
+
+    fn ended(&mut self, key: &AttemptKey, panicked: bool) {
+        let Some(running) = self.running.remove(key) else { return };
+        if panicked {
+            tracing::error!(run = %key, "a run ended by a defect of this program");
+            let fault = Fault::new(ErrorCode::Internal, "the run ended by a defect of the agent; its log has more");
+            self.fail(key, Failure::retryable(fault));
+        }
+        if !running.succeeded {
+            self.remove_archives(key);
+        }
+    }
+
+    fn acknowledged(&mut self, ack: &api::ReportAck) {
+        let key = AttemptKey::new(&ack.run_id, ack.attempt);
+        if self.journal.memory().attempt(&key).is_none() {
+            return;
+        }
+        let record = Acknowledged { run_id: key.run_id.clone(), attempt: key.attempt, sequence: ack.sequence };
+        self.journal.note(Body::Acknowledged(record));
+        self.dispose(&key, ack.disposition());
+        let done = |held: &HeldAttempt| held.finished.is_some() && held.unacknowledged.is_empty();
+        if self.journal.memory().attempt(&key).is_some_and(done) {
+            self.close(&key);
+        }
+    }
+
+    /// Does what the coordinator says about an attempt of ours.
+    fn dispose(&mut self, key: &AttemptKey, disposition: Disposition) {
+        let Some(held) = self.journal.memory().attempt(key) else { return };
+        let finished = held.finished.is_some();
+        let backup_id = held.sealed.as_ref().map(|sealed| sealed.backup_id.clone());
+        match disposition {
+            Disposition::Continue | Disposition::Unspecified => {}
+            Disposition::Report => self.send_reports(key),
+            Disposition::Forget if finished => self.close(key),
+            Disposition::Forget | Disposition::Abort if !finished && self.running.contains_key(key) => {
+                // Its thread says that it was stopped; then both ends close it, and its archive goes.
+                tracing::info!(run = %key, "stopping an attempt that does not count any more");
+                if let Some(running) = self.running.get(key) {
+                    running.control.stop();
+                }
+            }
+            Disposition::Forget | Disposition::Abort => {
+                self.close(key);
+                self.remove_archives(key);
+                if let Some(backup_id) = backup_id {
+                    self.journal.note(Body::Forgotten(Forgotten { backup_id, archive_gone: true }));
+                }
+            }
+        }
+    }
+
+    fn close(&mut self, key: &AttemptKey) {
+        self.journal.note(Body::Closed(Closed { run_id: key.run_id.clone(), attempt: key.attempt }));
+        self.next_index = Instant::now();
+    }
+
+    fn remove_archives(&self, key: &AttemptKey) {
+        let removed = self.store.archives_of(&key.run_id, key.attempt).and_then(|archives| {
+            archives.iter().try_for_each(|archive| {
+                tracing::info!(%archive, "removing the archive of an attempt that does not count");
+                self.store.remove(archive)
+            })
+        });
+        if let Err(error) = removed {
+            tracing::warn!(run = %key, error = %crate::chain::chain(&error), "an archive that does not count is still there");
+        }
+    }
+
+    // ---- sending
+
+    fn send(&mut self, message: ToCoordinator) {
+        let Some(link) = &mut self.link else { return };
+        if link.outgoing.try_send(Outgoing::Message(Box::new(message))).is_err() {
+            link.behind = true;
+        }
+    }
+
+    fn send_reports(&mut self, key: &AttemptKey) {
+        let Some(held) = self.journal.memory().attempt(key) else { return };
+        let mut reports: Vec<api::RunReport> = held.unacknowledged.values().cloned().collect();
+        let awaited = self.running.get(key).and_then(|running| running.scanned.clone());
+        reports.extend(awaited.filter(|scanned| !held.unacknowledged.contains_key(&scanned.sequence)));
+        for report in reports {
+            self.send(ToCoordinator::Report(report));
+        }
+    }
+
+    fn send_everything_again(&mut self) {
+        let keys: Vec<AttemptKey> = self.journal.memory().attempts().keys().cloned().collect();
+        for key in keys {
+            self.send_reports(&key);
+        }
+    }
+
+    fn look_after(&mut self) {
+        self.journal.retry();
+        let Some(link) = &mut self.link else { return };
+        if std::mem::take(&mut link.behind) {
+            self.send_everything_again();
+        }
+        if self.next_heartbeat <= Instant::now() {
+            self.next_heartbeat = Instant::now() + self.heartbeat_every;
+            self.send(ToCoordinator::Heartbeat(self.heartbeat()));
+        }
+        self.send_next_index();
+    }
+
+    fn heartbeat(&self) -> api::Heartbeat {
+        let held = self.journal.memory().attempts();
+        let runs = self.running.iter().filter(|(key, _)| held.contains_key(key));
+        let beat = |(key, running): (&AttemptKey, &Running)| api::RunHeartbeat {
+            run_id: key.run_id.clone(),
+            attempt: key.attempt,
+            progress: Some(running.control.progress()),
+        };
+        api::Heartbeat { sent_at_us: self.clock.now().as_microsecond(), runs: runs.map(beat).collect() }
+    }
+
+    /// Indexes to send, of backups that both ends agree on: before that the coordinator would not know what they are.
+    fn unsent_indexes(&self) -> impl Iterator<Item = &api::ArchiveLocation> {
+        let memory = self.journal.memory();
+        let open: BTreeSet<&str> = memory
+            .attempts()
+            .values()
+            .filter_map(|held| held.sealed.as_ref())
+            .map(|sealed| sealed.backup_id.as_str())
+            .collect();
+        let backups = memory.backups().values().filter(|backup| {
+            let id = backup.location.as_ref().map_or("", |location| &location.backup_id);
+            (backup.index_unsent || self.wanted.contains(id)) && !open.contains(id)
+        });
+        let mut backups: Vec<_> = backups.collect();
+        backups.sort_by_key(|backup| backup.ordinal);
+        backups.into_iter().filter_map(|backup| backup.location.as_ref())
+    }
+
+    fn send_next_index(&mut self) {
+        if self.sending.is_some() || self.next_index > Instant::now() {
+            return;
+        }
+        let Some(location) = self.unsent_indexes().next().cloned() else { return };
+        let Some(link) = &self.link else { return };
+        let backup_id = location.backup_id.clone();
+        if link.outgoing.try_send(Outgoing::SendIndex(location)).is_ok() {
+            self.sending = Some(backup_id);
+        }
+    }
+
+    fn index_done(&mut self, backup_id: &str, archive_gone: bool) {
+        self.sending = None;
+        self.wanted.remove(backup_id);
+        if archive_gone {
+            tracing::error!(backup = backup_id, "the archive of a backup is gone or damaged: its index cannot be sent");
+        }
+        self.journal.note(Body::Forgotten(Forgotten { backup_id: backup_id.to_owned(), archive_gone }));
+        self.send_next_index();
+    }
+}
+
+fn backup_task(order: &api::RunOrder) -> Option<&api::BackupTask> {
+    match order.task.as_ref()? {
+        api::run_order::Task::Backup(task) => Some(task),
+        api::run_order::Task::Verify(_) | api::run_order::Task::Restore(_) => None,
+    }
+}
+
+fn sealed_of(finished: &api::Finished) -> Option<&api::Sealed> {
+    match finished.result.as_ref()? {
+        api::finished::Result::Backup(backup) => backup.sealed.as_ref(),
+        api::finished::Result::Verify(_) | api::finished::Result::Restore(_) => None,
+    }
+}

@@ -1,0 +1,120 @@
+//! `coord-agent status`: what the state folder says of this host, also while no agent runs and no coordinator answers.
+
+use std::fmt;
+use std::io::{self, Write};
+
+use coord_shared::tls::PeerIdentity;
+use coord_shared::wire::from_us;
+use jiff::Timestamp;
+
+use crate::config::{Config, ConfigError};
+use crate::identity::{Identity, IdentityError};
+use crate::journal::{Journal, SegmentError};
+use crate::state::{StateError, StateFolder};
+
+/// Facts of this machine for the operator's eyes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostFacts {
+    /// The kernel's name of this machine.
+    pub hostname: String,
+    /// The distribution and its version.
+    pub operating_system: String,
+}
+
+impl HostFacts {
+    /// Reads them; what is not known is empty.
+    pub fn read() -> HostFacts {
+        let text = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let release = text("/etc/os-release");
+        let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+        HostFacts {
+            hostname: text("/proc/sys/kernel/hostname").trim().to_owned(),
+            operating_system: name.unwrap_or("Linux").trim_matches('"').to_owned(),
+        }
+    }
+}
+
+/// The state cannot be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// The configuration cannot be read.
+    #[error("cannot read the configuration")]
+    Config(#[from] ConfigError),
+    /// The identity cannot be read.
+    #[error("cannot read the identity")]
+    Identity(#[from] IdentityError),
+    /// The journal cannot be read.
+    #[error("cannot read the journal")]
+    Journal(#[from] SegmentError),
+    /// The lock cannot be looked at.
+    #[error("cannot look whether an agent runs")]
+    State(#[from] StateError),
+    /// Standard output is closed.
+    #[error("cannot print")]
+    Print(#[from] io::Error),
+}
+
+/// Whether an agent process holds the state folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Daemon {
+    Running,
+    Stopped,
+}
+
+impl fmt::Display for Daemon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Daemon::Running => "running",
+            Daemon::Stopped => "not running (start it: coord-agent run)",
+        })
+    }
+}
+
+/// Prints what is known. Answers `false` when this host has not joined.
+pub fn print(state: &StateFolder, now: Timestamp, out: &mut dyn Write) -> Result<bool, StatusError> {
+    let Some(identity) = Identity::load(state)? else { return Ok(false) };
+    let config = Config::load(state)?;
+    writeln!(out, "host         {} of fleet {}", identity.host_name, identity.fleet)?;
+    writeln!(out, "host id      {}", identity.host_id)?;
+    writeln!(out, "certificate  generation {}, {}", identity.generation, validity(&identity, now))?;
+    writeln!(out, "coordinator  {}", config.endpoints.join(", "))?;
+    writeln!(out, "root         {}", config.root.display())?;
+    writeln!(out, "archives     {} (as safe as this host)", config.archive_folder(state).display())?;
+    let lock = match state.lock() {
+        Ok(lock) => Some(lock),
+        Err(StateError::InUse { .. }) => None,
+        Err(error @ StateError::Folder { .. }) => return Err(error.into()),
+    };
+    let daemon = if lock.is_some() { Daemon::Stopped } else { Daemon::Running };
+    writeln!(out, "agent        {daemon}")?;
+    if lock.is_some() {
+        print_journal(state, out)?;
+    }
+    Ok(true)
+}
+
+fn validity(identity: &Identity, now: Timestamp) -> String {
+    match PeerIdentity::from_pem(&identity.certificate_pem) {
+        Ok(peer) if peer.not_after > now => format!("valid until {}", peer.not_after),
+        Ok(peer) => format!("expired {} (renewed when the coordinator is reached, for 30 days)", peer.not_after),
+        Err(_) => "unreadable".to_owned(),
+    }
+}
+
+/// Opening a journal may cut a torn tail, so it is only looked at under the lock.
+fn print_journal(state: &StateFolder, out: &mut dyn Write) -> Result<(), StatusError> {
+    let (journal, _) = Journal::open(&state.journal_folder())?;
+    let memory = journal.memory();
+    let unsent: usize = memory.attempts().values().map(|held| held.unacknowledged.len()).sum();
+    writeln!(out, "runs         {} open, {unsent} reports to send", memory.attempts().len())?;
+    let indexes = memory.backups().values().filter(|backup| backup.index_unsent).count();
+    writeln!(out, "backups      {} remembered, {indexes} indexes to send", memory.backups().len())?;
+    let mut newest: Vec<_> = memory.backups().values().collect();
+    newest.sort_by_key(|backup| (backup.policy_id.clone(), std::cmp::Reverse(backup.ordinal)));
+    newest.dedup_by_key(|backup| backup.policy_id.clone());
+    for backup in newest {
+        let at = from_us(backup.captured_at_us).map_or_else(|| "?".to_owned(), |at| at.to_string());
+        writeln!(out, "  {}  newest archive {at}", backup.policy_name.escape_debug())?;
+    }
+    Ok(())
+}
