@@ -108,10 +108,7 @@ const JOBS: Sql = Sql("
     ORDER BY h.name, p.name LIMIT $2");
 
 #[cfg(test)]
-pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
-    ("FIGURES", &FIGURES),
-    ("JOBS", &JOBS),
-];
+pub(super) const STATEMENTS: &[(&str, &Sql)] = &[("FIGURES", &FIGURES), ("JOBS", &JOBS)];
 
 fn read(row: &Row) -> Result<JobHealth> {
     let captured_at: Option<Timestamp> = get(row, "captured_at")?;

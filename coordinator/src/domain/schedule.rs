@@ -236,6 +236,13 @@ impl Calendar {
         due
     }
 
+    /// Whether a backup of `captured_at` is older than it should be `now`: the run due after it has gone by, and the one after
+    /// that is due as well.
+    pub fn is_overdue(&self, captured_at: Timestamp, now: Timestamp) -> bool {
+        let second = self.next_after(captured_at).and_then(|first| self.next_after(first));
+        second.is_some_and(|second| second <= now)
+    }
+
     /// Each wall-clock time maps to one instant, and later times to later (or the same) instants, so the search starts at the
     /// time on the wall and passes over what lies behind: times of a repeated hour whose first pass is over.
     fn next_by_wall_clock(&self, instant: Timestamp) -> Option<Timestamp> {

@@ -84,6 +84,14 @@ fn lines_and_zones_that_cannot_be_are_refused_in_words() {
 }
 
 #[test]
+fn a_backup_is_overdue_when_two_due_times_have_gone_by() {
+    let daily = calendar("0 2 * * *", "UTC");
+    let captured = at("2026-11-20T02:10:00Z");
+    assert!(!daily.is_overdue(captured, at("2026-11-21T23:00:00Z")), "the next one may still be running");
+    assert!(daily.is_overdue(captured, at("2026-11-22T02:00:00Z")));
+}
+
+#[test]
 fn after_an_absence_the_latest_runs_and_the_older_ones_are_missed() {
     let daily = calendar("0 2 * * *", "UTC");
     let caught = daily.catch_up(at("2026-11-20T02:00:00Z"), at("2026-11-23T12:00:00Z"));

@@ -1,0 +1,38 @@
+//! Ends a run: at once while it waits, else as soon as its host hears of it.
+
+use coord_shared::api;
+use coord_shared::fault::{ErrorCode, Fault};
+use coord_shared::run::Illegal;
+use coord_shared::tls::PeerKind;
+
+use super::{App, names, runs};
+use crate::catalog::{NewAudit, Transition};
+
+/// Cancels a run; cancelling it again changes nothing.
+///
+/// # Errors
+/// `not_found`; `not_now` for a run that has ended in another way.
+pub async fn cancel(app: &App, user: &str, text: &str) -> Result<api::Run, Fault> {
+    let run = names::run(app, text).await?;
+    match app.catalog.cancel_run(run.id).await? {
+        Transition::Updated(_) => {
+            let subject = run.id.to_string();
+            let details = serde_json::json!({ "host": run.host_name, "kind": run.kind });
+            let deed = NewAudit {
+                actor_kind: PeerKind::Operator,
+                actor: user,
+                action: "run_cancelled",
+                subject: &subject,
+                details,
+            };
+            app.catalog.record_audit(&deed).await?;
+        }
+        Transition::AlreadyThere(_) => {}
+        Transition::Refused(Illegal::Ended(state)) => {
+            return Err(Fault::new(ErrorCode::NotNow, format!("run {} has ended: {state}", run.id.short()))
+                .with_hint(format!("coordctl run show {}", run.id.short())));
+        }
+        Transition::Refused(illegal) => return Err(Fault::new(ErrorCode::NotNow, illegal.to_string())),
+    }
+    runs::by_id(app, run.id).await
+}

@@ -1,0 +1,265 @@
+//! What a host's folder held at a time. Each part of the plan lists its own restore point; the lists are merged in path order, and a
+//! path is shown by the part that would restore it. Memory is bounded by a page for each part.
+
+use std::cmp::Ordering;
+use std::collections::VecDeque;
+
+use coord_archive::entry::{Flags, cmp_paths, is_at_or_below};
+use coord_shared::api;
+use coord_shared::fault::{ErrorCode, Fault};
+
+use super::plan_restore::{instant, planned, points};
+use super::{App, names};
+use crate::catalog::{Backup, FileVersion, Searchable, SubtreeWalk, VersionKind};
+use crate::domain::restore_plan::{Part, shown};
+
+/// Entries of one batch to the operator.
+const BATCH: usize = 500;
+/// Entries that one part reads ahead.
+const PAGE: u32 = 1000;
+
+/// A listing that has not begun.
+#[derive(Debug)]
+pub struct Listing {
+    points: Vec<api::RestorePoint>,
+    /// The path listed when it is a folder.
+    folder: Vec<u8>,
+    /// The one entry when it is something else.
+    single: Option<(FileVersion, String)>,
+    lists: Vec<List>,
+}
+
+/// One part's list.
+#[derive(Debug)]
+struct List {
+    part: Part,
+    cursor: Cursor,
+    waiting: VecDeque<FileVersion>,
+    finished: bool,
+}
+
+#[derive(Debug)]
+enum Cursor {
+    Folder { row: Box<Backup>, after: Option<Vec<u8>> },
+    Subtree(Box<SubtreeWalk>),
+}
+
+/// Whether a part would restore `path`.
+pub fn gives(part: &Part, path: &[u8]) -> bool {
+    let within = |list: &[Vec<u8>]| list.iter().any(|outer| is_at_or_below(path, outer));
+    within(&part.paths) && !within(&part.except)
+}
+
+/// Whether `path` lies on the way to something that a part would restore.
+fn leads_to(part: &Part, path: &[u8]) -> bool {
+    part.paths.iter().any(|inner| is_at_or_below(inner, path))
+}
+
+/// The state of a path at a restore point; none when its entries are not in the catalog.
+///
+/// # Errors
+/// `not_found` when the path was not there.
+pub async fn entry(app: &App, row: &Backup, path: &[u8]) -> Result<Option<FileVersion>, Fault> {
+    if row.searchable != Searchable::Searchable {
+        return Ok(None);
+    }
+    match app.catalog.find_path(row.job, row.seq, path).await? {
+        Some(entry) => Ok(Some(entry)),
+        None => Err(absent(path, row)),
+    }
+}
+
+fn absent(path: &[u8], row: &Backup) -> Fault {
+    Fault::new(
+        ErrorCode::NotFound,
+        format!("{} was not there at {} (policy {})", shown(path), row.captured_at, row.policy_name),
+    )
+    .with_hint("another --at, or coordctl ls of the folder above, shows what was")
+}
+
+fn not_searchable(row: &Backup) -> Fault {
+    let why =
+        if row.searchable_reason.is_empty() { "they are still on their way" } else { row.searchable_reason.as_str() };
+    Fault::new(ErrorCode::NotNow, format!("the entries of backup {} are not in the catalog: {why}", row.id.short()))
+        .with_hint("try again in a moment; coordctl restore works without them")
+}
+
+/// Plans a listing.
+///
+/// # Errors
+/// Those of planning; `not_found` when the path was not there; `not_now` when the entries are not in the catalog yet.
+pub async fn open(app: &App, request: &api::ListFilesRequest) -> Result<Listing, Fault> {
+    let host = names::host(app, &request.host).await?;
+    let at = instant(app, request.at.as_ref()).await?;
+    let (plan, rows) = planned(app, &host, std::slice::from_ref(&request.path), &request.policy, at).await?;
+    let folder = request.path.clone();
+    let mut listing =
+        Listing { points: points(&plan, &rows, at)?, folder: folder.clone(), single: None, lists: Vec::new() };
+    let mut missing = None;
+    for part in plan.parts {
+        let row = rows.row(part.backup)?;
+        if row.searchable != Searchable::Searchable {
+            return Err(not_searchable(row));
+        }
+        match app.catalog.find_path(row.job, row.seq, &folder).await? {
+            None => missing = missing.or_else(|| Some(absent(&folder, row))),
+            Some(entry) if entry.kind == VersionKind::Folder => {
+                let cursor = if request.recursive {
+                    Cursor::Subtree(Box::new(app.catalog.walk_subtree(row.job, row.seq, &folder).await?))
+                } else {
+                    Cursor::Folder { row: Box::new(row.clone()), after: None }
+                };
+                listing.lists.push(List { part, cursor, waiting: VecDeque::new(), finished: false });
+            }
+            Some(entry) if gives(&part, &folder) => listing.single = Some((entry, part.policy.to_string())),
+            Some(_) => {}
+        }
+    }
+    match missing {
+        Some(fault) if listing.lists.is_empty() && listing.single.is_none() => Err(fault),
+        Some(_) | None => Ok(listing),
+    }
+}
+
+/// Hands the listing to `see` batch by batch, in path order; the first batch names the restore points. Comes back when it is over
+/// or nobody looks any more (`see` says no).
+///
+/// # Errors
+/// Those of the catalog.
+pub async fn walk<S, F>(app: &App, listing: Listing, see: S) -> Result<(), Fault>
+where
+    S: Fn(api::FileBatch) -> F,
+    F: Future<Output = bool>,
+{
+    let Listing { points, folder, single, mut lists } = listing;
+    let files = single.iter().map(|(entry, policy)| encode(entry, policy)).collect();
+    let mut batch = api::FileBatch { points, files };
+    while let Some(file) = next(app, &mut lists, &folder).await? {
+        batch.files.push(file);
+        if batch.files.len() >= BATCH && !see(std::mem::take(&mut batch)).await {
+            return Ok(());
+        }
+    }
+    if !batch.files.is_empty() || !batch.points.is_empty() {
+        see(batch).await;
+    }
+    Ok(())
+}
+
+/// The next entry of all lists, in path order.
+async fn next(app: &App, lists: &mut [List], folder: &[u8]) -> Result<Option<api::File>, Fault> {
+    for list in lists.iter_mut() {
+        fill(app, list, folder).await?;
+    }
+    let heads = lists
+        .iter()
+        .enumerate()
+        .filter_map(|(number, list)| list.waiting.front().map(|head| (number, &list.part, head)));
+    // Of equal paths the one is shown that would be restored; a folder on the way is shown by the newest.
+    let order = |a: &(usize, &Part, &FileVersion), b: &(usize, &Part, &FileVersion)| -> Ordering {
+        cmp_paths(&a.2.path, &b.2.path)
+            .then_with(|| gives(b.1, &b.2.path).cmp(&gives(a.1, &a.2.path)))
+            .then_with(|| a.0.cmp(&b.0))
+    };
+    let Some((chosen, part, head)) = heads.min_by(order) else { return Ok(None) };
+    let file = encode(head, part.policy.as_str());
+    let path = head.path.clone();
+    for list in lists.iter_mut() {
+        if list.waiting.front().is_some_and(|head| head.path == path) {
+            list.waiting.pop_front();
+        }
+    }
+    debug_assert!(chosen < lists.len());
+    Ok(Some(file))
+}
+
+/// Reads ahead until something is waiting that belongs into the listing, or the list is over.
+async fn fill(app: &App, list: &mut List, folder: &[u8]) -> Result<(), Fault> {
+    while list.waiting.is_empty() && !list.finished {
+        let entries = match &mut list.cursor {
+            Cursor::Folder { row, after } => {
+                let page = app.catalog.list_folder(row.job, row.seq, folder, after.as_deref(), PAGE).await?;
+                list.finished = !page.more;
+                *after = page.entries.last().map(|entry| name(&entry.path).to_vec());
+                page.entries
+            }
+            Cursor::Subtree(walk) => {
+                let entries = walk.next_batch(BATCH).await?;
+                list.finished = entries.is_empty();
+                entries
+            }
+        };
+        let part = &list.part;
+        let belongs =
+            |entry: &FileVersion| entry.path != folder && (gives(part, &entry.path) || leads_to(part, &entry.path));
+        list.waiting.extend(entries.into_iter().filter(belongs));
+    }
+    Ok(())
+}
+
+fn name(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
+}
+
+fn encode(entry: &FileVersion, policy: &str) -> api::File {
+    api::File {
+        path: entry.path.clone(),
+        kind: kind(entry.kind).to_owned(),
+        size_bytes: entry.size,
+        mode: entry.mode,
+        uid: entry.uid,
+        gid: entry.gid,
+        mtime_s: entry.mtime.seconds,
+        mtime_ns: entry.mtime.nanos,
+        digest: entry.digest.map(|digest| digest.0.to_vec()).unwrap_or_default(),
+        link_target: entry.link_target.clone(),
+        flags: flags(entry.flags),
+        policy: policy.to_owned(),
+    }
+}
+
+const fn kind(kind: VersionKind) -> &'static str {
+    match kind {
+        VersionKind::File => "file",
+        VersionKind::Folder => "folder",
+        VersionKind::Symlink => "symlink",
+        VersionKind::Fifo => "fifo",
+        VersionKind::CharDevice => "char_device",
+        VersionKind::BlockDevice => "block_device",
+    }
+}
+
+fn flags(flags: Flags) -> Vec<String> {
+    let words = [(Flags::CHANGED_WHILE_READ, "changed_while_read"), (Flags::STALE, "stale"), (Flags::UNREAD, "unread")];
+    words.into_iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, word)| word.to_owned()).collect()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use coord_shared::ids::{BackupId, JobId};
+    use coord_shared::slug::PolicySlug;
+
+    use super::*;
+
+    #[test]
+    fn a_path_is_given_by_the_part_that_would_restore_it() {
+        let part = Part {
+            backup: BackupId::random(),
+            job: JobId::random(),
+            policy: PolicySlug::new("web").unwrap(),
+            captured_at: jiff::Timestamp::UNIX_EPOCH,
+            full: BackupId::random(),
+            differential: None,
+            paths: vec![b"srv".to_vec(), b"var/lib".to_vec()],
+            except: vec![b"srv/www".to_vec()],
+        };
+        assert!(gives(&part, b"srv") && gives(&part, b"srv/a") && gives(&part, b"var/lib/x"));
+        assert!(
+            !gives(&part, b"srv/www") && !gives(&part, b"srv/www/x") && !gives(&part, b"var") && !gives(&part, b"")
+        );
+        assert!(leads_to(&part, b"var") && leads_to(&part, b"") && !leads_to(&part, b"etc"));
+        assert_eq!(name(b"srv/a"), b"a");
+        assert_eq!(name(b"srv"), b"srv");
+    }
+}

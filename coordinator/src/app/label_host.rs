@@ -1,0 +1,34 @@
+//! Labels of a host: set, taken away; its jobs follow at once.
+
+use coord_shared::api;
+use coord_shared::fault::{ErrorCode, Fault};
+use coord_shared::tls::PeerKind;
+
+use super::{App, hosts, jobs, names, tokens};
+use crate::catalog::NewAudit;
+
+/// Sets and removes labels.
+///
+/// # Errors
+/// `not_found` for the host, `invalid_argument` for a label that cannot be, or for a change of nothing.
+pub async fn label(app: &App, user: &str, request: api::LabelHostRequest) -> Result<api::Host, Fault> {
+    let host = names::host(app, &request.host).await?;
+    if request.set.is_empty() && request.remove.is_empty() {
+        return Err(Fault::new(ErrorCode::InvalidArgument, "no label was named")
+            .with_hint("role=web sets one, role- removes it"));
+    }
+    let mut labels = host.labels.clone();
+    for key in &request.remove {
+        labels.remove(key);
+    }
+    labels.extend(request.set);
+    tokens::check_labels(&labels)?;
+    app.catalog.set_host_labels(host.id, &labels).await?;
+    jobs::select_for_host(app, host.id).await?;
+    let subject = host.id.to_string();
+    let details = serde_json::json!({ "before": host.labels, "after": labels });
+    let deed =
+        NewAudit { actor_kind: PeerKind::Operator, actor: user, action: "host_labelled", subject: &subject, details };
+    app.catalog.record_audit(&deed).await?;
+    hosts::show(app, &subject).await
+}

@@ -1,0 +1,61 @@
+//! Jobs as operators see them: what protects what, since when, and what comes next.
+
+use coord_shared::api;
+use coord_shared::fault::Fault;
+use coord_shared::wire::optional_us;
+
+use super::{App, backups, hosts, names, runs, start_backup};
+use crate::catalog::{Job, JobFilter};
+
+/// Jobs of hosts that fulfil a selector.
+///
+/// # Errors
+/// `not_found` for a host or policy that does not exist, `invalid_argument` for a selector that cannot be read.
+pub async fn list(app: &App, request: &api::ListJobsRequest) -> Result<api::JobList, Fault> {
+    let mut filter = JobFilter::default();
+    if !request.host.is_empty() {
+        filter.host = Some(names::host(app, &request.host).await?.id);
+    }
+    if !request.policy.is_empty() {
+        filter.policy = Some(names::policy(app, &request.policy).await?.id);
+    }
+    let selector = hosts::selector(&request.selector)?;
+    let mut found = app.catalog.jobs(filter).await?;
+    if !selector.is_everything() {
+        let selected = app.catalog.hosts().await?.into_iter().filter(|host| selector.matches(&host.labels));
+        let selected: std::collections::HashSet<_> = selected.map(|host| host.id).collect();
+        found.retain(|job| selected.contains(&job.host));
+    }
+    let mut jobs = Vec::with_capacity(found.len());
+    for job in &found {
+        jobs.push(whole(app, job).await?);
+    }
+    Ok(api::JobList { jobs })
+}
+
+/// One job. The policy may stay unnamed where the host has one only.
+///
+/// # Errors
+/// `not_found` and `ambiguous` as for every name.
+pub async fn show(app: &App, host: &str, policy: &str) -> Result<api::Job, Fault> {
+    let job = start_backup::job(app, host, policy).await?;
+    whole(app, &job).await
+}
+
+async fn whole(app: &App, job: &Job) -> Result<api::Job, Fault> {
+    let newest = app.catalog.newest_backup(job.id).await?;
+    let newest_full = app.catalog.newest_full(job.id).await?;
+    let open = app.catalog.open_runs_of_job(job.id).await?;
+    Ok(api::Job {
+        id: job.id.to_string(),
+        host: job.host_name.clone(),
+        policy: job.policy_name.clone(),
+        state: job.state.as_str().to_owned(),
+        newest: newest.as_ref().map(backups::encode),
+        newest_full: newest_full.as_ref().map(backups::encode),
+        next_due_at_us: optional_us(job.backup_due_at),
+        open_run: open.first().map(runs::encode),
+        backups: job.backups,
+        stored_bytes: job.stored_bytes,
+    })
+}

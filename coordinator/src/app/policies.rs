@@ -1,0 +1,58 @@
+//! Policies as operators see them.
+
+use coord_shared::api;
+use coord_shared::fault::Fault;
+use coord_shared::wire::{optional_us, to_us};
+use jiff::Timestamp;
+
+use super::jobs::policy_of;
+use super::{App, names};
+use crate::catalog::{JobFilter, JobState, PolicyRecord};
+
+/// Every policy at its newest version.
+///
+/// # Errors
+/// Those of the catalog.
+pub async fn list(app: &App) -> Result<api::PolicyList, Fault> {
+    let now = app.catalog.now().await?;
+    let jobs = app.catalog.jobs(JobFilter { state: Some(JobState::Active), ..JobFilter::default() }).await?;
+    let mut policies = Vec::new();
+    for record in app.catalog.policies().await? {
+        let hosts = jobs.iter().filter(|job| job.policy == record.id).map(|job| job.host_name.clone()).collect();
+        policies.push(encode(&record, hosts, now)?);
+    }
+    Ok(api::PolicyList { policies })
+}
+
+/// One policy.
+///
+/// # Errors
+/// `not_found` with the nearest name.
+pub async fn show(app: &App, text: &str) -> Result<api::Policy, Fault> {
+    let record = names::policy(app, text).await?;
+    with_hosts(app, &record).await
+}
+
+/// A policy with the hosts of its jobs.
+///
+/// # Errors
+/// Those of the catalog.
+pub async fn with_hosts(app: &App, record: &PolicyRecord) -> Result<api::Policy, Fault> {
+    let filter = JobFilter { policy: Some(record.id), state: Some(JobState::Active), ..JobFilter::default() };
+    let hosts = app.catalog.jobs(filter).await?.into_iter().map(|job| job.host_name).collect();
+    encode(record, hosts, app.catalog.now().await?)
+}
+
+fn encode(record: &PolicyRecord, hosts: Vec<String>, now: Timestamp) -> Result<api::Policy, Fault> {
+    let policy = policy_of(record)?;
+    Ok(api::Policy {
+        id: record.id.to_string(),
+        name: record.name.clone(),
+        version: record.version.get(),
+        toml: record.toml.clone(),
+        applied_at_us: to_us(record.applied_at),
+        applied_by: record.applied_by.clone(),
+        hosts,
+        next_due_at_us: optional_us(policy.schedule.next_after(now)),
+    })
+}

@@ -1,0 +1,172 @@
+//! Am I safe, and what first: one screen about the fleet or one host. Worst comes first.
+
+use std::collections::{HashMap, HashSet};
+
+use coord_shared::api;
+use coord_shared::fault::Fault;
+use coord_shared::ids::PolicyId;
+use coord_shared::run::RunState;
+use coord_shared::wire::{optional_us, to_us};
+use jiff::Timestamp;
+
+use super::jobs::policy_of;
+use super::{App, names};
+use crate::catalog::{BackupStatus, Host, HostState, JobHealth, SCHEMA_VERSION};
+use crate::domain::schedule::Calendar;
+
+/// Troubles shown.
+const MAX_TROUBLES: usize = 10;
+
+/// How bad it is; the worst comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Badness {
+    /// What was good is not any more.
+    Damaged,
+    /// There is no restore point at all.
+    Unprotected,
+    /// The newest restore point is older than it should be.
+    TooOld,
+    /// The last run ended badly; the one before may serve.
+    RunFailed,
+    /// Nothing is wrong with the backups yet.
+    Away,
+}
+
+struct Trouble {
+    badness: Badness,
+    shown: api::Trouble,
+}
+
+/// What version this coordinator is.
+///
+/// # Errors
+/// Those of the catalog.
+pub async fn version(app: &App) -> Result<api::VersionInfo, Fault> {
+    Ok(api::VersionInfo {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        fleet: app.settings.fleet.clone(),
+        coordinator_id: app.coordinator.to_string(),
+        database: format!("PostgreSQL {}", app.catalog.server_version().await?),
+        schema_version: SCHEMA_VERSION,
+    })
+}
+
+/// The state of the fleet, or of one host.
+///
+/// # Errors
+/// `not_found` for a host that does not exist.
+pub async fn fleet(app: &App, host: &str) -> Result<api::FleetStatus, Fault> {
+    let hosts = if host.is_empty() { app.catalog.hosts().await? } else { vec![names::host(app, host).await?] };
+    let hosts: Vec<Host> = hosts.into_iter().filter(|host| host.state == HostState::Active).collect();
+    let one = (!host.is_empty()).then(|| hosts.first().map(|host| host.id)).flatten();
+    let now = app.catalog.now().await?;
+    let figures = app.catalog.fleet_figures(one).await?;
+    let healths = app.catalog.job_healths(one).await?;
+    let mut calendars: HashMap<PolicyId, Calendar> = HashMap::new();
+    for record in app.catalog.policies().await? {
+        calendars.insert(record.id, policy_of(&record)?.schedule);
+    }
+    let mut troubles = Vec::new();
+    let mut protected = 0u64;
+    for health in &healths {
+        match trouble(health, calendars.get(&health.policy), now) {
+            Some(trouble) if trouble.badness <= Badness::TooOld => troubles.push(trouble),
+            found => {
+                protected += 1;
+                troubles.extend(found);
+            }
+        }
+    }
+    let with_jobs: HashSet<_> = healths.iter().map(|health| health.host).collect();
+    troubles.extend(hosts.iter().filter_map(|host| host_trouble(host, with_jobs.contains(&host.id))));
+    troubles.sort_by_key(|trouble| (trouble.badness, trouble.shown.since_us));
+    Ok(api::FleetStatus {
+        hosts: number(hosts.len()),
+        hosts_connected: number(hosts.iter().filter(|host| host.connected).count()),
+        jobs: number(healths.len()),
+        jobs_protected: protected,
+        runs_open: figures.runs_open,
+        runs_failed_24h: figures.runs_failed_24h,
+        backups: figures.backups,
+        stored_bytes: figures.stored_bytes,
+        not_searchable: figures.not_searchable,
+        troubles: troubles.into_iter().take(MAX_TROUBLES).map(|trouble| trouble.shown).collect(),
+        now_us: to_us(now),
+        local_only_hosts: figures.hosts_with_archives,
+        next_due_at_us: optional_us(figures.next_due_at),
+    })
+}
+
+fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+/// The worst that is to be said of a job.
+fn trouble(health: &JobHealth, calendar: Option<&Calendar>, now: Timestamp) -> Option<Trouble> {
+    let say = |badness: Badness, what: String, hint: String, since: Timestamp| Trouble {
+        badness,
+        shown: api::Trouble {
+            host: health.host_name.clone(),
+            policy: health.policy_name.clone(),
+            what,
+            hint,
+            since_us: to_us(since),
+        },
+    };
+    let run_now = format!("coordctl job run {} {}", health.host_name, health.policy_name);
+    let failed = health.last_run.as_ref().and_then(|run| {
+        let what = match run.state {
+            RunState::Failed => {
+                format!("the last backup run failed: {}", run.fault.as_ref().map_or("", |fault| fault.message.as_str()))
+            }
+            RunState::Missed => format!("the last backup run was missed: {}", run.reason),
+            RunState::Queued
+            | RunState::Leased
+            | RunState::Running
+            | RunState::Verifying
+            | RunState::Succeeded
+            | RunState::Cancelled => return None,
+        };
+        let hint = run.fault.as_ref().map(|fault| fault.hint.clone()).filter(|hint| !hint.is_empty());
+        Some((what, hint.unwrap_or_else(|| run_now.clone()), run.ended_at))
+    });
+    let Some((captured_at, status)) = health.newest else {
+        let (what, hint, since) =
+            failed.unwrap_or_else(|| ("there is no backup yet".to_owned(), run_now, health.created_at));
+        return Some(say(Badness::Unprotected, what, hint, since));
+    };
+    if status == BackupStatus::Damaged {
+        let hint = format!("coordctl job run {} {} --level full", health.host_name, health.policy_name);
+        return Some(say(Badness::Damaged, "the newest backup is damaged".to_owned(), hint, captured_at));
+    }
+    if calendar.is_some_and(|calendar| calendar.is_overdue(captured_at, now)) {
+        let (what, hint, _) =
+            failed.unwrap_or_else(|| ("the newest backup is too old".to_owned(), run_now, captured_at));
+        return Some(say(Badness::TooOld, what, hint, captured_at));
+    }
+    let (what, hint, since) = failed?;
+    Some(say(Badness::RunFailed, what, hint, since))
+}
+
+fn host_trouble(host: &Host, has_jobs: bool) -> Option<Trouble> {
+    let (badness, what, hint) = if !host.connected {
+        (Badness::Away, "its agent is not connected", "start it on the host: coord-agent run")
+    } else if !has_jobs {
+        (
+            Badness::Unprotected,
+            "no policy protects it",
+            "coordctl host label gives it the labels that a policy asks for",
+        )
+    } else {
+        return None;
+    };
+    let since = host.last_seen_at.filter(|_| !host.connected).unwrap_or(host.joined_at);
+    let shown = api::Trouble {
+        host: host.name.clone(),
+        policy: String::new(),
+        what: what.to_owned(),
+        hint: hint.to_owned(),
+        since_us: to_us(since),
+    };
+    Some(Trouble { badness, shown })
+}

@@ -1,0 +1,249 @@
+//! What operators call. Every handler decodes, makes one call into `app` and encodes; roles were checked by the layer in front.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use coord_shared::api;
+use coord_shared::api::operator_service_server::OperatorService;
+use coord_shared::fault::Fault;
+use coord_shared::lifecycle::Lifecycle;
+use futures_util::Stream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::{Caller, caller, refused};
+use crate::app::authorize::authorize;
+use crate::app::{
+    App, apply_policy, backups, cancel_run, explain, files, hosts, label_host, list_jobs, plan_restore, policies,
+    read_file, runs, start_backup, start_restore, status, tokens, watch_run,
+};
+
+/// Answers between a use case and HTTP/2.
+const MAX_BUFFERED_ANSWERS: usize = 4;
+
+/// The service for operators.
+#[derive(Debug, Clone)]
+pub struct Operators {
+    app: Arc<App>,
+    life: Lifecycle,
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type Answer<T> = Result<Response<T>, Status>;
+
+impl Operators {
+    /// Serves operators of the fleet of `app`; streams end with `life`.
+    pub fn new(app: Arc<App>, life: Lifecycle) -> Operators {
+        Operators { app, life }
+    }
+}
+
+fn open<T>(request: Request<T>) -> Result<(Caller, T), Status> {
+    let caller = caller(&request)?;
+    Ok((caller, request.into_inner()))
+}
+
+fn answer<T>(caller: &Caller, result: Result<T, Fault>) -> Answer<T> {
+    result.map(Response::new).map_err(|fault| refused(caller, fault))
+}
+
+/// Puts a stream's answers on the wire; what it ends with, if not well, is its last answer.
+async fn close<T>(caller: Caller, outgoing: mpsc::Sender<Result<T, Status>>, result: Result<(), Fault>) {
+    if let Err(fault) = result {
+        // The operator may be gone: then nobody is left to be told.
+        let _gone = outgoing.send(Err(refused(&caller, fault))).await;
+    }
+}
+
+#[tonic::async_trait]
+impl OperatorService for Operators {
+    type WatchRunStream = Answers<api::Run>;
+    type ListFilesStream = Answers<api::FileBatch>;
+    type ReadFileStream = Answers<api::FileChunk>;
+
+    async fn get_version(&self, request: Request<api::GetVersionRequest>) -> Answer<api::VersionInfo> {
+        let (caller, _) = open(request)?;
+        answer(&caller, status::version(&self.app).await)
+    }
+
+    async fn get_status(&self, request: Request<api::GetStatusRequest>) -> Answer<api::FleetStatus> {
+        let (caller, request) = open(request)?;
+        answer(&caller, status::fleet(&self.app, &request.host).await)
+    }
+
+    async fn explain(&self, request: Request<api::ExplainRequest>) -> Answer<api::Explanation> {
+        let (caller, request) = open(request)?;
+        answer(&caller, explain::explain(&self.app, &request.subject).await)
+    }
+
+    async fn create_token(&self, request: Request<api::CreateTokenRequest>) -> Answer<api::CreatedToken> {
+        let (caller, request) = open(request)?;
+        let creator = tokens::Creator { user: caller.user(), role: caller.role };
+        answer(&caller, tokens::create(&self.app, creator, request).await)
+    }
+
+    async fn list_tokens(&self, request: Request<api::ListTokensRequest>) -> Answer<api::TokenList> {
+        let (caller, _) = open(request)?;
+        answer(&caller, tokens::list(&self.app).await)
+    }
+
+    async fn revoke_token(&self, request: Request<api::RevokeTokenRequest>) -> Answer<api::Token> {
+        let (caller, request) = open(request)?;
+        answer(&caller, tokens::revoke(&self.app, caller.user(), &request.id).await)
+    }
+
+    async fn list_hosts(&self, request: Request<api::ListHostsRequest>) -> Answer<api::HostList> {
+        let (caller, request) = open(request)?;
+        answer(&caller, hosts::list(&self.app, &request).await)
+    }
+
+    async fn get_host(&self, request: Request<api::GetHostRequest>) -> Answer<api::Host> {
+        let (caller, request) = open(request)?;
+        answer(&caller, hosts::show(&self.app, &request.host).await)
+    }
+
+    async fn label_host(&self, request: Request<api::LabelHostRequest>) -> Answer<api::Host> {
+        let (caller, request) = open(request)?;
+        answer(&caller, label_host::label(&self.app, caller.user(), request).await)
+    }
+
+    async fn list_policies(&self, request: Request<api::ListPoliciesRequest>) -> Answer<api::PolicyList> {
+        let (caller, _) = open(request)?;
+        answer(&caller, policies::list(&self.app).await)
+    }
+
+    async fn get_policy(&self, request: Request<api::GetPolicyRequest>) -> Answer<api::Policy> {
+        let (caller, request) = open(request)?;
+        answer(&caller, policies::show(&self.app, &request.policy).await)
+    }
+
+    async fn lint_policy(&self, request: Request<api::LintPolicyRequest>) -> Answer<api::PolicyLint> {
+        let (caller, request) = open(request)?;
+        answer(&caller, apply_policy::lint(&self.app, &request.toml).await)
+    }
+
+    async fn apply_policy(&self, request: Request<api::ApplyPolicyRequest>) -> Answer<api::AppliedPolicy> {
+        let (caller, request) = open(request)?;
+        answer(&caller, apply_policy::apply(&self.app, caller.user(), &request).await)
+    }
+
+    async fn list_jobs(&self, request: Request<api::ListJobsRequest>) -> Answer<api::JobList> {
+        let (caller, request) = open(request)?;
+        answer(&caller, list_jobs::list(&self.app, &request).await)
+    }
+
+    async fn get_job(&self, request: Request<api::GetJobRequest>) -> Answer<api::Job> {
+        let (caller, request) = open(request)?;
+        answer(&caller, list_jobs::show(&self.app, &request.host, &request.policy).await)
+    }
+
+    async fn start_backup(&self, request: Request<api::StartBackupRequest>) -> Answer<api::Run> {
+        let (caller, request) = open(request)?;
+        answer(&caller, start_backup::start(&self.app, caller.user(), &request).await)
+    }
+
+    async fn list_runs(&self, request: Request<api::ListRunsRequest>) -> Answer<api::RunList> {
+        let (caller, request) = open(request)?;
+        answer(&caller, runs::list(&self.app, &request).await)
+    }
+
+    async fn get_run(&self, request: Request<api::GetRunRequest>) -> Answer<api::Run> {
+        let (caller, request) = open(request)?;
+        answer(&caller, runs::show(&self.app, &request.run).await)
+    }
+
+    async fn watch_run(&self, request: Request<api::GetRunRequest>) -> Answer<Self::WatchRunStream> {
+        let (caller, request) = open(request)?;
+        let run = runs::find(&self.app, &request.run).await.map_err(|fault| refused(&caller, fault))?;
+        let (outgoing, stream) = mpsc::channel(MAX_BUFFERED_ANSWERS);
+        let (app, ending) = (Arc::clone(&self.app), self.life.ending().clone());
+        self.life.spawn("watched run", async move {
+            let watch = watch_run::watch(&app, run.id, |now| {
+                let outgoing = outgoing.clone();
+                async move { outgoing.send(Ok(now)).await.is_ok() }
+            });
+            let judged = async {
+                loop {
+                    tokio::time::sleep(watch_run::RECHECK).await;
+                    authorize(&app, &caller.identity).await?;
+                }
+            };
+            let result = tokio::select! {
+                result = watch => result,
+                refusal = judged => refusal,
+                () = ending.cancelled() => Err(watch_run::ending()),
+            };
+            close(caller, outgoing, result).await;
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn list_run_warnings(&self, request: Request<api::ListRunWarningsRequest>) -> Answer<api::RunWarnings> {
+        let (caller, request) = open(request)?;
+        answer(&caller, runs::warnings(&self.app, &request.run, request.limit).await)
+    }
+
+    async fn cancel_run(&self, request: Request<api::CancelRunRequest>) -> Answer<api::Run> {
+        let (caller, request) = open(request)?;
+        answer(&caller, cancel_run::cancel(&self.app, caller.user(), &request.run).await)
+    }
+
+    async fn list_backups(&self, request: Request<api::ListBackupsRequest>) -> Answer<api::BackupList> {
+        let (caller, request) = open(request)?;
+        answer(&caller, backups::list(&self.app, &request).await)
+    }
+
+    async fn get_backup(&self, request: Request<api::GetBackupRequest>) -> Answer<api::Backup> {
+        let (caller, request) = open(request)?;
+        answer(&caller, backups::show(&self.app, &request.backup).await)
+    }
+
+    async fn list_files(&self, request: Request<api::ListFilesRequest>) -> Answer<Self::ListFilesStream> {
+        let (caller, request) = open(request)?;
+        let listing = files::open(&self.app, &request).await.map_err(|fault| refused(&caller, fault))?;
+        let (outgoing, stream) = mpsc::channel(MAX_BUFFERED_ANSWERS);
+        let (app, ending) = (Arc::clone(&self.app), self.life.ending().clone());
+        self.life.spawn("listing", async move {
+            let walk = files::walk(&app, listing, |batch| {
+                let outgoing = outgoing.clone();
+                async move { outgoing.send(Ok(batch)).await.is_ok() }
+            });
+            let result = tokio::select! {
+                result = walk => result,
+                () = ending.cancelled() => Err(watch_run::ending()),
+            };
+            close(caller, outgoing, result).await;
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn read_file(&self, request: Request<api::ReadFileRequest>) -> Answer<Self::ReadFileStream> {
+        let (caller, request) = open(request)?;
+        let mut receiving = read_file::open(&self.app, &request).await.map_err(|fault| refused(&caller, fault))?;
+        let (outgoing, stream) = mpsc::channel(MAX_BUFFERED_ANSWERS);
+        let ending = self.life.ending().clone();
+        self.life.spawn("file", async move {
+            let relayed = read_file::relay(&mut receiving, |chunk| {
+                let outgoing = outgoing.clone();
+                async move { outgoing.send(Ok(chunk)).await.is_ok() }
+            });
+            let result = tokio::select! {
+                result = relayed => result,
+                () = ending.cancelled() => Err(watch_run::ending()),
+            };
+            close(caller, outgoing, result).await;
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn plan_restore(&self, request: Request<api::RestoreRequest>) -> Answer<api::RestorePlan> {
+        let (caller, request) = open(request)?;
+        answer(&caller, plan_restore::preview(&self.app, &request).await)
+    }
+
+    async fn start_restore(&self, request: Request<api::RestoreRequest>) -> Answer<api::StartedRestore> {
+        let (caller, request) = open(request)?;
+        answer(&caller, start_restore::start(&self.app, caller.user(), &request).await)
+    }
+}
