@@ -44,6 +44,9 @@ pub enum JoinError {
     /// The name is none.
     #[error("the name cannot be used")]
     Name(#[source] SlugError),
+    /// The root is no path.
+    #[error("the root cannot be used")]
+    Root(#[source] std::io::Error),
     /// The identity cannot be made or stored.
     #[error("the identity cannot be stored")]
     Identity(#[from] IdentityError),
@@ -74,6 +77,7 @@ impl JoinError {
             JoinError::Name(error) => {
                 Fault::new(ErrorCode::InvalidArgument, error.to_string()).with_hint("choose one with --name")
             }
+            JoinError::Root(_) => Fault::new(ErrorCode::InvalidArgument, crate::chain::chain(self)),
             JoinError::Connect(error) => Fault::from(error),
             JoinError::Refused(fault) => fault.clone(),
             JoinError::Identity(_) | JoinError::Config(_) | JoinError::Tls(_) | JoinError::Answer(_) => {
@@ -88,6 +92,8 @@ pub async fn join(state: &StateFolder, options: JoinOptions) -> Result<Identity,
     if let Some(identity) = Identity::load(state)? {
         return Err(JoinError::AlreadyJoined { name: identity.host_name, fleet: identity.fleet });
     }
+    // The agent may be started from another folder than it was joined from.
+    let root = options.root.map(std::path::absolute).transpose().map_err(JoinError::Root)?;
     let token: Token = options.token.parse().map_err(JoinError::Token)?;
     if let Some(name) = &options.name {
         HostSlug::new(name.as_str()).map_err(JoinError::Name)?;
@@ -119,7 +125,7 @@ pub async fn join(state: &StateFolder, options: JoinOptions) -> Result<Identity,
     };
     identity.held().map_err(JoinError::Answer)?;
     // The configuration first: with an identity the join counts as done.
-    Config::joined(options.root, endpoints, vec![options.endpoint]).store(state)?;
+    Config::joined(root, endpoints, vec![options.endpoint]).store(state)?;
     identity.store(state)?;
     Ok(identity)
 }
