@@ -252,6 +252,7 @@ fn start_tasks(app: &Arc<App>, listeners: &Listeners, state: &Path, life: &Lifec
     tasks::dispatcher::start(app, life);
     tasks::lease_reaper::start(app, life);
     tasks::ingester::start(app, life);
+    tasks::job_keeper::start(app, life);
 }
 
 fn builder() -> Server {

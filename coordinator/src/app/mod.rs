@@ -18,6 +18,7 @@ pub mod hosts;
 pub mod ingest;
 pub mod jobs;
 pub mod join;
+pub mod keep_jobs;
 pub mod label_host;
 pub mod list_jobs;
 pub mod names;

@@ -6,6 +6,7 @@ pub mod bootstrap_importer;
 pub mod certificate_renewer;
 pub mod dispatcher;
 pub mod ingester;
+pub mod job_keeper;
 pub mod lease_reaper;
 pub mod scheduler;
 
@@ -64,7 +65,7 @@ where
                 }
                 Err(fault) => {
                     if failures == 0 {
-                        tracing::warn!(task = rhythm.name, code = %fault.code, message = %fault.message, "failed, will be repeated");
+                        tracing::warn!(task = rhythm.name, code = %fault.code, why = %fault.message, "failed, will be repeated");
                     }
                     failures = failures.saturating_add(1);
                     rhythm.every.saturating_mul(failures.min(8)).min(MAX_PAUSE)

@@ -446,3 +446,20 @@ async fn a_token_shows_its_secret_once_and_can_be_ended() {
     }
     fleet.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_a_race_left_out_of_step_are_mended_at_the_next_start() {
+    let mut fleet = Fleet::start().await;
+    let mut operator = OperatorServiceClient::new(fleet.admin().await);
+    let host = fleet.agent("one").await.subject.parse().unwrap();
+    apply(&mut operator, &policy("web", "[\"/etc\"]")).await;
+    // What a joining host would write that had read the policies a moment too early.
+    fleet.catalog.set_host_jobs(host, &[]).await.unwrap();
+    fleet.restart().await;
+    wait_for("the job to be there again", || async {
+        let jobs = fleet.catalog.jobs(coordinator::catalog::JobFilter::default()).await.unwrap();
+        (jobs.len() == 1 && jobs[0].state == coordinator::catalog::JobState::Active).then_some(())
+    })
+    .await;
+    fleet.stop().await;
+}
