@@ -119,3 +119,82 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::{Attributes, Identity};
+
+    fn entry(path: &str, kind: Kind, flags: Flags) -> Entry {
+        Entry {
+            path: path.as_bytes().to_vec(),
+            kind,
+            flags,
+            size: 0,
+            attributes: Attributes::default(),
+            identity: Identity::default(),
+            link_target: Vec::new(),
+            device: (0, 0),
+            link_group: 0,
+            data_ranges: None,
+            digest: None,
+            pieces: Vec::new(),
+            content: None,
+        }
+    }
+
+    fn state(full: &[(&str, Kind)], differential: &[(&str, Kind, Flags)]) -> Vec<(String, Origin, Origin)> {
+        let full = full.iter().map(|(path, kind)| Ok::<_, ()>(entry(path, *kind, Flags::default())));
+        let differential = differential.iter().map(|(path, kind, flags)| Ok(entry(path, *kind, *flags)));
+        overlay(full, differential)
+            .flatten()
+            .map(|placed| {
+                let path = String::from_utf8_lossy(&placed.entry.path).into_owned();
+                (path, placed.index, placed.content)
+            })
+            .collect()
+    }
+
+    const NONE: Flags = Flags(0);
+
+    #[test]
+    fn what_is_deleted_or_no_folder_any_more_hides_everything_below() {
+        let full = [
+            ("a", Kind::Folder),
+            ("a/x", Kind::File),
+            ("a-b", Kind::File),
+            ("d", Kind::Folder),
+            ("d/x", Kind::Folder),
+            ("d/x/y", Kind::File),
+            ("e", Kind::File),
+        ];
+        let differential = [("a", Kind::Tombstone, NONE), ("d", Kind::Symlink, NONE), ("f", Kind::File, NONE)];
+        let names: Vec<String> = state(&full, &differential).into_iter().map(|(path, ..)| path).collect();
+        assert_eq!(names, ["a-b", "d", "e", "f"]);
+    }
+
+    #[test]
+    fn a_stale_top_keeps_what_is_below_it() {
+        let full = [("a", Kind::Folder), ("a/x", Kind::File)];
+        let differential = [("a", Kind::Folder, Flags::STALE)];
+        let expected = [
+            ("a".to_owned(), Origin::Differential, Origin::Differential),
+            ("a/x".to_owned(), Origin::Full, Origin::Full),
+        ];
+        assert_eq!(state(&full, &differential), expected);
+    }
+
+    #[test]
+    fn content_in_base_is_looked_for_in_the_full() {
+        let found = state(&[("a", Kind::File)], &[("a", Kind::File, Flags::CONTENT_IN_BASE)]);
+        assert_eq!(found, [("a".to_owned(), Origin::Differential, Origin::Full)]);
+        assert_eq!(state(&[("a", Kind::File)], &[]), [("a".to_owned(), Origin::Full, Origin::Full)]);
+    }
+
+    #[test]
+    fn an_error_of_either_index_comes_through() {
+        let good = || [Ok(entry("a", Kind::File, NONE))].into_iter();
+        assert!(overlay(good(), [Err("d")].into_iter()).any(|placed| placed == Err("d")));
+        assert!(overlay([Err("f")].into_iter(), good()).any(|placed| placed == Err("f")));
+    }
+}

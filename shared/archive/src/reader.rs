@@ -195,6 +195,9 @@ impl ArchiveReader {
         let footer = Footer::decode(&tail).map_err(ReadError::Footer)?;
         let footer_length = Footer::stored_length(footer.codec) as u64;
         let table_end = footer.table_offset.checked_add(u64::from(footer.table_length));
+        if footer.table_length as usize > 2 * MAX_FRAME_BYTES {
+            return Err(ReadError::Inconsistent("its table is impossibly large"));
+        }
         if footer.stored_bytes != size || table_end.is_none() || table_end != size.checked_sub(footer_length) {
             return Err(ReadError::Inconsistent("its length is not what the footer says"));
         }
@@ -260,14 +263,13 @@ impl ArchiveReader {
     /// All entries in path order.
     #[must_use]
     pub fn entries(&self) -> Entries<'_> {
-        Entries { reader: self, next_block: 0, block: Vec::new().into_iter(), below: None, done: false }
+        Entries::new(self, 0, None)
     }
 
     /// The entry of `path` and everything below it, in path order.
     #[must_use]
     pub fn entries_below(&self, path: &[u8]) -> Entries<'_> {
-        let next_block = self.block_of(path);
-        Entries { reader: self, next_block, block: Vec::new().into_iter(), below: Some(path.to_vec()), done: false }
+        Entries::new(self, self.block_of(path), Some(path.to_vec()))
     }
 
     /// The entry of `path`, if the index has one. Reads one block.
@@ -445,11 +447,17 @@ pub struct Entries<'a> {
     reader: &'a ArchiveReader,
     next_block: usize,
     block: std::vec::IntoIter<Entry>,
+    /// The last path of the block at hand: the next block has to go on behind it.
+    block_end: Option<Vec<u8>>,
     below: Option<Vec<u8>>,
     done: bool,
 }
 
-impl Entries<'_> {
+impl<'a> Entries<'a> {
+    fn new(reader: &'a ArchiveReader, next_block: usize, below: Option<Vec<u8>>) -> Self {
+        Self { reader, next_block, block: Vec::new().into_iter(), block_end: None, below, done: false }
+    }
+
     fn next_entry(&mut self) -> Result<Option<Entry>, ReadError> {
         loop {
             for entry in self.block.by_ref() {
@@ -464,7 +472,13 @@ impl Entries<'_> {
             if self.next_block == self.reader.block_count() {
                 return Ok(None);
             }
-            self.block = self.reader.block(self.next_block)?.into_iter();
+            let block = self.reader.block(self.next_block)?;
+            let first = block.first().map(|entry| &entry.path);
+            if self.block_end.as_ref().zip(first).is_some_and(|(end, first)| cmp_paths(end, first).is_ge()) {
+                return Err(ReadError::Inconsistent("its index blocks overlap"));
+            }
+            self.block_end = block.last().map(|entry| entry.path.clone());
+            self.block = block.into_iter();
             self.next_block += 1;
         }
     }

@@ -261,12 +261,18 @@ where
     std::thread::scope(|scope| {
         for compressor in compressors {
             let (failure, total) = (&failure, &total);
-            scope.spawn(move || match Worker::new(shared, compressor).run(shared) {
-                Ok(timings) => total.lock().unwrap_or_else(PoisonError::into_inner).add(timings),
-                Err(error) => {
-                    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            scope.spawn(move || {
+                let _guard = StopOnPanic(&|| {
                     shared.sealer.stop();
                     shared.links.stop();
+                });
+                match Worker::new(shared, compressor).run(shared) {
+                    Ok(timings) => total.lock().unwrap_or_else(PoisonError::into_inner).add(timings),
+                    Err(error) => {
+                        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                        shared.sealer.stop();
+                        shared.links.stop();
+                    }
                 }
             });
         }
@@ -274,6 +280,17 @@ where
     match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(error) => Err(error),
         None => Ok(total.into_inner().unwrap_or_else(PoisonError::into_inner)),
+    }
+}
+
+/// A worker that panics must not leave the others waiting for it; the panic then goes on to the caller.
+struct StopOnPanic<'a>(&'a dyn Fn());
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            (self.0)();
+        }
     }
 }
 

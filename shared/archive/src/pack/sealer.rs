@@ -147,6 +147,8 @@ struct State<'a> {
     stopped: bool,
     /// Frames of the job whose turn it is.
     job_frames: Vec<(u64, FrameInfo)>,
+    /// Their stored bytes.
+    job_bytes: u64,
     /// First frames of large files whose entry has not come yet.
     large_first: BTreeMap<u64, (u64, FrameInfo)>,
     /// Facts of hard-linked members, for the names that link to them.
@@ -182,6 +184,7 @@ impl<'a> Sealer<'a> {
             spare: Vec::new(),
             stopped: false,
             job_frames: Vec::new(),
+            job_bytes: 0,
             large_first: BTreeMap::new(),
             linked: HashMap::new(),
             written,
@@ -247,14 +250,13 @@ impl State<'_> {
     fn write_frame(&mut self, frame: Frame) -> Result<(), SealError> {
         let placed = self.written.write_frame(&frame)?;
         self.job_frames.push(placed);
+        self.job_bytes += u64::from(placed.1.stored_length);
         self.spare.push(frame.stored);
         Ok(())
     }
 
     fn write_job(&mut self, job: Finished) -> Result<(), SealError> {
-        let mut stored_bytes = 0;
         if let Some(frame) = job.frame {
-            stored_bytes = frame.stored.len() as u64;
             self.write_frame(frame)?;
         }
         let entries = job.records.len() as u64;
@@ -273,6 +275,7 @@ impl State<'_> {
             self.large_first.insert(job.seq, *first);
         }
         self.job_frames.clear();
+        let stored_bytes = std::mem::take(&mut self.job_bytes);
         self.next_seq += 1;
         self.written.tally.files += job.tally.files;
         self.written.tally.bytes += job.tally.bytes;

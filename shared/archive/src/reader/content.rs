@@ -46,7 +46,7 @@ impl<'a> StoredContent<'a> {
         let inside = offset
             .checked_add(u64::from(length))
             .is_some_and(|end| end <= self.reader.table.head.offset && number < self.reader.frame_count());
-        if !inside {
+        if !inside || length as usize > 2 * crate::codec::MAX_FRAME_BYTES {
             return Err(ReadError::NoSuchPart { part: Part::Frame, number });
         }
         let stored = read_at(self.reader.store.as_ref(), offset, u64::from(length))?;
