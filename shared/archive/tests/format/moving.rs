@@ -13,12 +13,12 @@ use coord_archive::digest::Digest;
 use coord_archive::entry::Flags;
 use coord_archive::file::SealedFile;
 use coord_archive::header::Level;
-use coord_archive::pack::{PackOptions, PackReport, Reason, Sink, pack};
+use coord_archive::pack::{PackOptions, PackReport, Reason, Sink, Source, pack};
 use coord_archive::progress::{Advance, Progress};
 use coord_archive::reader::ArchiveReader;
 use coord_archive::verify::{VerifyOptions, verify};
 
-use crate::support::{Below, full_steps, header, members, noise};
+use crate::support::{Below, entry_of, full_steps, header, members, noise, pack_steps};
 
 /// Does something to the tree after the so-many-th job was written.
 struct After<F: Fn(usize) + Sync>(AtomicUsize, F);
@@ -204,4 +204,82 @@ fn small_files_under_constant_change_stay_consistent() {
         flagged += u64::from(entry.flags.contains(Flags::CHANGED_WHILE_READ));
     }
     assert_eq!(flagged, report.changed_while_read);
+}
+
+#[test]
+fn what_changed_between_scan_and_reading_is_stored_as_it_is_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("tree");
+    std::fs::create_dir(&root).unwrap();
+    std::fs::write(root.join("a"), b"old").unwrap();
+    std::fs::write(root.join("grown"), b"small").unwrap();
+    let steps = full_steps(&root);
+    std::fs::write(root.join("a"), b"newer").unwrap();
+    std::fs::set_permissions(root.join("a"), std::os::unix::fs::PermissionsExt::from_mode(0o604)).unwrap();
+    rustix::fs::setxattr(root.join("a"), "user.k", b"v", rustix::fs::XattrFlags::CREATE).unwrap();
+    std::fs::write(root.join("grown"), noise(3, 7_000_000)).unwrap();
+    let archive = folder.path().join("x");
+    let options = PackOptions::new(Codec::Zstd);
+    pack_steps(steps, &Below(root.clone()), Level::Full, &options, &archive).unwrap();
+    let reader = ArchiveReader::open_path(&archive).unwrap();
+    let a = reader.find(b"a").unwrap().unwrap();
+    let now = entry_of(&root.join("a"), b"a").unwrap();
+    assert_eq!((&a.attributes, a.identity, a.size), (&now.attributes, now.identity, 5));
+    assert_eq!(a.digest, Some(Digest::of(b"newer")));
+    assert!(a.flags.contains(Flags::RACY));
+    let grown = reader.find(b"grown").unwrap().unwrap();
+    assert_eq!(grown.digest, Some(Digest::of(&noise(3, 7_000_000))));
+    assert_eq!(grown.pieces.len(), 4);
+    assert!(verify(&archive, &VerifyOptions::default(), &()).unwrap().is_ok());
+    assert_eq!(members(&archive, Codec::Zstd).last().unwrap().0, b"./.coord/index");
+}
+
+/// Opens some files so that reading them fails.
+struct Failing<'a>(Below, &'a [&'a [u8]]);
+
+impl Source for Failing<'_> {
+    fn open(&self, path: &[u8]) -> std::io::Result<std::fs::File> {
+        if self.1.contains(&path) {
+            OpenOptions::new().write(true).open(self.0.0.join(std::str::from_utf8(path).unwrap()))
+        } else {
+            self.0.open(path)
+        }
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_to_its_end_spoils_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("tree");
+    std::fs::create_dir(&root).unwrap();
+    for (name, size) in [("a", 5), ("large", 5 << 20), ("small", 700), ("z", 900)] {
+        std::fs::write(root.join(name), noise(size as u64, size)).unwrap();
+    }
+    std::fs::hard_link(root.join("large"), root.join("large-too")).unwrap();
+    std::fs::hard_link(root.join("small"), root.join("small-too")).unwrap();
+    let sparse = std::fs::File::create(root.join("sparse")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&sparse, &noise(1, 5 << 20), 1 << 20).unwrap();
+    let archive = folder.path().join("x");
+    let source = Failing(Below(root.clone()), &[b"large", b"small", b"sparse"]);
+    let options = PackOptions::new(Codec::Zstd);
+    let report = pack_steps(full_steps(&root), &source, Level::Full, &options, &archive).unwrap();
+    let mut warned: Vec<_> = report.warnings.iter().map(|warning| warning.path.as_slice()).collect();
+    warned.sort_unstable();
+    assert_eq!(warned, [&b"large"[..], b"small", b"sparse"]);
+    let reader = ArchiveReader::open_path(&archive).unwrap();
+    for (name, is_read) in [
+        ("a", true),
+        ("large", false),
+        ("large-too", false),
+        ("small", false),
+        ("small-too", true),
+        ("sparse", false),
+        ("z", true),
+    ] {
+        let entry = reader.find(name.as_bytes()).unwrap().unwrap();
+        assert_eq!(entry.flags.contains(Flags::UNREAD), !is_read, "{name}");
+        assert_eq!(entry.digest.is_some(), is_read, "{name}");
+    }
+    assert!(verify(&archive, &VerifyOptions { samples: 4, ..VerifyOptions::default() }, &()).unwrap().is_ok());
+    assert_eq!(members(&archive, Codec::Zstd).last().unwrap().0, b"./.coord/index");
 }
