@@ -126,29 +126,36 @@ impl ServerError {
 /// Serves until a signal comes or `life` is ended.
 pub async fn run(config: Config, life: Lifecycle) -> Result<(), ServerError> {
     let url = config.database.clone().or_else(|| Some(config.settings.database.clone()).filter(|url| !url.is_empty()));
-    let (private, url) = match url {
-        Some(url) => (None, url),
+    let database = match url {
+        Some(url) => Database { url, private: None },
         None => {
-            let private = Private::start(&config.state.join("postgres")).await.map_err(ServerError::Postgres)?;
-            let url = private.url();
-            (Some(private), url)
+            let folder = config.state.join("postgres");
+            let server = Private::start(&folder).await.map_err(ServerError::Postgres)?;
+            Database { url: server.url(), private: Some((server, folder)) }
         }
     };
-    let served = serve(config, &url, &life).await;
+    let served = serve(config, &database, &life).await;
     if !life.finish(END_PATIENCE).await {
         tracing::warn!("some tasks did not end in time");
     }
-    if let Some(private) = private {
-        private.stop().await.map_err(ServerError::Postgres)?;
+    if let Some((server, _)) = database.private {
+        server.stop().await.map_err(ServerError::Postgres)?;
     }
     served
 }
 
-async fn serve(config: Config, url: &str, life: &Lifecycle) -> Result<(), ServerError> {
+/// The catalog's database.
+struct Database {
+    url: String,
+    /// The server that we start and stop ourselves, and its folder.
+    private: Option<(Private, PathBuf)>,
+}
+
+async fn serve(config: Config, database: &Database, life: &Lifecycle) -> Result<(), ServerError> {
     let Config { state, settings, .. } = config;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let authority = Authority::load(&state, &settings.fleet)?;
-    let catalog = open_catalog(url, &settings.fleet).await?;
+    let catalog = open_catalog(&database.url, &settings.fleet).await?;
     let coordinator = CoordinatorId::random();
     let listeners = listen(&authority, &settings, coordinator, clock.as_ref()).await?;
     let endpoints = listeners.endpoints(&settings)?;
@@ -165,6 +172,9 @@ async fn serve(config: Config, url: &str, life: &Lifecycle) -> Result<(), Server
         standings: Standings::new(),
     });
     start_tasks(&app, &listeners, &state, life);
+    if let Some((_, folder)) = &database.private {
+        tasks::database_keeper::start(&app, folder, life);
+    }
     let (main, enrolment) = (listeners.main.start(life), listeners.enrolment.start(life));
     life.spawn("main listener", serve_main(Arc::clone(&app), life.clone(), main));
     life.spawn("enrolment listener", serve_enrolment(Arc::clone(&app), life.clone(), enrolment));
@@ -252,6 +262,7 @@ fn start_tasks(app: &Arc<App>, listeners: &Listeners, state: &Path, life: &Lifec
     tasks::dispatcher::start(app, life);
     tasks::lease_reaper::start(app, life);
     tasks::ingester::start(app, life);
+    tasks::housekeeper::start(app, life);
     tasks::job_keeper::start(app, life);
 }
 

@@ -61,12 +61,27 @@ impl Standings {
 
 /// Judges the holder of a certificate that the handshake found to be of our authority.
 pub async fn authorize(app: &App, identity: &PeerIdentity) -> Result<Standing, Fault> {
+    in_date(app, identity)?;
+    match app.standings.recall(&identity.sha256, FRESH) {
+        Some(standing) => Ok(standing),
+        None => ask(app, identity).await,
+    }
+}
+
+/// Judges the holder of an open stream again, past what is remembered: a revocation is seen by the next look.
+pub async fn authorize_again(app: &App, identity: &PeerIdentity) -> Result<Standing, Fault> {
+    in_date(app, identity)?;
+    ask(app, identity).await
+}
+
+fn in_date(app: &App, identity: &PeerIdentity) -> Result<(), Fault> {
     if identity.not_after < app.clock.now() {
         return Err(Fault::new(ErrorCode::CertificateExpired, "the certificate has expired").with_hint("renew it"));
     }
-    if let Some(standing) = app.standings.recall(&identity.sha256, FRESH) {
-        return Ok(standing);
-    }
+    Ok(())
+}
+
+async fn ask(app: &App, identity: &PeerIdentity) -> Result<Standing, Fault> {
     match look_up(app, identity).await {
         Ok(standing) => {
             app.standings.remember(identity.sha256, standing);

@@ -49,7 +49,7 @@ async fn give(app: &App, session: &Session, claimed: Claimed) -> Result<(), Faul
         Ok(order) => order,
         Err(fault) if fault.is_transient() => return Err(fault),
         Err(fault) => {
-            tracing::warn!(run = %run.id, code = %fault.code, message = %fault.message, "cannot be ordered");
+            tracing::warn!(run = %run.id, code = %fault.code, why = %fault.message, "cannot be ordered");
             return report::fail_unordered(app, session, claimed, &fault).await;
         }
     };

@@ -9,15 +9,16 @@ use coord_shared::api::coordinator_message::Message;
 use coord_shared::api::{self, Hello, HelloAnswer};
 use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::ids::{Attempt, HostId, InstanceId, Ordinal, PolicyId, SessionNumber};
-use coord_shared::run::Disposition;
+use coord_shared::run::{Disposition, RunState};
 use coord_shared::tls::PeerKind;
 use coord_shared::wire::to_us;
 use jiff::Timestamp;
 
-use super::App;
 use super::join::fact;
+use super::{App, report};
 use crate::catalog::{
-    HeartbeatOutcome, Host, HostFacts, HostSession, JobFilter, JobState, NewAudit, OpenSession, OpenedSession, RunBeat,
+    Claimed, HeartbeatOutcome, Host, HostFacts, HostSession, JobFilter, JobState, NewAudit, OpenSession, OpenedSession,
+    RunBeat, RunFilter,
 };
 use crate::sessions::{Session, SessionStream};
 
@@ -42,7 +43,7 @@ pub async fn greet(app: &App, host: HostId, hello: Hello) -> Result<(Session, Se
     let now = app.catalog.now().await?;
     let number = open(app, &record, instance, &hello, clock_offset_us(hello.sent_at_us, now)).await?;
     let (session, stream) = Session::new(host, number, instance);
-    let answer = answer(app, &record, number, &hello, now).await?;
+    let answer = answer(app, &record, &session, &hello, now).await?;
     // A fresh session has room for its first message.
     if session.send(Message::HelloAnswer(answer)).is_err() {
         return Err(Fault::new(ErrorCode::Internal, "a fresh session takes no message"));
@@ -137,16 +138,18 @@ async fn admit_instance(app: &App, host: &Host, seen: &HostSession, instance: In
 async fn answer(
     app: &App,
     host: &Host,
-    number: SessionNumber,
+    session: &Session,
     hello: &Hello,
     now: Timestamp,
 ) -> Result<HelloAnswer, Fault> {
+    let number = session.number;
     let beats = hello.held.iter().filter_map(|held| {
         let run = held.run_id.parse().ok()?;
         Some(RunBeat { run, attempt: Attempt(held.attempt), finished: held.finished, progress: None })
     });
     let beats: Vec<RunBeat> = beats.collect();
     let held = app.catalog.beat_runs(host.id, number, app.settings.lease(), &beats).await?;
+    give_back_lost(app, session, &beats).await?;
     Ok(HelloAnswer {
         host_id: host.id.to_string(),
         host_name: host.name.clone(),
@@ -159,6 +162,22 @@ async fn answer(
         fleet: app.authority.fleet().to_owned(),
         plan: Vec::new(),
     })
+}
+
+/// What the catalog thinks the host holds and the host does not: the order was lost on the way, or the journal was. It need not wait
+/// for its lease to lapse.
+async fn give_back_lost(app: &App, session: &Session, beats: &[RunBeat]) -> Result<(), Fault> {
+    for state in RunState::HELD {
+        let filter = RunFilter { host: Some(session.host), state: Some(state), ..RunFilter::default() };
+        for run in app.catalog.runs(filter).await? {
+            let attempt = run.machine.attempt;
+            if !beats.iter().any(|beat| beat.run == run.id && beat.attempt == attempt) {
+                tracing::warn!(run = %run.id, %attempt, host = %run.host_name, "the host does not hold it: given back");
+                report::fail_lost(app, session, Claimed { run: run.id, attempt }).await?;
+            }
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn held_answer(outcome: &HeartbeatOutcome) -> api::HeldAnswer {

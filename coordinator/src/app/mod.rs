@@ -15,6 +15,7 @@ pub mod files;
 pub mod heartbeat;
 pub mod hello;
 pub mod hosts;
+pub mod housekeeping;
 pub mod ingest;
 pub mod jobs;
 pub mod join;

@@ -162,7 +162,7 @@ async fn accept_backup(
         }
         Err(Refusal::Illegal(illegal)) => Ok(vec![ack(place, after_refusal(illegal))]),
         Err(Refusal::Conflict(fault)) => {
-            tracing::error!(run = %place.run, message = %fault.message, "a backup cannot be committed");
+            tracing::error!(run = %place.run, why = %fault.message, "a backup cannot be committed");
             let fault = FaultRecord { code: fault.code.as_str().to_owned(), message: fault.message, hint: fault.hint };
             let event = ReportedEvent::Failed { fault, retryable: true, result: None, warnings_total };
             take(app, session, place, event).await?;
@@ -312,9 +312,29 @@ fn ack(place: Place, answer: Disposition) -> Message {
 
 /// An attempt was claimed, but cannot be ordered: it fails here and now.
 pub async fn fail_unordered(app: &App, session: &Session, claimed: Claimed, fault: &Fault) -> Result<(), Fault> {
-    let place = Place { run: claimed.run, attempt: claimed.attempt, sequence: 0 };
-    let record =
+    let fault =
         FaultRecord { code: fault.code.as_str().to_owned(), message: fault.message.clone(), hint: fault.hint.clone() };
-    let event = ReportedEvent::Failed { fault: record, retryable: false, result: None, warnings_total: 0 };
+    fail(app, session, claimed, (fault, false)).await
+}
+
+/// The host holds no such attempt: another may begin soon.
+pub async fn fail_lost(app: &App, session: &Session, claimed: Claimed) -> Result<(), Fault> {
+    let fault = FaultRecord {
+        code: ErrorCode::AgentRestarted.as_str().to_owned(),
+        message: "the host does not hold the attempt: its order was lost, or the agent's journal was".to_owned(),
+        hint: String::new(),
+    };
+    fail(app, session, claimed, (fault, true)).await
+}
+
+/// Ends an attempt from this side. Agents number their reports from 1, so 0 is ours.
+async fn fail(
+    app: &App,
+    session: &Session,
+    claimed: Claimed,
+    (fault, retryable): (FaultRecord, bool),
+) -> Result<(), Fault> {
+    let place = Place { run: claimed.run, attempt: claimed.attempt, sequence: 0 };
+    let event = ReportedEvent::Failed { fault, retryable, result: None, warnings_total: 0 };
     take(app, session, place, event).await.map(|_| ())
 }

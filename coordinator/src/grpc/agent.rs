@@ -19,14 +19,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Caller, caller, refused};
-use crate::app::authorize::authorize;
+use crate::app::authorize::authorize_again;
 use crate::app::{App, heartbeat, hello, ingest, relay, report};
 use crate::sessions::{Session, SessionStream};
 
 /// Longest wait for the first message of a stream.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often an open stream's certificate is looked up again.
-const RECHECK: Duration = Duration::from_secs(5);
+/// How often an open stream's certificate is looked up again: a revocation acts within five seconds.
+const RECHECK: Duration = Duration::from_secs(4);
 /// Messages between the session and HTTP/2.
 const MAX_BUFFERED_MESSAGES: usize = 16;
 
@@ -131,7 +131,7 @@ async fn serve(
     hello::farewell(&app, &session).await;
     match &reason {
         Some(fault) => {
-            tracing::info!(host = %session.host, code = %fault.code, message = %fault.message, "session ended")
+            tracing::info!(host = %session.host, code = %fault.code, why = %fault.message, "session ended")
         }
         None => tracing::info!(host = %session.host, "agent disconnected"),
     }
@@ -187,7 +187,7 @@ async fn listen(
         let message = tokio::select! {
             message = incoming.message() => message.map_err(Fault::from)?,
             _ = recheck.tick() => {
-                authorize(app, &caller.identity).await?;
+                authorize_again(app, &caller.identity).await?;
                 continue;
             }
         };

@@ -26,7 +26,7 @@ impl Enrolment {
 
 fn refused(fault: Fault) -> Status {
     let fault = fault.with_trace(new_trace_id());
-    tracing::info!(trace = %fault.trace, code = %fault.code, message = %fault.message, "enrolment refused");
+    tracing::info!(trace = %fault.trace, code = %fault.code, why = %fault.message, "enrolment refused");
     fault.into()
 }
 

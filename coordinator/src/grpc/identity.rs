@@ -99,7 +99,7 @@ where
                     ready.call(request).await
                 }
                 Err(fault) => {
-                    tracing::info!(%trace, path, code = %fault.code, message = %fault.message, "refused");
+                    tracing::info!(%trace, path, code = %fault.code, why = %fault.message, "refused");
                     Ok(Status::from(fault.with_trace(trace)).into_http())
                 }
             }

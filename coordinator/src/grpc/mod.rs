@@ -21,9 +21,9 @@ pub fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
 pub fn refused(caller: &Caller, fault: Fault) -> Status {
     let fault = fault.with_trace(caller.trace.clone());
     if fault.code == coord_shared::fault::ErrorCode::Internal {
-        tracing::error!(trace = %fault.trace, message = %fault.message, "call failed");
+        tracing::error!(trace = %fault.trace, why = %fault.message, "call failed");
     } else {
-        tracing::debug!(trace = %fault.trace, code = %fault.code, message = %fault.message, "call refused");
+        tracing::debug!(trace = %fault.trace, code = %fault.code, why = %fault.message, "call refused");
     }
     Status::from(fault)
 }

@@ -4,7 +4,9 @@
 
 pub mod bootstrap_importer;
 pub mod certificate_renewer;
+pub mod database_keeper;
 pub mod dispatcher;
+pub mod housekeeper;
 pub mod ingester;
 pub mod job_keeper;
 pub mod lease_reaper;

@@ -11,10 +11,11 @@ use coord_shared::api::run_order::Task;
 use coord_shared::api::run_report::Event;
 use coord_shared::api::{self, AgentMessage, Disposition};
 use coord_shared::fault::{ErrorCode, Fault};
-use coord_shared::ids::{BackupId, InstanceId};
-use coord_shared::run::RunState;
+use coord_shared::ids::{BackupId, InstanceId, RunId};
+use coord_shared::run::{RunKind, RunState};
+use coord_shared::tls::PeerKind;
 use coord_shared::wire::to_us;
-use coordinator::catalog::{BackupFilter, RunFilter};
+use coordinator::catalog::{AskedRun, BackupFilter, RunFilter};
 use tokio::sync::mpsc;
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -254,6 +255,106 @@ async fn a_report_of_another_host_s_run_counts_nothing() {
     assert!(fleet.catalog.backups(BackupFilter::default()).await.unwrap().is_empty());
     let unknown = api::RunOrder { run_id: BackupId::random().to_string(), attempt: 1, ..order };
     assert_eq!(thief.report(&unknown, 1, Event::Started(api::Started::default())).await, Disposition::Abort);
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_was_lost_on_the_way_is_given_again_at_once() {
+    let fleet = Fleet::start().await;
+    let (admin, member) = (fleet.admin().await, fleet.agent("one").await);
+    apply(&admin, POLICY).await;
+    let instance = InstanceId::random();
+    let mut agent = dial(&fleet, &member, hello(instance)).await.unwrap();
+    start_backup(&admin, api::Level::Full).await;
+    let lost = agent.order().await;
+    drop(agent);
+    let mut agent = dial(&fleet, &member, hello(instance)).await.unwrap();
+    let again = agent.order().await;
+    assert_eq!((again.run_id.as_str(), lost.attempt, again.attempt), (lost.run_id.as_str(), 1, 2));
+    assert_eq!(agent.report(&lost, 1, finished(&backup_of(&lost))).await, Disposition::Abort, "it was replaced");
+    assert_eq!(agent.report(&again, 1, finished(&backup_of(&again))).await, Disposition::Forget);
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_run_is_told_to_the_next_heartbeat_and_never_commits() {
+    let fleet = Fleet::start().await;
+    let (admin, member) = (fleet.admin().await, fleet.agent("one").await);
+    apply(&admin, POLICY).await;
+    let mut agent = dial(&fleet, &member, hello(InstanceId::random())).await.unwrap();
+    start_backup(&admin, api::Level::Full).await;
+    let order = agent.order().await;
+    let beat = || {
+        let run = api::RunHeartbeat { run_id: order.run_id.clone(), attempt: order.attempt, progress: None };
+        let beat = api::Heartbeat { sent_at_us: to_us(jiff::Timestamp::now()), runs: vec![run] };
+        AgentMessage { message: Some(ToCoordinator::Heartbeat(beat)) }
+    };
+    let acked = |message| if let ToAgent::HeartbeatAck(ack) = message { Some(ack.runs[0].disposition()) } else { None };
+    agent.say.send(beat()).await.unwrap();
+    assert_eq!(agent.wait(acked).await, Disposition::Continue);
+    let cancel = api::CancelRunRequest { run: order.run_id.clone() };
+    OperatorServiceClient::new(admin.clone()).cancel_run(cancel).await.unwrap();
+    agent.say.send(beat()).await.unwrap();
+    assert_eq!(agent.wait(acked).await, Disposition::Abort);
+    let stopped = api::Finished { outcome: api::Outcome::Cancelled.into(), ..Default::default() };
+    assert_eq!(agent.report(&order, 1, Event::Finished(stopped)).await, Disposition::Forget);
+    let runs = fleet.catalog.runs(RunFilter::default()).await.unwrap();
+    assert_eq!(runs[0].machine.state, RunState::Cancelled);
+    assert_eq!(agent.report(&order, 2, finished(&backup_of(&order))).await, Disposition::Abort);
+    assert!(fleet.catalog.backups(BackupFilter::default()).await.unwrap().is_empty());
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verification_that_finds_damage_fails_and_the_next_backup_is_a_full() {
+    let fleet = Fleet::start().await;
+    let (admin, member) = (fleet.admin().await, fleet.agent("one").await);
+    apply(&admin, POLICY).await;
+    let mut agent = dial(&fleet, &member, hello(InstanceId::random())).await.unwrap();
+    start_backup(&admin, api::Level::Full).await;
+    let order = agent.order().await;
+    let backup = backup_of(&order).backup_id;
+    assert_eq!(agent.report(&order, 1, finished(&backup_of(&order))).await, Disposition::Forget);
+    let stored = fleet.catalog.backup(backup.parse().unwrap()).await.unwrap().unwrap();
+    let asked = AskedRun {
+        id: RunId::random(),
+        kind: RunKind::Verify,
+        host: stored.host,
+        job: Some(stored.job),
+        asked_by: "schedule".into(),
+        level: None,
+        spec: serde_json::json!({}),
+        priority: 0,
+    };
+    fleet.catalog.ask_run(&asked).await.unwrap();
+    let order = agent.order().await;
+    let Some(Task::Verify(task)) = &order.task else { panic!("not a verification: {order:?}") };
+    assert_eq!(task.archives.iter().map(|archive| archive.backup_id.as_str()).collect::<Vec<_>>(), [backup.as_str()]);
+    let check = api::Check { name: "digest".into(), passed: false, detail: "frame 3".into() };
+    let archives = vec![api::ArchiveChecks { backup_id: backup.clone(), checks: vec![check] }];
+    let done = api::Finished {
+        outcome: api::Outcome::Succeeded.into(),
+        result: Some(api::finished::Result::Verify(api::VerifyResult { archives, verify_ms: 1 })),
+        ..Default::default()
+    };
+    assert_eq!(agent.report(&order, 1, Event::Finished(done)).await, Disposition::Forget);
+    let run = fleet.catalog.run(asked.id).await.unwrap().unwrap();
+    assert_eq!((run.machine.state, run.fault.unwrap().code.as_str()), (RunState::Failed, "archive_damaged"));
+    start_backup(&admin, api::Level::Unspecified).await;
+    let order = agent.order().await;
+    assert_eq!(backup_of(&order).level(), api::Level::Full);
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_host_loses_its_open_stream() {
+    let fleet = Fleet::start().await;
+    let member = fleet.agent("one").await;
+    let mut agent = dial(&fleet, &member, hello(InstanceId::random())).await.unwrap();
+    fleet.catalog.revoke_certificates(PeerKind::Agent, &member.subject).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(5), agent.wait_for_end()).await.unwrap();
+    assert_eq!(ended.code, ErrorCode::Revoked);
+    assert_eq!(dial(&fleet, &member, hello(InstanceId::random())).await.err().unwrap().code, ErrorCode::Revoked);
     fleet.stop().await;
 }
 
