@@ -46,10 +46,7 @@ const LIST: Sql = Sql("
     SELECT at, actor_kind, actor, action, subject, details FROM audit ORDER BY audit DESC LIMIT $1");
 
 #[cfg(test)]
-pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
-    ("INSERT", &INSERT),
-    ("LIST", &LIST),
-];
+pub(super) const STATEMENTS: &[(&str, &Sql)] = &[("INSERT", &INSERT), ("LIST", &LIST)];
 
 impl Catalog {
     /// Records a deed.

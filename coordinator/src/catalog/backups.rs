@@ -223,7 +223,8 @@ macro_rules! select_backups {
 
 const BY_ID: Sql = Sql(select_backups!("WHERE b.backup_id = $1"));
 
-const BY_PREFIX: Sql = Sql(select_backups!("WHERE b.backup_id::text LIKE $1 || '%' ORDER BY b.captured_at DESC LIMIT 10"));
+const BY_PREFIX: Sql =
+    Sql(select_backups!("WHERE b.backup_id::text LIKE $1 || '%' ORDER BY b.captured_at DESC LIMIT 10"));
 
 const LIST: Sql = Sql(select_backups!(
     "WHERE ($1::uuid IS NULL OR h.host_id = $1) AND ($2::uuid IS NULL OR p.policy_id = $2)

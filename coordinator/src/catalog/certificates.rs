@@ -100,12 +100,10 @@ macro_rules! select_certificates {
 
 pub(super) const BY_SERIAL: Sql = Sql(select_certificates!("WHERE serial = $1"));
 
-const BY_KEY: Sql =
-    Sql(select_certificates!("WHERE subject_kind = $1 AND subject_id = $2 AND public_key_sha256 = $3"));
+const BY_KEY: Sql = Sql(select_certificates!("WHERE subject_kind = $1 AND subject_id = $2 AND public_key_sha256 = $3"));
 
-const NEWEST: Sql = Sql(select_certificates!(
-    "WHERE subject_kind = $1 AND subject_id = $2 ORDER BY generation DESC LIMIT 1"
-));
+const NEWEST: Sql =
+    Sql(select_certificates!("WHERE subject_kind = $1 AND subject_id = $2 ORDER BY generation DESC LIMIT 1"));
 
 const NEWEST_USED: Sql = Sql(select_certificates!(
     "WHERE subject_kind = $1 AND subject_id = $2 AND first_used_at IS NOT NULL ORDER BY generation DESC LIMIT 1"

@@ -95,11 +95,7 @@ const OF_RUN: Sql = Sql(select_decisions!("WHERE d.run_id = $1 ORDER BY d.decisi
 const OF_JOB: Sql = Sql(select_decisions!("WHERE j.job_id = $1 ORDER BY d.decision DESC LIMIT $2"));
 
 #[cfg(test)]
-pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
-    ("INSERT", &INSERT),
-    ("OF_RUN", &OF_RUN),
-    ("OF_JOB", &OF_JOB),
-];
+pub(super) const STATEMENTS: &[(&str, &Sql)] = &[("INSERT", &INSERT), ("OF_RUN", &OF_RUN), ("OF_JOB", &OF_JOB)];
 
 fn read(row: &Row) -> Result<DecisionRecord> {
     Ok(DecisionRecord {

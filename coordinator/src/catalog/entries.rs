@@ -112,9 +112,7 @@ impl VersionKind {
 const TOMBSTONE: u8 = b't';
 
 /// Flags of an index that are part of the state.
-const STATE_FLAGS: Flags = Flags(
-    Flags::CHANGED_WHILE_READ.0 | Flags::STALE.0 | Flags::UNREAD.0 | Flags::ANCESTOR.0,
-);
+const STATE_FLAGS: Flags = Flags(Flags::CHANGED_WHILE_READ.0 | Flags::STALE.0 | Flags::UNREAD.0 | Flags::ANCESTOR.0);
 /// Flags that are stored.
 const STORED_FLAGS: Flags = Flags(STATE_FLAGS.0 | Flags::CONTENT_IN_BASE.0);
 

@@ -63,8 +63,7 @@ const COORDINATORS: Sql = Sql("
 
 const FORGET_COORDINATOR: Sql = Sql("DELETE FROM coordinators WHERE coordinator_id = $1");
 
-const FORGET_OLD_COORDINATORS: Sql =
-    Sql("DELETE FROM coordinators WHERE last_beat_at < now() - INTERVAL '1 day'");
+const FORGET_OLD_COORDINATORS: Sql = Sql("DELETE FROM coordinators WHERE last_beat_at < now() - INTERVAL '1 day'");
 
 #[cfg(test)]
 pub(super) const STATEMENTS: &[(&str, &Sql)] = &[

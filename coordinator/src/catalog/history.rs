@@ -87,10 +87,7 @@ pub(super) const BY_DIGEST: Sql = Sql(concat!(
 ));
 
 #[cfg(test)]
-pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
-    ("HISTORY", &HISTORY),
-    ("BY_DIGEST", &BY_DIGEST),
-];
+pub(super) const STATEMENTS: &[(&str, &Sql)] = &[("HISTORY", &HISTORY), ("BY_DIGEST", &BY_DIGEST)];
 
 impl Catalog {
     /// All states of a path in a job, oldest first.

@@ -69,8 +69,21 @@ const COPY_ENTRIES: Sql = Sql("
         digest_tail, link_target) FROM STDIN (FORMAT binary)");
 
 const COPY_TYPES: [Type; 15] = [
-    Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::INT4, Type::INT4, Type::INT4, Type::INT2,
-    Type::INT2, Type::CHAR, Type::BYTEA, Type::BYTEA, Type::BYTEA,
+    Type::INT8,
+    Type::INT8,
+    Type::INT8,
+    Type::INT8,
+    Type::INT8,
+    Type::INT8,
+    Type::INT4,
+    Type::INT4,
+    Type::INT4,
+    Type::INT2,
+    Type::INT2,
+    Type::CHAR,
+    Type::BYTEA,
+    Type::BYTEA,
+    Type::BYTEA,
 ];
 
 pub(super) const FIND_FOLDERS: Sql = Sql("
@@ -192,7 +205,9 @@ impl IndexIntake {
     fn key(&self, folder: Option<&[u8]>) -> Result<i64> {
         match folder {
             None => Ok(0),
-            Some(path) => self.folders.get(path).copied().ok_or(CatalogError::BadEntry { why: "its folder has no key" }),
+            Some(path) => {
+                self.folders.get(path).copied().ok_or(CatalogError::BadEntry { why: "its folder has no key" })
+            }
         }
     }
 
@@ -219,8 +234,7 @@ impl IndexIntake {
 
     async fn resolve_level(&mut self, connection: &Connection, paths: &BTreeSet<&[u8]>) -> Result<()> {
         self.find(connection, paths).await?;
-        let missing: BTreeSet<&[u8]> =
-            paths.iter().copied().filter(|path| !self.folders.contains_key(*path)).collect();
+        let missing: BTreeSet<&[u8]> = paths.iter().copied().filter(|path| !self.folders.contains_key(*path)).collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -232,11 +246,8 @@ impl IndexIntake {
 
     async fn find(&mut self, connection: &Connection, paths: &BTreeSet<&[u8]>) -> Result<()> {
         let (parents, names) = self.halves(paths)?;
-        let by_parent: HashMap<i64, &[u8]> = parents
-            .iter()
-            .zip(paths)
-            .filter_map(|(key, path)| parent(path).map(|parent| (*key, parent)))
-            .collect();
+        let by_parent: HashMap<i64, &[u8]> =
+            parents.iter().zip(paths).filter_map(|(key, path)| parent(path).map(|parent| (*key, parent))).collect();
         for row in connection.query(&FIND_FOLDERS, &[&self.host, &parents, &names]).await? {
             let (key, name): (i64, &[u8]) = (get(&row, "folder")?, get(&row, "name")?);
             let path = match by_parent.get(&get::<i64>(&row, "parent")?) {

@@ -131,13 +131,8 @@ const LEASE: Sql = Sql("
     ) AS held");
 
 #[cfg(test)]
-pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
-    ("CLAIM", &CLAIM),
-    ("BEAT", &BEAT),
-    ("ADOPT_PLANNED", &ADOPT_PLANNED),
-    ("REAP", &REAP),
-    ("LEASE", &LEASE),
-];
+pub(super) const STATEMENTS: &[(&str, &Sql)] =
+    &[("CLAIM", &CLAIM), ("BEAT", &BEAT), ("ADOPT_PLANNED", &ADOPT_PLANNED), ("REAP", &REAP), ("LEASE", &LEASE)];
 
 impl Catalog {
     /// Leases the host's next due run to its session, as the next attempt. `None`: nothing is due, or the session is not the
@@ -187,8 +182,7 @@ impl Catalog {
         }
         let number = big(session.get(), "session number")?;
         let runs: Vec<_> = beats.iter().map(|beat| beat.run.uuid()).collect();
-        let attempts =
-            beats.iter().map(|beat| int(beat.attempt.get(), "attempt")).collect::<Result<Vec<i32>>>()?;
+        let attempts = beats.iter().map(|beat| int(beat.attempt.get(), "attempt")).collect::<Result<Vec<i32>>>()?;
         let progress = beats
             .iter()
             .map(|beat| beat.progress.as_ref().map(to_json).transpose())
@@ -199,13 +193,7 @@ impl Catalog {
     }
 
     /// An attempt that is not simply held: reaped, ended, replaced, planned, or unknown.
-    async fn hold(
-        &self,
-        host: HostId,
-        session: SessionNumber,
-        lease: Duration,
-        beat: &RunBeat,
-    ) -> Result<Disposition> {
+    async fn hold(&self, host: HostId, session: SessionNumber, lease: Duration, beat: &RunBeat) -> Result<Disposition> {
         let mut connection = self.connection().await?;
         let transaction = connection.begin().await?;
         adopt_planned(&transaction, beat.run, host).await?;

@@ -62,8 +62,7 @@ const NEXT: Sql = Sql("
     WHERE b.job = $1 AND b.searchable = 'pending'
     ORDER BY b.seq LIMIT 1");
 
-const COUNT_STAGED: Sql =
-    Sql("SELECT count(*) AS number FROM staged_entries WHERE backup = $1");
+const COUNT_STAGED: Sql = Sql("SELECT count(*) AS number FROM staged_entries WHERE backup = $1");
 
 const CLOSE_FULL: Sql = Sql("
     UPDATE file_versions v SET last_seq = $4 - 1

@@ -9,8 +9,8 @@ use super::pool::{CatalogConfig, Sql};
 /// The schema this program is written for.
 pub const SCHEMA_VERSION: u32 = 3;
 
-/// Key of the advisory lock: "coord" in ASCII.
-const LOCK_KEY: i64 = 0x63_6f_6f_72_64;
+/// Key of the advisory lock.
+const LOCK_KEY: i64 = i64::from_be_bytes(*b"\0\0\0coord");
 
 struct Migration {
     version: u32,
@@ -21,12 +21,7 @@ struct Migration {
 }
 
 const MIGRATIONS: &[Migration] = &[
-    Migration {
-        version: 1,
-        name: "fleet",
-        compatible_from: 1,
-        text: include_str!("../../migrations/0001_fleet.sql"),
-    },
+    Migration { version: 1, name: "fleet", compatible_from: 1, text: include_str!("../../migrations/0001_fleet.sql") },
     Migration { version: 2, name: "runs", compatible_from: 2, text: include_str!("../../migrations/0002_runs.sql") },
     Migration {
         version: 3,
@@ -55,7 +50,9 @@ pub enum MigrateError {
     #[error("the catalog's database cannot be used")]
     Database(#[source] CatalogError),
     /// A newer coordinator changed the schema in a way that this program does not know.
-    #[error("the catalog's schema is version {found}, and programs older than {needed} cannot use it: install a newer coordinator")]
+    #[error(
+        "the catalog's schema is version {found}, and programs older than {needed} cannot use it: install a newer coordinator"
+    )]
     TooNew {
         /// The schema's version.
         found: u32,
@@ -86,12 +83,8 @@ const NEWEST: Sql = Sql("SELECT version, compatible_from FROM schema_version ORD
 const RECORD: Sql = Sql("INSERT INTO schema_version (version, name, compatible_from) VALUES ($1, $2, $3)");
 
 #[cfg(test)]
-pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
-    ("LOCK", &LOCK),
-    ("UNLOCK", &UNLOCK),
-    ("NEWEST", &NEWEST),
-    ("RECORD", &RECORD),
-];
+pub(super) const STATEMENTS: &[(&str, &Sql)] =
+    &[("LOCK", &LOCK), ("UNLOCK", &UNLOCK), ("NEWEST", &NEWEST), ("RECORD", &RECORD)];
 
 /// Runs what is missing; answers the schema's version.
 pub(super) async fn run(config: &CatalogConfig) -> Result<u32, MigrateError> {
@@ -122,8 +115,7 @@ async fn apply(client: &mut Client) -> Result<u32, MigrateError> {
         return Err(MigrateError::TooNew { found, needed });
     }
     for migration in MIGRATIONS.iter().filter(|migration| migration.version > found) {
-        let failed =
-            |source| MigrateError::Migration { version: migration.version, name: migration.name, source };
+        let failed = |source| MigrateError::Migration { version: migration.version, name: migration.name, source };
         let transaction = client.transaction().await.map_err(failed)?;
         transaction.batch_execute(migration.text).await.map_err(failed)?;
         let (version, compatible) = (migration.version.cast_signed(), migration.compatible_from.cast_signed());

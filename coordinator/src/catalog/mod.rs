@@ -65,5 +65,5 @@ pub use reports::{ReportOutcome, ReportedEvent, RunReport};
 pub use runs::{AskedRun, AttemptOutcome, AttemptRecord, RunFilter, RunRecord, Transition};
 pub use schedule::{DueRun, Planned, ScheduleOutcome, ScheduleStep};
 pub use sessions::{HostSession, OpenSession, OpenedSession};
-pub use words::UnknownWord;
 pub use tokens::{JoinOutcome, NewToken, Redemption, TokenKind, TokenRecord, TokenState};
+pub use words::UnknownWord;

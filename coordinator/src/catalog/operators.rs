@@ -60,11 +60,7 @@ pub(super) const GRANT: Sql = Sql("
 const SET_STATE: Sql = Sql("UPDATE operators SET state = $2 WHERE name = $1");
 
 #[cfg(test)]
-pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
-    ("BY_NAME", &BY_NAME),
-    ("GRANT", &GRANT),
-    ("SET_STATE", &SET_STATE),
-];
+pub(super) const STATEMENTS: &[(&str, &Sql)] = &[("BY_NAME", &BY_NAME), ("GRANT", &GRANT), ("SET_STATE", &SET_STATE)];
 
 fn read(row: &Row) -> Result<OperatorRecord> {
     Ok(OperatorRecord {

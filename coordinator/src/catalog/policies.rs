@@ -192,7 +192,11 @@ impl Catalog {
                 let (policy, version): (i32, i64) = (get(&row, "policy")?, get(&row, "version")?);
                 let text = transaction.query_opt(&TEXT, &[&policy, &version]).await?;
                 let same = text.as_ref().map(|row| get::<&str>(row, "toml")).transpose()? == Some(&new.toml);
-                if same { (policy, version, PolicyChange::Unchanged) } else { (policy, version + 1, PolicyChange::Updated) }
+                if same {
+                    (policy, version, PolicyChange::Unchanged)
+                } else {
+                    (policy, version + 1, PolicyChange::Updated)
+                }
             }
         };
         if change != PolicyChange::Unchanged {

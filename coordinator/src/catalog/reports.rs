@@ -106,12 +106,7 @@ pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
 ];
 
 /// Stores that the report was taken. False: it was taken before.
-pub(super) async fn take(
-    transaction: &Transaction<'_>,
-    run: RunId,
-    attempt: Attempt,
-    sequence: u64,
-) -> Result<bool> {
+pub(super) async fn take(transaction: &Transaction<'_>, run: RunId, attempt: Attempt, sequence: u64) -> Result<bool> {
     let (attempt, sequence) = (int(attempt.get(), "attempt")?, big(sequence, "sequence")?);
     Ok(transaction.execute(&INSERT_REPORT, &[&run.uuid(), &attempt, &sequence]).await? == 1)
 }
@@ -156,7 +151,9 @@ async fn apply(transaction: &Transaction<'_>, run: &LockedRun, report: &RunRepor
             }
             (Event::Succeeded(attempt), None)
         }
-        ReportedEvent::Failed { fault, retryable, .. } => (Event::Failed { attempt, retryable: *retryable }, Some(fault)),
+        ReportedEvent::Failed { fault, retryable, .. } => {
+            (Event::Failed { attempt, retryable: *retryable }, Some(fault))
+        }
         ReportedEvent::Stopped { fault } => (Event::Stopped(attempt), Some(fault)),
     };
     step(transaction, run, event, &StepContext { fault, ..context }).await

@@ -77,8 +77,7 @@ const LOCK_JOB: Sql = Sql("
            (SELECT version FROM policies p WHERE p.policy = j.policy) AS version
     FROM jobs j WHERE job_id = $1 FOR UPDATE");
 
-const PLANNED_ID: Sql =
-    Sql("SELECT run_id FROM planned_runs WHERE job = $1 AND kind = $2 AND due_at = $3");
+const PLANNED_ID: Sql = Sql("SELECT run_id FROM planned_runs WHERE job = $1 AND kind = $2 AND due_at = $3");
 
 const OPEN_RUN: Sql = Sql("
     SELECT run_id FROM runs

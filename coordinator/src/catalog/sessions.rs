@@ -78,12 +78,8 @@ const CLOSE: Sql =
     Sql("UPDATE hosts SET session_open = false WHERE host_id = $1 AND session_number = $2 AND session_open");
 
 #[cfg(test)]
-pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
-    ("SESSION", &SESSION),
-    ("OPEN", &OPEN),
-    ("TOUCH", &TOUCH),
-    ("CLOSE", &CLOSE),
-];
+pub(super) const STATEMENTS: &[(&str, &Sql)] =
+    &[("SESSION", &SESSION), ("OPEN", &OPEN), ("TOUCH", &TOUCH), ("CLOSE", &CLOSE)];
 
 fn read(row: &Row) -> Result<HostSession> {
     Ok(HostSession {

@@ -43,10 +43,9 @@ enum Server {
 }
 
 /// Runs a test with a catalog of its own.
-pub(crate) async fn with_catalog<F, T>(test: F)
+pub(crate) async fn with_catalog<F>(test: F)
 where
-    F: FnOnce(Catalog) -> T,
-    T: Future<Output = ()>,
+    F: AsyncFnOnce(Catalog),
 {
     with_config(async |config| {
         let catalog = Catalog::new(config).unwrap();

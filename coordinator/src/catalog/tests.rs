@@ -1,3 +1,10 @@
 //! The catalog on a real PostgreSQL.
 
+mod commits;
+mod entries;
+mod fixture;
+mod identity;
+mod overlay;
+mod runs;
+mod scheduling;
 mod schema;

@@ -9,9 +9,9 @@ use crate::catalog::pool::Sql;
 use crate::catalog::testing::{with_config, with_empty};
 use crate::catalog::{
     AttemptOutcome, BackupStatus, Catalog, CatalogConfig, CertificateState, Codec, DecisionStage, HostState, JobState,
-    MigrateError, OperatorRole, SCHEMA_VERSION, Searchable, TokenKind, VersionKind, audit, backups, certificates, commit,
-    decisions, fleet, health, history, hosts, ingest, jobs, leases, listing, merge, migrate, operators, policies, reports,
-    runs, schedule, sessions, tokens,
+    MigrateError, OperatorRole, SCHEMA_VERSION, Searchable, TokenKind, VersionKind, audit, backups, certificates,
+    commit, decisions, fleet, health, history, hosts, ingest, jobs, leases, listing, merge, migrate, operators,
+    policies, reports, runs, schedule, sessions, tokens,
 };
 
 type Statements = &'static [(&'static str, &'static Sql)];
@@ -115,7 +115,8 @@ async fn check_lists_are_the_words_of_the_code() {
         let mut found = check_lists(&config).await;
         for (table, column, words) in wanted {
             let key = (table.to_owned(), column.to_owned());
-            let at = found.iter().position(|(at, _)| *at == key).unwrap_or_else(|| panic!("{table}.{column} has no list"));
+            let at =
+                found.iter().position(|(at, _)| *at == key).unwrap_or_else(|| panic!("{table}.{column} has no list"));
             let words: BTreeSet<String> = words.into_iter().map(str::to_owned).collect();
             assert_eq!(found.remove(at).1, words, "{table}.{column}");
         }

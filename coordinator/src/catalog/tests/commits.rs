@@ -1,0 +1,115 @@
+//! The commit of a backup: once, by the newest attempt, also late.
+
+use std::time::Duration;
+
+use coord_shared::ids::{Attempt, BackupId, Ordinal, Seq};
+use coord_shared::level::Level;
+use coord_shared::run::{RunKind, RunState};
+
+use super::fixture::{Fleet, sealed, unchanged};
+use crate::catalog::testing::{with_catalog, with_config};
+use crate::catalog::{BackupStatus, Catalog, CatalogError, CheckRecord, Committed};
+
+#[tokio::test]
+async fn a_repeated_commit_answers_what_is_stored() {
+    with_catalog(async |catalog| {
+        let fleet = Fleet::new(&catalog).await;
+        fleet.ask(RunKind::Backup).await;
+        let (run, attempt) = fleet.claim().await.unwrap();
+        let commit = fleet.commit_of(run, attempt, 5, sealed(Level::Full, None, 1));
+        assert_eq!(catalog.commit_backup(&commit).await.unwrap(), Committed::Committed(Seq(5)));
+        assert_eq!(catalog.commit_backup(&commit).await.unwrap(), Committed::AlreadyThere(Seq(5)));
+        let other = fleet.commit_of(run, attempt, 6, sealed(Level::Full, None, 1));
+        assert_eq!(catalog.commit_backup(&other).await.unwrap(), Committed::OtherBackup(commit.backup));
+        let record = catalog.run(run).await.unwrap().unwrap();
+        assert_eq!((record.machine.state, record.backup), (RunState::Succeeded, Some(commit.backup)));
+        let backup = catalog.backup_of_run(run).await.unwrap().unwrap();
+        assert_eq!((backup.id, backup.seq, backup.status), (commit.backup, Seq(5), BackupStatus::Protected));
+        assert_eq!(catalog.job(fleet.job).await.unwrap().unwrap().last_ordinal, Ordinal(5));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_late_commit_counts_until_the_next_attempt_is_claimed() {
+    with_config(async |config| {
+        let client = config.connect().await.unwrap();
+        let catalog = Catalog::new(config).unwrap();
+        let fleet = Fleet::new(&catalog).await;
+        let none = Duration::ZERO;
+        let lapse = async || {
+            let lapse = "UPDATE runs SET lease_until = now() - INTERVAL '1 s' WHERE lease_until IS NOT NULL";
+            client.batch_execute(lapse).await.unwrap();
+            catalog.reap_lapsed_runs(none, none, none).await.unwrap();
+        };
+        fleet.ask(RunKind::Backup).await;
+        let (run, first) = fleet.claim().await.unwrap();
+        lapse().await;
+        let late = fleet.commit_of(run, first, 1, sealed(Level::Full, None, 1));
+        assert_eq!(catalog.commit_backup(&late).await.unwrap(), Committed::Committed(Seq(1)));
+
+        fleet.ask(RunKind::Backup).await;
+        let (run, first) = fleet.claim().await.unwrap();
+        lapse().await;
+        let (_, second) = fleet.claim().await.unwrap();
+        let stale = fleet.commit_of(run, first, 2, sealed(Level::Full, None, 1));
+        assert!(matches!(catalog.commit_backup(&stale).await.unwrap(), Committed::Refused(_)));
+        let newest = fleet.commit_of(run, second, 3, sealed(Level::Full, None, 1));
+        assert_eq!(catalog.commit_backup(&newest).await.unwrap(), Committed::Committed(Seq(3)));
+        assert_eq!(catalog.backups_of_job(fleet.job, 10).await.unwrap().len(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cancelled_run_never_commits() {
+    with_catalog(async |catalog| {
+        let fleet = Fleet::new(&catalog).await;
+        let run = fleet.ask(RunKind::Backup).await;
+        catalog.cancel_run(run).await.unwrap();
+        let commit = fleet.commit_of(run, Attempt(1), 1, sealed(Level::Full, None, 1));
+        assert!(matches!(catalog.commit_backup(&commit).await.unwrap(), Committed::Refused(_)));
+        assert_eq!(catalog.newest_backup(fleet.job).await.unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_commit_that_cannot_be_stored_leaves_the_run_as_it_was() {
+    with_catalog(async |catalog| {
+        let fleet = Fleet::new(&catalog).await;
+        let full = fleet.back_up(1, sealed(Level::Full, None, 1)).await;
+        fleet.ask(RunKind::Backup).await;
+        let (run, attempt) = fleet.claim().await.unwrap();
+        let baseless = fleet.commit_of(run, attempt, 2, sealed(Level::Differential, Some(BackupId::random()), 1));
+        assert!(matches!(catalog.commit_backup(&baseless).await, Err(CatalogError::NotFound { .. })));
+        let reused = fleet.commit_of(run, attempt, 1, sealed(Level::Differential, Some(full), 1));
+        assert!(matches!(catalog.commit_backup(&reused).await, Err(CatalogError::Taken { .. })));
+        assert_eq!(catalog.run(run).await.unwrap().unwrap().machine.state, RunState::Leased);
+        let good = fleet.commit_of(run, attempt, 2, sealed(Level::Differential, Some(full), 1));
+        assert_eq!(catalog.commit_backup(&good).await.unwrap(), Committed::Committed(Seq(2)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_restore_point_without_an_archive_shares_the_fate_of_the_one_it_names() {
+    with_catalog(async |catalog| {
+        let fleet = Fleet::new(&catalog).await;
+        let full = fleet.back_up(1, sealed(Level::Full, None, 1)).await;
+        let same = fleet.back_up(2, unchanged(full)).await;
+        let again = fleet.back_up(3, unchanged(same)).await;
+        let point = catalog.backup(again).await.unwrap().unwrap();
+        assert_eq!((point.level, point.base, point.same_as), (Level::Differential, Some(full), Some(full)));
+        assert_eq!(catalog.job(fleet.job).await.unwrap().unwrap().stored_bytes, 1000, "one archive");
+        assert_eq!(catalog.chain_of(full).await.unwrap().len(), 2);
+        let bad = CheckRecord { name: "digest".to_owned(), passed: false, detail: "flipped".to_owned() };
+        let damage = catalog.record_checks(again, &[bad]).await.unwrap();
+        assert_eq!((damage.changed.len(), damage.status), (3, BackupStatus::Damaged));
+        assert_eq!(catalog.newest_full(fleet.job).await.unwrap(), None);
+        let good = CheckRecord { name: "digest".to_owned(), passed: true, detail: String::new() };
+        assert_eq!(catalog.record_checks(full, &[good]).await.unwrap().changed.len(), 3);
+        assert_eq!(catalog.newest_full(fleet.job).await.unwrap().unwrap().id, full);
+    })
+    .await;
+}
