@@ -16,7 +16,8 @@ pub(super) fn extract(args: &ExtractArgs) -> Result<Exit, Fault> {
     let full = open(&args.archive)?;
     let differential = args.differential.as_deref().map(open).transpose()?;
     let paths = args.path.iter().map(archive_path);
-    let selection = Selection::of_paths(paths).map_err(|error| Fault::new(ErrorCode::InvalidArgument, chain(&error)))?;
+    let selection =
+        Selection::of_paths(paths).map_err(|error| Fault::new(ErrorCode::InvalidArgument, chain(&error)))?;
     let target = open_target(args)?;
     let overwrite = if args.overwrite { Overwrite::IfChanged } else { Overwrite::Never };
     let options = UnpackOptions { selection, overwrite, ..UnpackOptions::default() };

@@ -4,7 +4,7 @@
 //! Data goes to standard output, talk and progress to standard error. How a command ends is one of the exit codes that all
 //! three programs share: 3 for warnings, 5 for not found, 10 for a damaged archive, 130 for interrupted.
 
-//mod extract;
+mod extract;
 mod make;
 mod show;
 mod verify;
@@ -37,8 +37,8 @@ enum Command {
     Create(CreateArgs),
     /// Make an archive of what differs from a full one, with the full's own excludes.
     Diff(DiffArgs),
-    //X    /// Restore a full archive, or a full with a differential, into a folder.
-    //Extract(ExtractArgs),
+    /// Restore a full archive, or a full with a differential, into a folder.
+    Extract(ExtractArgs),
     /// List what an archive's index says.
     List(ListArgs),
     /// Read all of an archive and check every digest.
@@ -169,7 +169,7 @@ pub fn run(args: ArchiveArgs) -> Exit {
     let ended = match args.command {
         Command::Create(args) => make::create(&args),
         Command::Diff(args) => make::diff(&args),
-        //Command::Extract(args) => extract::extract(&args),
+        Command::Extract(args) => extract::extract(&args),
         Command::List(args) => show::list(&args),
         Command::Verify(args) => verify::verify(&args),
         Command::Cat(args) => show::cat(&args),

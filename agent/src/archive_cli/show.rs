@@ -35,7 +35,8 @@ fn closed(error: &io::Error) -> Result<Exit, Fault> {
 }
 
 fn row(entry: &Entry) -> String {
-    let target = if entry.link_target.is_empty() { String::new() } else { format!(" -> {}", shown(&entry.link_target)) };
+    let target =
+        if entry.link_target.is_empty() { String::new() } else { format!(" -> {}", shown(&entry.link_target)) };
     let size = match entry.kind {
         Kind::CharDevice | Kind::BlockDevice => format!("{},{}", entry.device.0, entry.device.1),
         Kind::File | Kind::Folder | Kind::Symlink | Kind::Fifo | Kind::Tombstone => entry.size.to_string(),
@@ -153,7 +154,10 @@ pub(super) fn cat(args: &CatArgs) -> Result<Exit, Fault> {
     let found = archive.find(&path).map_err(|error| read_fault(&args.archive, &error))?;
     let entry = found.ok_or_else(|| missing(&archive, &path))?;
     if entry.kind == Kind::Tombstone {
-        return Err(Fault::new(ErrorCode::NotFound, format!("{} was deleted at the time of this archive", shown(&path))));
+        return Err(Fault::new(
+            ErrorCode::NotFound,
+            format!("{} was deleted at the time of this archive", shown(&path)),
+        ));
     }
     if entry.kind != Kind::File {
         let what = kind_word(entry.kind);
@@ -202,6 +206,8 @@ fn missing(archive: &ArchiveReader, path: &[u8]) -> Fault {
     let fault = Fault::new(ErrorCode::NotFound, format!("the index of this archive has no {}", shown(path)));
     match &archive.header().base {
         Some(base) => fault.with_hint(format!("what did not change is in {}", base.name)),
-        None => fault.with_hint("coord-agent archive list shows what is there; names are relative to the archive's root"),
+        None => {
+            fault.with_hint("coord-agent archive list shows what is there; names are relative to the archive's root")
+        }
     }
 }

@@ -82,7 +82,12 @@ impl Watch {
         let bytes = read(&self.bytes);
         let seconds = self.began.elapsed().as_secs_f64().max(0.001);
         // Precision beyond what a person reads is not needed.
-        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "display")]
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "display"
+        )]
         let rate = (bytes as f64 / seconds) as u64;
         format!(
             "{} names  {} read  {} stored  {}/s",

@@ -102,6 +102,7 @@ pub(super) fn compare(
         new_cache: against.cache.and_then(|path| CacheWriter::create(path, digest).ok()),
         equals_newest: true,
         kept_below: None,
+        gone_below: None,
         mended_groups: HashSet::new(),
     };
     std::thread::scope(|scope| {
@@ -178,6 +179,8 @@ struct Differ<'a> {
     equals_newest: bool,
     /// Below this path nothing was looked at and everything keeps its base state.
     kept_below: Option<Vec<u8>>,
+    /// A folder that was gone when its attributes were to be read: what was listed below it is gone too.
+    gone_below: Option<Vec<u8>>,
     /// Groups of hard links of which one name has lines in the recipe.
     mended_groups: HashSet<u64>,
 }
@@ -227,10 +230,10 @@ impl Differ<'_> {
         while let Some(mend) = self.folders.leave() {
             mend.map_or(Ok(()), |step| self.list.push(&step))?;
         }
-        if let Some(cache) = self.new_cache {
-            if let Err(error) = cache.finish() {
-                tracing::warn!(%error, "identity cache not written");
-            }
+        if let Some(cache) = self.new_cache
+            && let Err(error) = cache.finish()
+        {
+            tracing::warn!(%error, "identity cache not written");
         }
         let notes = self.notes.lock();
         self.figures.source_files = notes.source_files;
@@ -252,7 +255,9 @@ impl Differ<'_> {
         while let Some(mend) = self.folders.leave_for(met.path()) {
             mend.map_or(Ok(()), |step| self.list.push(&step))?;
         }
+        let is_gone = self.gone_below.as_ref().is_some_and(|top| is_at_or_below(met.path(), top));
         let Met { seen, base, newest, base_goes_on } = met;
+        let seen = seen.filter(|_| !is_gone);
         let Some(seen) = seen else { return self.absent(base.as_ref(), newest.as_ref()) };
         count(self.notes, &seen);
         match seen.reach {
@@ -264,8 +269,8 @@ impl Differ<'_> {
     /// The folder that held the name was read, and it is not there.
     fn absent(&mut self, base: Option<&Entry>, newest: Option<&Entry>) -> Result<(), ScanError> {
         let Some(base) = base else {
-            // The newest differential had it, the base not: it is gone without a trace.
-            self.equals_newest = false;
+            // At most the newest differential had it, the base not: it is gone without a trace.
+            self.equals_newest &= newest.is_none();
             return Ok(());
         };
         self.figures.removed += 1;
@@ -316,7 +321,8 @@ impl Differ<'_> {
         match (content, base, same_kind) {
             (Content::Gone, ..) => {
                 self.notes.lock().vanished += 1;
-                if base.is_some() || newest.is_some() { self.absent(base, newest) } else { Ok(()) }
+                self.gone_below = Some(seen.entry.path);
+                self.absent(base, newest)
             }
             (Content::Unreadable(error), ..) => {
                 self.notes.lock().warn(&seen.entry.path, format!("cannot be read: {error}"));
@@ -404,11 +410,11 @@ impl Differ<'_> {
             return;
         }
         let extras = are_extras_same(&now.attributes, &base.attributes) && now.link_target == base.link_target;
-        if let Some(cache) = &mut self.new_cache {
-            if let Err(error) = cache.push(&now.path, now.identity, extras) {
-                tracing::warn!(%error, "identity cache given up");
-                self.new_cache = None;
-            }
+        if let Some(cache) = &mut self.new_cache
+            && let Err(error) = cache.push(&now.path, now.identity, extras)
+        {
+            tracing::warn!(%error, "identity cache given up");
+            self.new_cache = None;
         }
     }
 

@@ -45,10 +45,10 @@ impl FolderStack {
 
     /// Notes that the recipe creates or removes the name `path`.
     pub fn touch(&mut self, path: &[u8]) {
-        if let Some(top) = self.0.last_mut() {
-            if parent(path) == Some(&top.entry.path) {
-                top.needs_mending = true;
-            }
+        if let Some(top) = self.0.last_mut()
+            && parent(path) == Some(&top.entry.path)
+        {
+            top.needs_mending = true;
         }
     }
 

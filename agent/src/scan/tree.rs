@@ -209,10 +209,10 @@ impl Tree {
     /// As openat2(2).
     pub fn folder(&self, path: &[u8]) -> io::Result<Arc<OwnedFd>> {
         let mut last = self.last_folder.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, fd)) = last.as_ref() {
-            if known == path {
-                return Ok(Arc::clone(fd));
-            }
+        if let Some((known, fd)) = last.as_ref()
+            && known == path
+        {
+            return Ok(Arc::clone(fd));
         }
         let fd = Arc::new(self.beneath(path, OFlags::PATH | OFlags::DIRECTORY)?);
         *last = Some((path.to_vec(), Arc::clone(&fd)));

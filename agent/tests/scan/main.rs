@@ -1,0 +1,9 @@
+//! What the scan promises: nothing that changed is missed, nothing that is merely unreadable is taken for deleted, and a
+//! full with its differential is the tree as it was.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod edits;
+mod links;
+mod random;
+mod support;
+mod unreadable;
