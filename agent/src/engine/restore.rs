@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::time::Instant;
 
+use coord_archive::entry::is_at_or_below;
 use coord_archive::reader::ArchiveReader;
 use coord_archive::unpack::{self, Listing, Overwrite, UnpackError, UnpackOptions, UnpackReport};
 use coord_shared::api::{self, RestorePart, RestoreTask, finished};
@@ -56,7 +57,10 @@ pub(super) fn run(work: &HostWork, context: &RunContext, task: &RestoreTask) -> 
     for part in &parts {
         context.check_stop()?;
         let target = open_target(&work.root, &task.target_folder)?;
-        let covers = |path: &[u8]| part.covered.covers(path, false) && part.covered.covers(path, true);
+        let covers = |path: &[u8]| {
+            let elsewhere = part.part.except_paths.iter().any(|other| is_at_or_below(path, &relative(other)));
+            !elsewhere && part.covered.covers(path, false) && part.covered.covers(path, true)
+        };
         let options = UnpackOptions {
             selection: part.selection.clone(),
             overwrite,
@@ -80,12 +84,22 @@ fn open<'a>(work: &HostWork, task: &RestoreTask, part: &'a RestorePart) -> Resul
     let differential = part.differential.as_ref().map(|location| open_archive(&work.store, location)).transpose()?;
     let paths = part.paths.iter().map(|path| relative(path));
     let wrong = |error: unpack::PatternError| invalid(&chain(&error));
+    let exclude = [task.exclude.clone(), elsewhere(part)?].concat();
     let selection = unpack::Selection::of_paths(paths)
-        .and_then(|selection| selection.with_patterns(&task.include, &task.exclude))
+        .and_then(|selection| selection.with_patterns(&task.include, &exclude))
         .map_err(wrong)?;
     let covered = Selection::new(&part.sources, &part.exclude);
     let covered = covered.map_err(|error| Failure::lasting(Fault::new(ErrorCode::InvalidPolicy, chain(&error))))?;
     Ok(Part { part, full, differential, selection, covered })
+}
+
+/// Patterns for the subtrees that another part brings back. They are sources of a policy, so they are text.
+fn elsewhere(part: &RestorePart) -> Result<Vec<String>, Failure> {
+    let pattern = |path: &Vec<u8>| {
+        let path = String::from_utf8(relative(path)).map_err(|_| invalid("a source of the order is no text"))?;
+        Ok(format!("/{}", globset::escape(&path)))
+    };
+    part.except_paths.iter().map(pattern).collect()
 }
 
 fn relative(path: &[u8]) -> Vec<u8> {
@@ -215,5 +229,17 @@ fn of_unpack(part: &Part<'_>, error: &UnpackError) -> Failure {
             Failure::lasting(fault.with_hint("make room on the target and restore again: what is in place is kept"))
         }
         UnpackError::Target { .. } => Failure::retryable(Fault::new(ErrorCode::TargetUnusable, message)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_part_brings_back_is_left_out_by_its_very_name() {
+        let part = |path: &[u8]| RestorePart { except_paths: vec![path.to_vec()], ..RestorePart::default() };
+        assert_eq!(elsewhere(&part(b"/srv/w[w]*")).ok(), Some(vec!["/srv/w[[]w[]][*]".to_owned()]));
+        assert!(elsewhere(&part(b"srv/\xff")).is_err());
     }
 }
