@@ -69,6 +69,39 @@ impl<'a> Body<'a> {
         }
     }
 
+    /// The map before the content of a sparse file; empty for everything else.
+    fn map(&self) -> Vec<u8> {
+        if let Self::Sparse(_, ranges) = self { sparse_map(ranges) } else { Vec::new() }
+    }
+
+    /// Bytes of content that follow header and map.
+    fn content_length(&self) -> u64 {
+        match self {
+            Self::File(size) => *size,
+            Self::Sparse(_, ranges) => ranges.iter().map(|range| range.length).sum(),
+            Self::Link(_)
+            | Self::Folder
+            | Self::Symlink(_)
+            | Self::Fifo
+            | Self::CharDevice(..)
+            | Self::BlockDevice(..) => 0,
+        }
+    }
+
+    /// The name that a link leads to: of a member, or anything for a symbolic link.
+    fn link_name(&self) -> Vec<u8> {
+        match self {
+            Self::Link(target) => [b"./", *target].concat(),
+            Self::Symlink(target) => target.to_vec(),
+            Self::File(_)
+            | Self::Sparse(..)
+            | Self::Folder
+            | Self::Fifo
+            | Self::CharDevice(..)
+            | Self::BlockDevice(..) => Vec::new(),
+        }
+    }
+
     fn device(&self) -> (u32, u32) {
         match self {
             Self::CharDevice(major, minor) | Self::BlockDevice(major, minor) => (*major, *minor),
@@ -86,33 +119,22 @@ pub(crate) fn own_attributes(mtime: FileTime) -> Attributes {
 pub(crate) fn put_header(out: &mut Vec<u8>, member: &Member<'_>) {
     let mut pax = Pax::default();
     let name = member_name(member);
-    let map = match member.body {
-        Body::Sparse(size, ranges) => {
-            pax.number("GNU.sparse.major", 1);
-            pax.number("GNU.sparse.minor", 0);
-            if name.is_ascii() {
-                pax.record(b"GNU.sparse.name", &name);
-            }
-            pax.number("GNU.sparse.realsize", size);
-            sparse_map(ranges)
+    let map = member.body.map();
+    if let Body::Sparse(size, _) = member.body {
+        pax.number("GNU.sparse.major", 1);
+        pax.number("GNU.sparse.minor", 0);
+        if name.is_ascii() {
+            pax.record(b"GNU.sparse.name", &name);
         }
-        _ => Vec::new(),
-    };
+        pax.number("GNU.sparse.realsize", size);
+    }
     let mut header = Ustar::new();
     header.put_name(&stand_in_name(member, &name), &mut pax);
-    let link = match member.body {
-        Body::Link(target) => [b"./", target].concat(),
-        Body::Symlink(target) => target.to_vec(),
-        _ => Vec::new(),
-    };
+    let link = member.body.link_name();
     if !header.put_bytes(157, 100, &link) {
         pax.long("linkpath", Some(b'K'), &link);
     }
-    let stored = match member.body {
-        Body::File(size) => size,
-        Body::Sparse(_, ranges) => map.len() as u64 + ranges.iter().map(|range| range.length).sum::<u64>(),
-        _ => 0,
-    };
+    let stored = member.body.content_length() + map.len() as u64;
     put_numbers(&mut header, member, stored, &mut pax);
     if !matches!(member.body, Body::Link(_)) {
         put_attributes(member.attributes, &mut pax);
@@ -186,14 +208,11 @@ fn member_name(member: &Member<'_>) -> Vec<u8> {
 
 /// A reader that knows no sparse files must not put the condensed form in the file's place.
 fn stand_in_name(member: &Member<'_>, name: &[u8]) -> Vec<u8> {
-    match member.body {
-        Body::Sparse(..) if name.is_ascii() => {
-            let last = member.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-            let ascii: Vec<u8> = last.iter().map(|b| if b.is_ascii_graphic() { *b } else { b'_' }).take(60).collect();
-            [b"./GNUSparseFile.0/", ascii.as_slice()].concat()
-        }
-        _ => name.to_vec(),
+    if !matches!(member.body, Body::Sparse(..)) || !name.is_ascii() {
+        return name.to_vec();
     }
+    let last = member.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    [b"./GNUSparseFile.0/", &last[..last.len().min(60)]].concat()
 }
 
 /// GNU sparse format 1.0: the number of ranges, then offset and length of each, a decimal number a line.
