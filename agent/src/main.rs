@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use coord_agent::archive_cli::{self, ArchiveArgs};
@@ -18,6 +19,9 @@ use coord_shared::exit::Exit;
 use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::lifecycle::Lifecycle;
 use coord_shared::telemetry::{self, LogFormat};
+
+/// How long threads may take after everything else has ended.
+const LAST_WAIT: Duration = Duration::from_secs(2);
 
 /// Protects this host: takes backups, verifies and restores them, when its coordinator says so.
 #[derive(Debug, Parser)]
@@ -161,7 +165,10 @@ fn run(args: RunArgs) -> Result<(), Fault> {
     let state = open(&args.state)?;
     let RunArgs { root, archives, endpoint, threads, .. } = args;
     let overrides = Overrides { root, archives, endpoints: endpoint, threads };
-    let ran = runtime()?.block_on(daemon::run(state, overrides, Arc::new(SystemClock), Lifecycle::new()));
+    let runtime = runtime()?;
+    let ran = runtime.block_on(daemon::run(state, overrides, Arc::new(SystemClock), Lifecycle::new()));
+    // A thread that waits for a dead disk does not keep the process: its attempt is reported at the next start.
+    runtime.shutdown_timeout(LAST_WAIT);
     ran.map_err(|error| {
         let code = match &error {
             DaemonError::NotJoined { .. } | DaemonError::Config(_) => ErrorCode::InvalidConfiguration,

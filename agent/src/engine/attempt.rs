@@ -197,6 +197,7 @@ impl From<NotTaken> for Failure {
     fn from(error: NotTaken) -> Failure {
         match error {
             NotTaken::Closed | NotTaken::Ending => Failure::cancelled(),
+            NotTaken::Journal(fault) if fault.code == ErrorCode::DiskFull => Failure::lasting(fault),
             NotTaken::Journal(fault) => Failure::retryable(fault),
         }
     }

@@ -65,11 +65,7 @@ impl Work for HostWork {
 
 /// One attempt from its first report to its last.
 pub(super) fn perform(work: &dyn Work, context: &RunContext) {
-    let started = api::Started { started_at_us: context.clock.now().as_microsecond() };
-    let done = context
-        .check_stop()
-        .and_then(|()| context.report(run_report::Event::Started(started)).map_err(Failure::from))
-        .and_then(|()| work.perform(context));
+    let done = context.check_stop().and_then(|()| begin(context)).and_then(|()| work.perform(context));
     context.control.enter(api::Phase::Reporting, 0, 0);
     let failure = match done {
         Ok(done) => {
@@ -99,6 +95,15 @@ pub(super) fn perform(work: &dyn Work, context: &RunContext) {
             tracing::warn!(run = %context.key, message = %fault.message, "the end of a run is not stored")
         }
     }
+}
+
+/// Says that the attempt has begun, unless an earlier process said so.
+fn begin(context: &RunContext) -> Result<(), Failure> {
+    if context.resumed.is_some() {
+        return Ok(());
+    }
+    let started = api::Started { started_at_us: context.clock.now().as_microsecond() };
+    Ok(context.report(run_report::Event::Started(started))?)
 }
 
 /// The last report of an attempt that did not succeed.

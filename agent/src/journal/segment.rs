@@ -63,6 +63,8 @@ pub(super) struct Segment {
     number: u64,
     length: u64,
     length_at_start: u64,
+    /// A record that was not written whole may lie behind `length`.
+    torn: bool,
 }
 
 impl Segment {
@@ -95,7 +97,7 @@ impl Segment {
             file.set_len(whole as u64).and_then(|()| file.sync_all()).map_err(failed("cut", &path))?;
         }
         file.seek(SeekFrom::Start(whole as u64)).map_err(failed("seek", &path))?;
-        let segment = Segment { path, file, number, length: whole as u64, length_at_start: whole as u64 };
+        let segment = Segment { path, file, number, length: whole as u64, length_at_start: whole as u64, torn: false };
         Ok((segment, records, cut))
     }
 
@@ -114,7 +116,7 @@ impl Segment {
         let mut file =
             OpenOptions::new().read(true).write(true).mode(durable::SECRET_MODE).open(&path).map_err(failed("open"))?;
         let length = file.seek(SeekFrom::End(0)).map_err(failed("seek"))?;
-        Ok(Segment { path, file, number, length, length_at_start: length })
+        Ok(Segment { path, file, number, length, length_at_start: length, torn: false })
     }
 
     /// The next segment, with these records alone; the old file is removed.
@@ -133,15 +135,29 @@ impl Segment {
         for record in records {
             encode(record, &mut bytes)?;
         }
-        let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
+        let written = self.mend().and_then(|()| {
+            self.torn = true;
+            self.file.write_all(&bytes)?;
+            self.file.sync_data()
+        });
         if let Err(source) = written {
-            let undone = self.file.set_len(self.length).and_then(|()| self.file.seek(SeekFrom::Start(self.length)));
-            if let Err(error) = undone {
-                tracing::error!(%error, path = %self.path.display(), "a torn record could not be removed from the journal");
+            if let Err(error) = self.mend() {
+                tracing::warn!(%error, path = %self.path.display(), "a torn record is still in the journal; it is cut before the next");
             }
             return Err(SegmentError::Io { what: "append to", path: self.path.clone(), source });
         }
+        self.torn = false;
         self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Cuts what was not written whole: nothing good may ever follow something torn.
+    fn mend(&mut self) -> io::Result<()> {
+        if self.torn {
+            self.file.set_len(self.length)?;
+            self.file.seek(SeekFrom::Start(self.length))?;
+            self.torn = false;
+        }
         Ok(())
     }
 
