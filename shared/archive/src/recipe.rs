@@ -13,7 +13,7 @@ use crate::entry::{Attributes, Entry, FileTime, Kind, MAX_PATH_BYTES};
 
 mod text;
 
-pub use text::restore_txt;
+pub use text::{PLACE, restore_txt};
 
 /// Inode flags that a restore sets again, with the letters of `chattr`. Everything else `lsattr` shows belongs to the file
 /// system or needs more than a flag.

@@ -14,7 +14,8 @@ use super::report::{Collector, UnpackReport};
 use super::stream::{Point, Stream};
 use super::tree::{InodeId, Tree, status};
 use super::{UnpackError, UnpackOptions};
-use crate::entry::{Entry, FileTime};
+use crate::digest::Digest;
+use crate::entry::{Entry, FileTime, Kind};
 use crate::overlay::{Origin, Placed};
 use crate::progress::{Advance, Progress};
 
@@ -35,6 +36,16 @@ pub(super) mod mark {
 pub(super) struct Leader {
     pub(super) path: Vec<u8>,
     pub(super) id: InodeId,
+    kind: Kind,
+    digest: Option<Digest>,
+    link_target: Vec<u8>,
+}
+
+impl Leader {
+    /// Whether `entry` can be another name of the same thing; an index may say anything.
+    pub(super) fn is_like(&self, entry: &Entry) -> bool {
+        self.kind == entry.kind && self.digest == entry.digest && self.link_target == entry.link_target
+    }
 }
 
 /// Identifies a hard-link group: numbers are those of one index.
@@ -70,9 +81,6 @@ impl<'a> Context<'a> {
         let root_was_empty = is_empty(&target).map_err(failed)?;
         let tree = Tree::new(target);
         let journal = Journal::open(&tree);
-        if root_was_empty {
-            journal.note(b"");
-        }
         Ok(Self {
             point,
             options,
@@ -129,14 +137,16 @@ impl<'a> Context<'a> {
     /// Remembers that `placed` is in place as inode `id`, if it is hard-linked.
     pub(super) fn lead(&self, placed: &Placed, id: InodeId) {
         if placed.entry.link_group != 0 {
-            let leader = Leader { path: placed.entry.path.clone(), id };
+            let Entry { path, kind, digest, link_target, .. } = &placed.entry;
+            let leader =
+                Leader { path: path.clone(), id, kind: *kind, digest: *digest, link_target: link_target.clone() };
             self.leaders().insert((placed.index, placed.entry.link_group), leader);
         }
     }
 
     /// Tells the progress receiver of `bytes` of content, and of `entry` when it is done.
     pub(super) fn advance(&self, path: &[u8], done: Option<&Entry>, bytes: u64) -> Result<(), UnpackError> {
-        let files = u64::from(done.is_some_and(|entry| entry.kind == crate::entry::Kind::File));
+        let files = u64::from(done.is_some_and(|entry| entry.kind == Kind::File));
         let step = Advance { entries: u64::from(done.is_some()), files, bytes, stored_bytes: 0, path };
         match self.progress.advance(step) {
             ControlFlow::Continue(()) if !self.is_stopped() => Ok(()),

@@ -103,11 +103,14 @@ fn make_one(
 
 /// The target exists. If it was empty and is wanted itself it counts as created.
 fn use_root(context: &Context<'_>, picked: &Picked) -> Result<Place, Errno> {
+    let fd = context.tree.folder(b"")?;
+    context.journal.clean(fd.as_fd());
     let is_wanted = picked.selected && !picked.entry().flags.contains(Flags::ANCESTOR);
     if context.root_was_empty() && is_wanted {
+        context.journal.note(b"");
         context.mark(picked.number, mark::APPLY);
+        note_flags(context, picked);
     } else {
-        let fd = context.tree.folder(b"")?;
         use_existing(context, fd.as_fd(), &status_of(fd.as_fd())?, picked)?;
     }
     Ok(Place::Ready)
@@ -174,9 +177,7 @@ fn note_flags(context: &Context<'_>, picked: &Picked) {
 /// made it.
 fn use_existing(context: &Context<'_>, fd: BorrowedFd<'_>, found: &Statx, picked: &Picked) -> Result<(), Errno> {
     let entry = picked.entry();
-    if context.journal.has_dead() {
-        context.journal.clean(fd);
-    }
+    context.journal.clean(fd);
     if context.journal.was_unfinished(&entry.path) {
         context.journal.note(&entry.path);
         context.mark(picked.number, mark::APPLY);

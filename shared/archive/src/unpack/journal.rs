@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, openat, unlinkat};
@@ -28,6 +29,7 @@ const JOURNAL_WORD: &[u8] = b"journal-";
 pub(super) struct Journal {
     own: Option<Mutex<File>>,
     own_name: Vec<u8>,
+    has_notes: AtomicBool,
     unfinished: HashSet<[u8; RECORD_BYTES]>,
     dead: Vec<Dead>,
 }
@@ -50,7 +52,13 @@ fn record_of(path: &[u8]) -> [u8; RECORD_BYTES] {
 impl Journal {
     /// Takes over the journals of dead restores and begins one. A target in which none can be made is used without.
     pub(super) fn open(tree: &Tree) -> Self {
-        let mut journal = Self { own: None, own_name: Vec::new(), unfinished: HashSet::new(), dead: Vec::new() };
+        let mut journal = Self {
+            own: None,
+            own_name: Vec::new(),
+            has_notes: AtomicBool::new(false),
+            unfinished: HashSet::new(),
+            dead: Vec::new(),
+        };
         for name in own_names(tree.root(), JOURNAL_WORD) {
             journal.take_over(tree, name);
         }
@@ -70,6 +78,10 @@ impl Journal {
     }
 
     fn take_over(&mut self, tree: &Tree, name: Vec<u8>) {
+        let run = name[OWN_PREFIX.len() + JOURNAL_WORD.len()..].to_vec();
+        if run.len() != tree.run().len() {
+            return;
+        }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let Ok(fd) = openat(tree.root(), name.as_slice(), flags, Mode::empty()) else { return };
         if flock(&fd, FlockOperation::NonBlockingLockExclusive).is_err() {
@@ -81,13 +93,13 @@ impl Journal {
             tracing::warn!(%error, "the journal of an interrupted restore cannot be read");
         }
         self.unfinished.extend(bytes.as_chunks::<RECORD_BYTES>().0);
-        let run = name[OWN_PREFIX.len() + JOURNAL_WORD.len()..].to_vec();
         self.dead.push(Dead { name, run, _locked: file });
     }
 
     /// Notes that this restore created the folder `path`, whose attributes are not set yet.
     pub(super) fn note(&self, path: &[u8]) {
         let Some(own) = &self.own else { return };
+        self.has_notes.store(true, Ordering::Relaxed);
         let mut file = own.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = file.write_all(&record_of(path)) {
             tracing::warn!(%error, "the journal of a restore cannot be written");
@@ -97,11 +109,6 @@ impl Journal {
     /// Whether a restore that died created `path`, or had still to set its flags.
     pub(super) fn was_unfinished(&self, path: &[u8]) -> bool {
         !self.unfinished.is_empty() && self.unfinished.contains(&record_of(path))
-    }
-
-    /// Whether some restore died in this target.
-    pub(super) fn has_dead(&self) -> bool {
-        !self.dead.is_empty()
     }
 
     /// Removes the temporary names that dead restores left in `folder`.
@@ -115,16 +122,25 @@ impl Journal {
         }
     }
 
+    /// After a failure: a journal without notes has nothing to tell the next restore.
+    pub(super) fn abandon(&self, tree: &Tree) {
+        if self.own.is_some() && !self.has_notes.load(Ordering::Relaxed) {
+            remove(tree, &self.own_name);
+        }
+    }
+
     /// Removes all journals: everything they name is finished.
     pub(super) fn close(&self, tree: &Tree) {
         let names = self.dead.iter().map(|dead| &dead.name).chain(self.own.is_some().then_some(&self.own_name));
-        for name in names {
-            if let Err(error) = unlinkat(tree.root(), name.as_slice(), AtFlags::empty())
-                && error != Errno::NOENT
-            {
-                tracing::warn!(%error, "the journal of a restore could not be removed");
-            }
-        }
+        names.for_each(|name| remove(tree, name));
+    }
+}
+
+fn remove(tree: &Tree, name: &[u8]) {
+    if let Err(error) = unlinkat(tree.root(), name, AtFlags::empty())
+        && error != Errno::NOENT
+    {
+        tracing::warn!(%error, "the journal of a restore could not be removed");
     }
 }
 

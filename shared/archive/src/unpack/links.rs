@@ -25,7 +25,7 @@ pub(super) fn write_all(context: &Context<'_>) -> Result<(), UnpackError> {
             continue;
         }
         let job = Job { folder: folders.number(), number: picked.number, placed: picked.placed };
-        match context.leader(key) {
+        match context.leader(key).filter(|leader| leader.is_like(&job.placed.entry)) {
             Some(leader) => link(context, &mut hands, &job, &leader)?,
             None => place(context, &mut hands, &job)?,
         }

@@ -141,11 +141,10 @@ pub fn unpack(
     let missing = point.drop_missing(&mut options.selection)?;
     let context = Context::new(point, target, &options, progress)?;
     missing.into_iter().for_each(|path| context.report.not_found(path));
-    let ended = run(&context);
-    match ended {
+    match run(&context) {
         Ok(()) => Ok(context.into_report()),
         Err(error) => {
-            tracing::debug!(%error, "unpacking ended early");
+            context.journal.abandon(&context.tree);
             Err(error)
         }
     }
@@ -161,3 +160,7 @@ fn run(context: &Context<'_>) -> Result<(), UnpackError> {
     }
     finish::finish(context)
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod hostile;

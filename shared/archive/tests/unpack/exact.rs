@@ -1,0 +1,110 @@
+//! An awkward tree and its changes come back exactly, from our own unpacking and from the stock recipe.
+
+use std::process::Command;
+
+use coord_archive::codec::Codec;
+use coord_archive::unpack::{Selection, UnpackOptions};
+
+use crate::story::{Story, unpack_to};
+use crate::tree::{awkward, mutate};
+
+/// The awkward tree, and inode flags where the file system has them.
+fn make_source(story: &Story) {
+    for left_out in awkward::make(&story.source()).unwrap() {
+        eprintln!("left out: {left_out}");
+    }
+    let source = story.source();
+    std::fs::create_dir(source.join("flagged")).unwrap();
+    for name in ["unchanged", "edited", "unflagged"] {
+        std::fs::write(source.join("flagged").join(name), name).unwrap();
+    }
+    // More small files than one frame holds.
+    std::fs::create_dir(source.join("many")).unwrap();
+    for number in 0..600_u32 {
+        let bytes = vec![number.to_le_bytes()[0]; 8000 + number as usize];
+        std::fs::write(source.join("many").join(format!("{number:04}")), bytes).unwrap();
+    }
+    set_flags(story, "+i", &["flagged/unchanged", "flagged/edited", "flagged/unflagged", "flagged"]);
+    set_flags(story, "+d", &["files/small"]);
+}
+
+fn set_flags(story: &Story, flags: &str, names: &[&str]) {
+    let paths = names.iter().map(|name| story.source().join(name));
+    let ran = Command::new("chattr").arg(flags).args(paths).output().expect("install e2fsprogs");
+    if !ran.status.success() {
+        eprintln!("left out: inode flags {flags}: {}", String::from_utf8_lossy(&ran.stderr));
+    }
+}
+
+fn change_source(story: &Story) {
+    mutate::change_everything(&story.source()).unwrap();
+    set_flags(story, "-i", &["flagged", "flagged/edited", "flagged/unflagged"]);
+    std::fs::write(story.source().join("flagged/edited"), "edited again").unwrap();
+    std::fs::write(story.source().join("flagged/added"), "added").unwrap();
+    std::fs::remove_dir_all(story.source().join("many")).unwrap();
+    std::fs::write(story.source().join("many"), "a file now").unwrap();
+    set_flags(story, "+i", &["flagged/edited", "flagged"]);
+}
+
+fn awkward_files_come_back(codec: Codec) {
+    let story = Story::new(codec);
+    make_source(&story);
+    let full = story.full();
+    let before = story.target("before");
+    let report = unpack_to(&full, None, &before, &UnpackOptions::default()).unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!(story.differences(&before), Vec::<String>::new(), "unpacked full");
+    let stock = story.target("stock-full");
+    story.follow_the_recipe(&story.archive("full"), &stock);
+    assert_eq!(story.differences(&stock), Vec::<String>::new(), "stock full");
+
+    change_source(&story);
+    let differential = story.differential(&full);
+    let after = story.target("after");
+    let report = unpack_to(&full, Some(&differential), &after, &UnpackOptions::default()).unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!(story.differences(&after), Vec::<String>::new(), "unpacked differential");
+    let stock = story.target("stock-differential");
+    story.follow_the_recipe(&story.archive("differential"), &stock);
+    assert_eq!(story.differences(&stock), Vec::<String>::new(), "stock differential");
+
+    let again = unpack_to(&full, Some(&differential), &after, &UnpackOptions::default()).unwrap();
+    assert!(again.is_clean(), "{again:?}");
+    let counts = again.counts;
+    assert_eq!((counts.files, counts.folders, counts.links, counts.symlinks, counts.specials), (0, 0, 0, 0, 0));
+    assert_eq!(story.differences(&after), Vec::<String>::new(), "unpacked twice");
+}
+
+#[test]
+fn awkward_files_come_back_exactly_from_zstd() {
+    awkward_files_come_back(Codec::Zstd);
+}
+
+#[test]
+fn awkward_files_come_back_exactly_from_gzip() {
+    awkward_files_come_back(Codec::Gzip);
+}
+
+#[test]
+fn one_folder_comes_back_alone_with_the_folders_that_lead_to_it() {
+    let story = Story::new(Codec::Zstd);
+    make_source(&story);
+    let full = story.full();
+    change_source(&story);
+    let differential = story.differential(&full);
+    let target = story.target("target");
+    let selection = Selection::of_paths([b"links/sub".to_vec(), b"fresh/folder/file".to_vec()]).unwrap();
+    let options = UnpackOptions { selection, ..UnpackOptions::default() };
+    let report = unpack_to(&full, Some(&differential), &target, &options).unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    let names: Vec<Vec<u8>> = crate::tree::compare::list(&target).unwrap().into_keys().collect();
+    let expected = ["", "fresh", "fresh/folder", "fresh/folder/file", "links", "links/sub", "links/sub/third"];
+    assert_eq!(names, expected.map(|name| name.as_bytes().to_vec()));
+    assert_eq!(std::fs::read(target.join("links/sub/third")).unwrap(), b"three names");
+    let differences = story.differences(&target);
+    // Names that were not selected are missing, also as other names of a hard link.
+    let expected = ["only_left", "hard_links", "inode flags"];
+    let told = differences.iter().filter(|text| expected.iter().all(|word| !text.contains(word)));
+    // The target itself was the operator's; it is not selected.
+    assert_eq!(told.filter(|text| !text.starts_with(": ")).collect::<Vec<_>>(), Vec::<&String>::new());
+}

@@ -1,0 +1,75 @@
+//! Somebody who owns the target swaps its folders for symbolic links while root restores into it.
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use coord_archive::codec::Codec;
+use coord_archive::unpack::{Overwrite, UnpackOptions};
+
+use crate::story::{Story, unpack_to};
+
+/// How long the racers run.
+const RACE: Duration = Duration::from_secs(4);
+
+fn swap_for_ever(target: &Path, outside: &Path, stop: &AtomicBool, swaps: &AtomicU64) {
+    let aside = target.join("aside");
+    while !stop.load(Ordering::Relaxed) {
+        for name in ["one", "one/two"] {
+            let victim = target.join(name);
+            // Each step fails whenever the restore was quicker; that is the race.
+            if std::fs::rename(&victim, &aside).is_ok() {
+                let swapped = symlink(outside, &victim).is_ok();
+                std::hint::spin_loop();
+                if swapped && std::fs::remove_file(&victim).is_ok() {
+                    swaps.fetch_add(1, Ordering::Relaxed);
+                }
+                if std::fs::rename(&aside, &victim).is_err() && std::fs::remove_dir_all(&aside).is_err() {
+                    continue;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn folders_swapped_for_links_lead_no_restore_outside() {
+    let story = Story::new(Codec::Zstd);
+    let deep = story.source().join("one/two/three");
+    std::fs::create_dir_all(&deep).unwrap();
+    for number in 0..40 {
+        for folder in ["one", "one/two", "one/two/three"] {
+            std::fs::write(story.source().join(folder).join(format!("file-{number}")), "escaped?").unwrap();
+        }
+        symlink("file-0", deep.join(format!("link-{number}"))).unwrap();
+        std::fs::create_dir(story.source().join(format!("one/two/folder-{number}"))).unwrap();
+    }
+    let full = story.full();
+    let target = story.target("target");
+    let outside = story.target("outside");
+    std::fs::create_dir_all(outside.join("two/three")).unwrap();
+    std::fs::create_dir_all(outside.join("three")).unwrap();
+    std::fs::write(outside.join("canary"), "alive").unwrap();
+    let before = crate::tree::compare::list(&outside).unwrap().len();
+    let (stop, swaps) = (AtomicBool::new(false), AtomicU64::new(0));
+    let covers = |_: &[u8]| true;
+    let mut restores = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| swap_for_ever(&target, &outside, &stop, &swaps));
+        let begun = Instant::now();
+        while begun.elapsed() < RACE {
+            let overwrite = if restores % 2 == 0 { Overwrite::Always } else { Overwrite::IfChanged };
+            let options = UnpackOptions { overwrite, delete_extra: Some(&covers), ..UnpackOptions::default() };
+            // It may fail in any way but one.
+            let ended = unpack_to(&full, None, &target, &options);
+            restores += u64::from(ended.is_ok());
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let swaps = swaps.load(Ordering::Relaxed);
+    eprintln!("{swaps} swaps during {restores} restores");
+    assert!(swaps > 100 && restores > 3);
+    assert_eq!(crate::tree::compare::list(&outside).unwrap().len(), before);
+    assert_eq!(std::fs::read(outside.join("canary")).unwrap(), b"alive");
+}
