@@ -317,7 +317,14 @@ impl Differ<'_> {
             self.folders.enter(base.clone(), Standing::Unchanged(Box::new(base.attributes.clone())));
             return Ok(());
         }
-        let content = self.content(&mut seen, same_kind, newest)?;
+        let was_unread = newest.is_some_and(|newest| newest.flags.contains(Flags::UNREAD));
+        let content = match self.content(&mut seen, same_kind, newest)? {
+            // Unread again is the same state; the packer would find out too late.
+            Content::Different if was_unread && seen.entry.kind == Kind::File => {
+                self.tree.open_file(&seen.entry.path).map_or_else(failed, |_| Content::Different)
+            }
+            other => other,
+        };
         match (content, base, same_kind) {
             (Content::Gone, ..) => {
                 self.notes.lock().vanished += 1;
@@ -365,8 +372,9 @@ impl Differ<'_> {
             }
         }
         let Some(base) = base else { return Ok(Content::Different) };
+        let is_base_sure = !base.flags.contains(Flags::CHANGED_WHILE_READ);
         let content = match newest {
-            Some(newest) if is_recorded_content_same(newest, base) => Content::Same,
+            Some(newest) if is_base_sure && is_recorded_content_same(newest, base) => Content::Same,
             Some(_) => Content::Different,
             None => self.compare_with_base(&seen.entry, base, remembered.is_some())?,
         };

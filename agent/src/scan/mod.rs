@@ -25,6 +25,7 @@ pub mod walk;
 
 use std::collections::HashSet;
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -168,7 +169,9 @@ impl Scan {
                 }
             };
             let stat = self.tree.stat(source).map_err(failed)?;
-            let file_system = self.mounts.of(stat.mount, self.tree.root());
+            // A source that is a file lies on the file system of its folder, bind mounts aside.
+            let folder = self.tree.folder(source).or_else(|_| Ok(self.tree.locate(source)?.0)).map_err(failed)?;
+            let file_system = self.mounts.of(stat.mount, folder.as_fd());
             mounts.retain(|mount| mount.path != *source);
             mounts.push(file_system.mounted_at(source));
         }

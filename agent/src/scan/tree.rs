@@ -397,10 +397,18 @@ impl Place<'_> {
             }
             Err(error) => return Err(error.into()),
         };
-        let mut buffer = vec![0; MAX_XATTR_BYTES];
+        let mut value = [0_u8; 1024];
+        let mut large = Vec::new();
         for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-            match self.get(name, &mut buffer) {
-                Ok(length) => extra.xattrs.push(Xattr { name: name.to_vec(), value: buffer[..length].to_vec() }),
+            let read = match self.get(name, &mut value) {
+                Err(Errno::RANGE) => {
+                    large.resize(MAX_XATTR_BYTES, 0);
+                    self.get(name, &mut large).map(|length| &large[..length])
+                }
+                other => other.map(|length| &value[..length]),
+            };
+            match read {
+                Ok(value) => extra.xattrs.push(Xattr { name: name.to_vec(), value: value.to_vec() }),
                 Err(Errno::NODATA) => {}
                 Err(error) => extra.failed.push((name.to_vec(), error)),
             }

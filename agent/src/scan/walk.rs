@@ -376,7 +376,8 @@ impl Walk {
         let Some(before) = self.plan.expected_mounts.iter().find(|mount| mount.path == self.path) else {
             return Ok(());
         };
-        let now = self.plan.mounts.of(stat.mount, at.folder);
+        let inside = self.plan.tree.pass_at(at.folder, at.name).ok();
+        let now = self.plan.mounts.of(stat.mount, inside.as_ref().map_or(at.folder, |folder| folder.as_fd()));
         if (before.file_system.as_str(), before.identity.as_str()) == (now.kind.as_str(), now.identity.as_str()) {
             return Ok(());
         }

@@ -103,3 +103,16 @@ fn half_of_a_group_on_a_new_inode_is_a_group_of_its_own() {
     let (_, made) = bench.differential(&full, None);
     assert_is_the_tree(&bench, &full, &made);
 }
+
+#[test]
+fn symbolic_links_may_be_hard_linked_too() {
+    let bench = Bench::new();
+    std::os::unix::fs::symlink("target", bench.at("a")).unwrap();
+    fs::hard_link(bench.at("a"), bench.at("b")).unwrap();
+    let full = bench.full();
+    assert_eq!(state(&full, None)[&b"b"[..]].names.len(), 2);
+    fs::remove_file(bench.at("b")).unwrap();
+    std::os::unix::fs::symlink("target", bench.at("b")).unwrap();
+    let (_, made) = bench.differential(&full, None);
+    assert_is_the_tree(&bench, &full, &made);
+}

@@ -4,6 +4,7 @@
 
 mod edits;
 mod links;
+mod places;
 mod random;
 mod support;
 mod unreadable;

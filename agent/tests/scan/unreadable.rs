@@ -165,6 +165,22 @@ fn a_mount_point_that_is_a_plain_folder_now_keeps_what_was_mounted_there() {
     assert_eq!((found.figures.stale, found.figures.removed), (1, 0));
     assert!(state(&full, Some(&made)).contains_key(&b"folder/deep/b"[..]));
     assert!(made.archive.header().mounts.contains(&mount(b"folder")), "it stays expected");
+
+    let full = bench.full();
+    assert!(entry(&full, "folder").unwrap().flags.contains(Flags::UNREAD), "a full has no state to keep");
+    assert!(!full.archive.header().mounts.contains(&mount(b"folder")), "from now on it is a plain folder");
+}
+
+#[test]
+fn unread_again_is_the_same_state() {
+    let (bench, full) = bench_with_folder();
+    bench.write("new", "new");
+    let (_, made) = bench.differential_through(&full, None, long_after(), Box::new(Closed(b"new")));
+    assert!(entry(&made, "new").unwrap().flags.contains(Flags::UNREAD));
+    let (found, _) = bench.compare_through(&full, Some(&made), long_after(), Box::new(Closed(b"new"))).unwrap();
+    assert!(found.equals_newest, "{:?}", found.figures);
+    let (found, _) = bench.compare(&full, Some(&made));
+    assert!(!found.equals_newest);
 }
 
 #[test]
