@@ -119,9 +119,8 @@ pub async fn decide_before_scan(
 
 /// Decides by the exact figures of the attempt's scan and stores it.
 pub async fn decide_after_scan(app: &App, run: RunId, attempt: Attempt, scanned: &Scanned) -> Result<Decision, Fault> {
-    let before = app.catalog.decisions_of_run(run).await?.into_iter().map(|record| record.decision);
-    let before =
-        before.filter(|decision| decision.attempt == attempt && decision.stage == DecisionStage::BeforeScan).next_back();
+    let mut before = app.catalog.decisions_of_run(run).await?.into_iter().map(|record| record.decision);
+    let before = before.rfind(|decision| decision.attempt == attempt && decision.stage == DecisionStage::BeforeScan);
     let before = before
         .ok_or_else(|| Fault::new(ErrorCode::NotFound, "nothing was decided for this attempt before its scan"))?;
     let inputs: Inputs = read(&before.inputs)?;

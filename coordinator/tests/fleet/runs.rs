@@ -15,7 +15,7 @@ use coord_shared::ids::{BackupId, InstanceId, RunId};
 use coord_shared::run::{RunKind, RunState};
 use coord_shared::tls::PeerKind;
 use coord_shared::wire::to_us;
-use coordinator::catalog::{AskedRun, BackupFilter, RunFilter};
+use coordinator::catalog::{AskedRun, BackupFilter, JobFilter, RunFilter, ScheduleOutcome, ScheduleStep};
 use tokio::sync::mpsc;
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -365,14 +365,21 @@ async fn two_coordinators_on_one_database_give_each_due_instant_one_run() {
     let admin = fleet.admin().await;
     drop(fleet.agent("one").await);
     apply(&admin, &POLICY.replace("0 3 1 1 *", "* * * * *")).await;
-    let (client, connection) = tokio_postgres::connect(&fleet.url, tokio_postgres::NoTls).await.unwrap();
-    let connection = tokio::spawn(connection);
-    let due = || async { client.query("SELECT FROM jobs WHERE backup_due_at IS NOT NULL", &[]).await.unwrap().pop() };
-    wait_for("the first due instant", due).await;
-    client
-        .execute("UPDATE jobs SET backup_due_at = date_trunc('minute', now()) - INTERVAL '3 minutes'", &[])
-        .await
-        .unwrap();
+    let scheduled = || async {
+        let jobs = fleet.catalog.jobs(JobFilter::default()).await.unwrap();
+        jobs.into_iter().find(|job| job.backup_due_at.is_some())
+    };
+    let job = wait_for("the first due instant", scheduled).await;
+    // As if nobody had looked for three minutes.
+    let minute = fleet.catalog.now().await.unwrap().as_second() / 60;
+    let back = ScheduleStep {
+        job: job.id,
+        kind: RunKind::Backup,
+        seen_due_at: job.backup_due_at,
+        runs: Vec::new(),
+        next_due_at: Some(jiff::Timestamp::from_second((minute - 3) * 60).unwrap()),
+    };
+    assert_ne!(fleet.catalog.schedule(&back).await.unwrap(), ScheduleOutcome::Changed);
     let runs = || async {
         let runs = fleet.catalog.runs(RunFilter::default()).await.unwrap();
         (runs.len() >= 4).then_some(runs)
@@ -386,8 +393,6 @@ async fn two_coordinators_on_one_database_give_each_due_instant_one_run() {
     let missed: Vec<_> = runs.iter().filter(|run| run.machine.state == RunState::Missed).collect();
     assert!(missed.len() >= 3 && missed.iter().all(|run| !run.reason.is_empty()));
     assert_eq!(runs.iter().filter(|run| run.machine.state == RunState::Queued).count(), 1);
-    drop(client);
-    connection.await.unwrap().unwrap();
     second.end().await;
     fleet.stop().await;
 }
