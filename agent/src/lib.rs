@@ -11,6 +11,7 @@ pub mod engine;
 pub mod identity;
 pub mod join;
 pub mod journal;
+pub mod printable;
 pub mod renewal;
 pub mod scan;
 pub mod session;

@@ -12,6 +12,7 @@ use coord_agent::chain::chain;
 use coord_agent::config::{ConfigError, Overrides};
 use coord_agent::daemon::{self, DaemonError};
 use coord_agent::join::{self, JoinOptions};
+use coord_agent::printable::printable;
 use coord_agent::state::{DEFAULT_STATE, StateError, StateFolder};
 use coord_agent::status;
 use coord_shared::clock::{Clock as _, SystemClock};
@@ -212,12 +213,12 @@ fn runtime() -> Result<tokio::runtime::Runtime, Fault> {
 
 /// One line what, then what to do; the code of the one table.
 fn report(fault: &Fault) -> ExitCode {
-    eprintln!("error: {}", fault.message.escape_debug());
+    eprintln!("error: {}", printable(&fault.message));
     if !fault.hint.is_empty() {
-        eprintln!("hint: {}", fault.hint);
+        eprintln!("hint: {}", printable(&fault.hint));
     }
     if !fault.trace.is_empty() {
-        eprintln!("trace: {}", fault.trace);
+        eprintln!("trace: {}", printable(&fault.trace));
     }
     fault.exit().into()
 }

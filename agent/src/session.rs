@@ -29,6 +29,7 @@ use tonic::transport::Channel;
 
 use crate::engine::{Event, Greeting, Outgoing};
 use crate::identity::Identity;
+use crate::printable::printable;
 use crate::status::HostFacts;
 use crate::store::LocalStore;
 
@@ -92,7 +93,7 @@ impl Session {
             failures = if began.elapsed() >= GOOD_SESSION { 1 } else { failures + 1 };
             let wait = Backoff::RECONNECT.wait(failures, random());
             tracing::warn!(
-                %endpoint, code = %fault.code, message = %fault.message.escape_debug(), hint = %fault.hint.escape_debug(), trace = %fault.trace,
+                %endpoint, code = %fault.code, message = %printable(&fault.message), hint = %printable(&fault.hint), trace = %fault.trace,
                 wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), "not connected to the coordinator"
             );
             tokio::select! {
@@ -124,7 +125,7 @@ impl Session {
         let mut incoming = client.session(ReceiverStream::new(stream)).await.map_err(Fault::from)?.into_inner();
         let answer = tokio::time::timeout(HELLO_TIMEOUT, hello_answer(&mut incoming)).await;
         let answer = answer.map_err(|_| Fault::new(ErrorCode::TimedOut, "Hello was not answered"))??;
-        tracing::info!(%endpoint, host = %answer.host_name.escape_debug(), session = answer.session_number, "connected to the coordinator");
+        tracing::info!(%endpoint, host = %printable(&answer.host_name), session = answer.session_number, "connected to the coordinator");
         let (link, mut outgoing) = mpsc::channel(MAX_OUTGOING);
         self.tell(Event::Connected { answer: Box::new(answer), link }).await?;
         // What runs beside the stream ends with it.

@@ -18,6 +18,7 @@ use super::attempt::{Control, HostClock, NotTaken, RunContext};
 use super::work::Work;
 use super::{Event, Failure, Greeting, MAX_EVENTS, Outgoing};
 use crate::journal::{Acknowledged, AttemptKey, Body, Closed, Forgotten, HeldAttempt, Journal, RememberedBackup};
+use crate::printable::printable;
 use crate::store::LocalStore;
 
 /// Runs that work at once; further ones wait, holding their lease.
@@ -219,7 +220,7 @@ impl Engine {
             FromCoordinator::Ack(ack) => self.acknowledged(&ack),
             FromCoordinator::Cancel(cancel) => {
                 if let Some(running) = self.running.get(&AttemptKey::new(&cancel.run_id, cancel.attempt)) {
-                    tracing::info!(run = %cancel.run_id, reason = %cancel.reason.escape_debug(), "cancelling");
+                    tracing::info!(run = %cancel.run_id, reason = %printable(&cancel.reason), "cancelling");
                     running.control.stop();
                 }
             }

@@ -23,6 +23,7 @@ use super::notes::note;
 use super::work::report_notes;
 use super::{Done, Failure, HostWork, RunContext};
 use crate::chain::chain;
+use crate::printable::printable;
 use crate::scan::Selection;
 
 /// Folders made on the way to the target.
@@ -111,7 +112,7 @@ fn relative(path: &[u8]) -> Vec<u8> {
 fn open_target(root: &Path, folder: &[u8]) -> Result<OwnedFd, Failure> {
     let folder = relative(folder);
     let unusable = |path: &Path, errno: Errno| {
-        let message = format!("cannot use the target /{}: {errno}", path.display().to_string().escape_debug());
+        let message = format!("cannot use the target /{}: {errno}", printable(&path.display().to_string()));
         let fault = Fault::new(ErrorCode::TargetUnusable, message);
         Failure::lasting(fault.with_hint("name a folder on the target host that can be made or written"))
     };

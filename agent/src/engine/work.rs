@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::attempt::{NotTaken, RunContext};
 use super::{Failure, backup, restore, verify};
+use crate::printable::printable;
 use crate::store::LocalStore;
 
 /// Does runs. Called on a blocking thread; returns soon after the context's control asks it to stop.
@@ -88,7 +89,7 @@ pub(super) fn perform(work: &dyn Work, context: &RunContext) {
         Err(failure) => failure,
     };
     let Fault { code, message, .. } = &failure.fault;
-    tracing::warn!(run = %context.key, %code, message = %message.escape_debug(), retryable = failure.retryable, "run did not succeed");
+    tracing::warn!(run = %context.key, %code, message = %printable(message), retryable = failure.retryable, "run did not succeed");
     match context.report(run_report::Event::Finished(failed(&failure, context.clock.now()))) {
         Ok(()) | Err(NotTaken::Closed | NotTaken::Ending) => {}
         Err(NotTaken::Journal(fault)) => {

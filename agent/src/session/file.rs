@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Client;
 use crate::engine::{Part, read_file};
+use crate::printable::printable;
 use crate::store::LocalStore;
 
 /// Chunks between the reader and the stream.
@@ -21,7 +22,7 @@ pub(super) async fn send(mut client: Client, store: LocalStore, order: ReadFileO
         sent = client.send_file(ReceiverStream::new(stream)) => {
             if let Err(status) = sent {
                 let fault = Fault::from(status);
-                tracing::info!(request = %request_id, code = %fault.code, message = %fault.message.escape_debug(), "a file was not sent to its end");
+                tracing::info!(request = %request_id, code = %fault.code, message = %printable(&fault.message), "a file was not sent to its end");
             }
         }
         // Dropping the stream ends the reader at its next chunk.

@@ -17,6 +17,8 @@ use coord_shared::api::ArchiveLocation;
 use coord_shared::durable;
 use jiff::Timestamp;
 
+use crate::printable::printable;
+
 /// Part of every temporary name that [`SealedFile`] gives.
 const PARTIAL_MARK: &[u8] = b".partial-";
 
@@ -158,7 +160,7 @@ impl LocalStore {
                 }
                 Ok(_) => return Err(StoreError::Replaced { path }),
                 Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                    looked_at.push(path.display().to_string().escape_debug().to_string());
+                    looked_at.push(printable(&path.display().to_string()));
                 }
                 Err(error) => return Err(error),
             }
