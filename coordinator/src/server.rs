@@ -171,6 +171,10 @@ async fn serve(config: Config, database: &Database, life: &Lifecycle) -> Result<
         nudges: Nudges::default(),
         standings: Standings::new(),
     });
+    // Whoever waits for the announcement below finds the first operator let in.
+    if let Err(fault) = crate::app::bootstrap::take_grants(&app, &state).await {
+        tracing::warn!(why = %fault.message, "grants are taken later");
+    }
     start_tasks(&app, &listeners, &state, life);
     if let Some((_, folder)) = &database.private {
         tasks::database_keeper::start(&app, folder, life);

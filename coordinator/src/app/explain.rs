@@ -30,7 +30,7 @@ pub async fn explain(app: &App, subject: &str) -> Result<api::Explanation, Fault
             ErrorCode::NotFound,
             format!("nothing was decided yet for '{}'", names::shown(subject)),
         )
-        .with_hint("coordctl job run HOST POLICY asks for a backup; levels are decided when it starts"));
+        .with_hint("coordctl job run HOST/POLICY asks for a backup; levels are decided when it starts"));
     }
     Ok(api::Explanation { decisions })
 }

@@ -3,6 +3,7 @@
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use coord_archive::entry::{Flags, cmp_paths, is_at_or_below};
 use coord_shared::api;
@@ -15,6 +16,9 @@ use crate::domain::restore_plan::{Part, shown};
 
 /// Entries of one batch to the operator.
 const BATCH: usize = 500;
+/// Longest wait for entries that are on their way, and how often they are looked for.
+const PATIENCE: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(200);
 /// Entries that one part reads ahead.
 const PAGE: u32 = 1000;
 
@@ -84,6 +88,18 @@ fn not_searchable(row: &Backup) -> Fault {
         .with_hint("try again in a moment; coordctl restore works without them")
 }
 
+/// The restore point once its entries are in the catalog. Right after a backup they are on their way: they are waited for.
+async fn searchable(app: &App, row: &Backup) -> Result<Backup, Fault> {
+    let mut row = row.clone();
+    let mut waited = Duration::ZERO;
+    while row.searchable == Searchable::Pending && waited < PATIENCE {
+        tokio::time::sleep(LOOK).await;
+        waited += LOOK;
+        row = app.catalog.backup(row.id).await?.unwrap_or(row);
+    }
+    if row.searchable == Searchable::Searchable { Ok(row) } else { Err(not_searchable(&row)) }
+}
+
 /// Plans a listing.
 ///
 /// # Errors
@@ -97,10 +113,7 @@ pub async fn open(app: &App, request: &api::ListFilesRequest) -> Result<Listing,
         Listing { points: points(&plan, &rows, at)?, folder: folder.clone(), single: None, lists: Vec::new() };
     let mut missing = None;
     for part in plan.parts {
-        let row = rows.row(part.backup)?;
-        if row.searchable != Searchable::Searchable {
-            return Err(not_searchable(row));
-        }
+        let row = &searchable(app, rows.row(part.backup)?).await?;
         match app.catalog.find_path(row.job, row.seq, &folder).await? {
             None => missing = missing.or_else(|| Some(absent(&folder, row))),
             Some(entry) if entry.kind == VersionKind::Folder => {

@@ -4,23 +4,24 @@ use std::time::Duration;
 
 use coord_shared::api;
 use coord_shared::fault::{ErrorCode, Fault};
+use coord_shared::tls::PeerKind;
 
 use super::backups::location;
 use super::plan_restore::{instant, planned};
 use super::{App, files, names, relay};
-use crate::catalog::VersionKind;
+use crate::catalog::{NewAudit, VersionKind};
 use crate::domain::restore_plan::shown;
 use crate::relays::Receiving;
 
 /// Longest silence of the host that reads the file.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Asks the host that has the archive for the file.
+/// Asks the host that has the archive for the file. Who read what is recorded.
 ///
 /// # Errors
 /// Those of planning; `not_found` when there was no such file; `invalid_argument` for what has no content;
 /// `host_not_connected` when the archive cannot be reached.
-pub async fn open(app: &App, request: &api::ReadFileRequest) -> Result<Receiving, Fault> {
+pub async fn open(app: &App, user: &str, request: &api::ReadFileRequest) -> Result<Receiving, Fault> {
     let host = names::host(app, &request.host).await?;
     let at = instant(app, request.at.as_ref()).await?;
     let (plan, points) = planned(app, &host, std::slice::from_ref(&request.path), &request.policy, at).await?;
@@ -48,6 +49,11 @@ pub async fn open(app: &App, request: &api::ReadFileRequest) -> Result<Receiving
         full: Some(location(points.row(part.full)?)),
         differential,
     };
+    let details = serde_json::json!({ "path": shown(path), "backup": part.backup });
+    let subject = host.id.to_string();
+    let deed =
+        NewAudit { actor_kind: PeerKind::Operator, actor: user, action: "file_read", subject: &subject, details };
+    app.catalog.record_audit(&deed).await?;
     relay::ask(app, host.id, order)
 }
 

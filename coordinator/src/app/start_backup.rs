@@ -23,7 +23,7 @@ pub async fn start(app: &App, user: &str, request: &api::StartBackupRequest) -> 
             ErrorCode::NotNow,
             format!("policy {} does not select {} any more", job.policy_name, job.host_name),
         )
-        .with_hint(format!("coordctl host label {} sets the labels that it asks for", job.host_name)));
+        .with_hint(format!("coordctl host label {} KEY=VALUE sets the labels that it asks for", job.host_name)));
     }
     let level = Level::from_api(request.level());
     let asked = AskedRun {

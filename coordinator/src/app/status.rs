@@ -113,7 +113,7 @@ fn trouble(health: &JobHealth, calendar: Option<&Calendar>, now: Timestamp) -> O
             since_us: to_us(since),
         },
     };
-    let run_now = format!("coordctl job run {} {}", health.host_name, health.policy_name);
+    let run_now = format!("coordctl job run {}/{}", health.host_name, health.policy_name);
     let failed = health.last_run.as_ref().and_then(|run| {
         let what = match run.state {
             RunState::Failed => {
@@ -136,7 +136,7 @@ fn trouble(health: &JobHealth, calendar: Option<&Calendar>, now: Timestamp) -> O
         return Some(say(Badness::Unprotected, what, hint, since));
     };
     if status == BackupStatus::Damaged {
-        let hint = format!("coordctl job run {} {} --level full", health.host_name, health.policy_name);
+        let hint = format!("coordctl job run {}/{} --level full", health.host_name, health.policy_name);
         return Some(say(Badness::Damaged, "the newest backup is damaged".to_owned(), hint, captured_at));
     }
     if calendar.is_some_and(|calendar| calendar.is_overdue(captured_at, now)) {

@@ -220,7 +220,8 @@ impl OperatorService for Operators {
 
     async fn read_file(&self, request: Request<api::ReadFileRequest>) -> Answer<Self::ReadFileStream> {
         let (caller, request) = open(request)?;
-        let mut receiving = read_file::open(&self.app, &request).await.map_err(|fault| refused(&caller, fault))?;
+        let mut receiving =
+            read_file::open(&self.app, caller.user(), &request).await.map_err(|fault| refused(&caller, fault))?;
         let (outgoing, stream) = mpsc::channel(MAX_BUFFERED_ANSWERS);
         let ending = self.life.ending().clone();
         self.life.spawn("file", async move {
