@@ -23,7 +23,9 @@ use super::full::count;
 use super::identity_cache::{CacheReader, CacheWriter};
 use super::links::{BaseName, Home, LinkGroups, Outcome};
 use super::notes::SharedNotes;
-use super::same::{are_attributes_same, are_extras_same, is_content_same, is_identity_same, is_recorded_content_same};
+use super::same::{
+    Compared, are_attributes_same, are_extras_same, compare_content, is_identity_same, is_recorded_content_same,
+};
 use super::tree::Tree;
 use super::walk::{Reach, Seen, Walk, blank_entry};
 
@@ -213,16 +215,16 @@ impl Differ<'_> {
             self.name(met)?;
             since_report += 1;
             if since_report == BATCH {
-                self.report(since_report as u64, 0)?;
+                self.report(since_report as u64)?;
                 since_report = 0;
             }
         }
-        self.report(since_report as u64, 0)?;
+        self.report(since_report as u64)?;
         self.finish()
     }
 
-    fn report(&self, entries: u64, bytes: u64) -> Result<(), ScanError> {
-        let advance = Advance { entries, bytes, ..Advance::default() };
+    fn report(&self, entries: u64) -> Result<(), ScanError> {
+        let advance = Advance { entries, ..Advance::default() };
         if self.progress.advance(advance).is_break() { Err(ScanError::Cancelled) } else { Ok(()) }
     }
 
@@ -406,10 +408,13 @@ impl Differ<'_> {
     }
 
     fn read_and_compare(&self, now: &Entry, recorded: &Entry) -> Result<io::Result<bool>, ScanError> {
-        let mut bytes = 0;
-        let same = is_content_same(self.tree, now, recorded, &mut |count| bytes += count);
-        self.report(0, bytes)?;
-        Ok(same)
+        let watch = |bytes| self.progress.advance(Advance { bytes, ..Advance::default() });
+        match compare_content(self.tree, now, recorded, &mut { watch }) {
+            Ok(Compared::Stopped) => Err(ScanError::Cancelled),
+            Ok(Compared::Same) => Ok(Ok(true)),
+            Ok(Compared::Different) => Ok(Ok(false)),
+            Err(error) => Ok(Err(error)),
+        }
     }
 
     /// The base's state at another identity: worth remembering, unless a change in the same tick could hide behind it.

@@ -5,10 +5,13 @@
 //! not asked: they change at reboot.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek as _, SeekFrom};
+use std::ops::ControlFlow;
 
 use coord_archive::digest::{ContentHasher, Digest, PIECE_BYTES, piece_value};
 use coord_archive::entry::{Attributes, Entry, FileTime, Flags, Kind};
+
+use rustix::io::Errno;
 
 use super::tree::Tree;
 
@@ -49,25 +52,45 @@ pub fn is_recorded_content_same(a: &Entry, b: &Entry) -> bool {
         && a.device == b.device
 }
 
+/// What became of a reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compared {
+    /// The content is as recorded.
+    Same,
+    /// It is not, or it changed while it was read.
+    Different,
+    /// Whoever watches asked to stop.
+    Stopped,
+}
+
+impl From<bool> for Compared {
+    fn from(is_same: bool) -> Self {
+        if is_same { Self::Same } else { Self::Different }
+    }
+}
+
+/// Is told how many bytes were read, and may ask to stop.
+pub type OnRead<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
+
 /// Reads the file that `now` describes and compares it with the recorded digests, up to the first piece that differs.
-/// `seen` is told how many bytes were read. A file that changes meanwhile is different.
+/// What was a hole and is one still is not read.
 ///
 /// # Errors
 /// As open(2) and read(2); `NotFound` when the file is gone.
-pub fn is_content_same(tree: &Tree, now: &Entry, recorded: &Entry, seen: &mut dyn FnMut(u64)) -> io::Result<bool> {
+pub fn compare_content(tree: &Tree, now: &Entry, recorded: &Entry, on_read: OnRead<'_>) -> io::Result<Compared> {
     if now.kind != Kind::File || recorded.kind != Kind::File || now.size != recorded.size {
-        return Ok(false);
+        return Ok(Compared::Different);
     }
     let mut file = tree.open_file(&now.path)?;
     if !is_still(&file, now)? {
-        return Ok(false);
+        return Ok(Compared::Different);
     }
-    let same = match recorded.digest {
-        None => now.size == 0,
-        Some(digest) if recorded.pieces.is_empty() => is_whole_same(&mut file, digest, now.size, seen)?,
-        Some(_) => are_pieces_same(&mut file, &recorded.pieces, seen)?,
+    let compared = match recorded.digest {
+        None => Compared::from(now.size == 0),
+        Some(digest) if recorded.pieces.is_empty() => compare_whole(&mut file, digest, now.size, on_read)?,
+        Some(_) => compare_pieces(&mut file, recorded, on_read)?,
     };
-    Ok(same && is_still(&file, now)?)
+    Ok(if compared == Compared::Same && !is_still(&file, now)? { Compared::Different } else { compared })
 }
 
 /// Whether the open file is what the scan saw.
@@ -78,29 +101,54 @@ fn is_still(file: &File, now: &Entry) -> io::Result<bool> {
     Ok(u64::try_from(stat.st_size) == Ok(now.size) && stat.st_ino == now.identity.inode && ctime == now.identity.ctime)
 }
 
-fn is_whole_same(file: &mut File, digest: Digest, size: u64, seen: &mut dyn FnMut(u64)) -> io::Result<bool> {
+fn compare_whole(file: &mut File, digest: Digest, size: u64, on_read: OnRead<'_>) -> io::Result<Compared> {
     let mut buffer = vec![0; usize::try_from(size.clamp(1, PIECE_BYTES)).map_err(io::Error::other)?];
     let mut hasher = ContentHasher::new();
     loop {
         let count = read_full(file, &mut buffer)?;
         if count == 0 {
-            return Ok(hasher.finish().digest == digest);
+            return Ok((hasher.finish().digest == digest).into());
         }
         hasher.update(&buffer[..count]);
-        seen(count as u64);
+        if on_read(count as u64).is_break() {
+            return Ok(Compared::Stopped);
+        }
     }
 }
 
-fn are_pieces_same(file: &mut File, pieces: &[Digest], seen: &mut dyn FnMut(u64)) -> io::Result<bool> {
+fn compare_pieces(file: &mut File, recorded: &Entry, on_read: OnRead<'_>) -> io::Result<Compared> {
     let mut buffer = vec![0; usize::try_from(PIECE_BYTES).map_err(io::Error::other)?];
-    for (index, value) in (0..).zip(pieces) {
+    for (index, value) in (0..).zip(&recorded.pieces) {
+        let begin = index * PIECE_BYTES;
+        let end = (begin + PIECE_BYTES).min(recorded.size);
+        if on_read(end - begin).is_break() {
+            return Ok(Compared::Stopped);
+        }
+        if was_hole(recorded, begin, end) && is_hole(file, begin, end) {
+            continue;
+        }
+        file.seek(SeekFrom::Start(begin))?;
         let count = read_full(file, &mut buffer)?;
-        seen(count as u64);
         if piece_value(index, &buffer[..count]) != *value {
-            return Ok(false);
+            return Ok(Compared::Different);
         }
     }
-    Ok(read_full(file, &mut buffer[..1])? == 0)
+    file.seek(SeekFrom::Start(recorded.size))?;
+    Ok((read_full(file, &mut buffer[..1])? == 0).into())
+}
+
+fn was_hole(recorded: &Entry, begin: u64, end: u64) -> bool {
+    let Some(ranges) = &recorded.data_ranges else { return false };
+    let next = ranges.partition_point(|range| range.offset.saturating_add(range.length) <= begin);
+    ranges.get(next).is_none_or(|range| range.offset >= end)
+}
+
+/// Whether the file system says so; one that cannot tell says no.
+fn is_hole(file: &File, begin: u64, end: u64) -> bool {
+    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(begin)) {
+        Ok(data) => data >= end,
+        Err(error) => error == Errno::NXIO,
+    }
 }
 
 /// Fills the buffer as far as the file goes.

@@ -361,3 +361,42 @@ fn the_way_to_a_source_is_recorded_and_its_own_changes_are_none() {
     let (_, made) = bench.differential(&full, None);
     assert_eq!(paths(&made), ["srv/web/page"]);
 }
+
+#[test]
+fn a_touched_sparse_file_is_compared_without_reading_its_holes() {
+    let bench = Bench::new();
+    let file = File::create(bench.at("sparse")).unwrap();
+    file.write_all_at(b"data", 5 << 20).unwrap();
+    file.set_len(40 << 20).unwrap();
+    let full = bench.full();
+    set_mtime(&bench.at("sparse"), 5, 5);
+    let (found, _) = bench.compare(&full, None);
+    assert_eq!((found.figures.changed_files, found.figures.metadata_only), (0, 1));
+    // Data where there was a hole, and a hole where there was data.
+    for (at, bytes) in [(30 << 20, &b"new"[..]), (5 << 20, b"\0\0\0\0")] {
+        file.write_all_at(bytes, at).unwrap();
+        set_mtime(&bench.at("sparse"), 5, 5);
+        let (found, made) = bench.differential(&full, None);
+        assert_eq!(found.figures.changed_files, 1);
+        assert_is_the_tree(&bench, &full, &made);
+    }
+}
+
+#[test]
+fn a_scan_stops_when_it_is_asked_to() {
+    struct Stop;
+    impl coord_archive::progress::Progress for Stop {
+        fn advance(&self, _: coord_archive::progress::Advance<'_>) -> std::ops::ControlFlow<()> {
+            std::ops::ControlFlow::Break(())
+        }
+    }
+    let bench = Bench::new();
+    bench.write("large", vec![3; 9 << 20]);
+    let full = bench.full();
+    set_mtime(&bench.at("large"), 5, 5);
+    let scan = coord_agent::scan::Scan::begin(&bench.request(long_after())).unwrap();
+    let scratch = bench.scratch();
+    let against = coord_agent::scan::Against { base: &full.archive, newest: None, cache: None, scratch: &scratch };
+    let stopped = scan.compare(&against, &Stop).unwrap_err();
+    assert!(matches!(stopped, coord_agent::scan::ScanError::Cancelled), "{stopped:?}");
+}
