@@ -16,7 +16,7 @@ use super::tree::{InodeId, Tree, status};
 use super::{UnpackError, UnpackOptions};
 use crate::digest::Digest;
 use crate::entry::{Entry, FileTime, Kind};
-use crate::overlay::{Origin, Placed};
+use crate::overlay::Placed;
 use crate::progress::{Advance, Progress};
 
 /// What happened to an entry, by its number.
@@ -48,8 +48,8 @@ impl Leader {
     }
 }
 
-/// Identifies a hard-link group: numbers are those of one index.
-pub(super) type GroupKey = (Origin, u64);
+/// Identifies a hard-link group. A differential goes on with its full's numbers and gives higher ones to its own groups.
+pub(super) type GroupKey = u64;
 
 /// See the module.
 pub(super) struct Context<'a> {
@@ -140,7 +140,7 @@ impl<'a> Context<'a> {
             let Entry { path, kind, digest, link_target, .. } = &placed.entry;
             let leader =
                 Leader { path: path.clone(), id, kind: *kind, digest: *digest, link_target: link_target.clone() };
-            self.leaders().insert((placed.index, placed.entry.link_group), leader);
+            self.leaders().insert(placed.entry.link_group, leader);
         }
     }
 

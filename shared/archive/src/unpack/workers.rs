@@ -101,7 +101,7 @@ fn produce(context: &Context<'_>, to_workers: Sender<Vec<Job>>) -> Result<bool, 
 /// The hard-link group that a restore keeps together; `None` for a name of its own or without content to restore.
 pub(super) fn group_of(placed: &Placed) -> Option<GroupKey> {
     let Entry { link_group, flags, .. } = &placed.entry;
-    (*link_group != 0 && !flags.contains(Flags::UNREAD)).then_some((placed.index, *link_group))
+    (*link_group != 0 && !flags.contains(Flags::UNREAD)).then_some(*link_group)
 }
 
 /// Names on their way to one thread.

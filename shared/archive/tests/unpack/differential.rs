@@ -61,6 +61,11 @@ pub fn steps(base: &ArchiveReader, root: &Path) -> Vec<Step> {
             Step::Item(item) => Some(item),
             Step::Removed { .. } | Step::FolderExit { .. } => None,
         })
+        .map(|mut item| {
+            // The full's numbers name the full's groups; a differential's own groups have others.
+            item.entry.link_group += if item.entry.link_group == 0 { 0 } else { 1 << 32 };
+            item
+        })
         .collect();
     let mut differ = Differ {
         root,

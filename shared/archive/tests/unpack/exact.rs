@@ -3,9 +3,12 @@
 use std::process::Command;
 
 use coord_archive::codec::Codec;
+use coord_archive::entry::{Entry, Flags};
+use coord_archive::pack::{Item, Plan, Step};
 use coord_archive::unpack::{Selection, UnpackOptions};
 
 use crate::story::{Story, unpack_to};
+use crate::support::entry_of;
 use crate::tree::{awkward, mutate};
 
 /// The awkward tree, and inode flags where the file system has them.
@@ -83,6 +86,33 @@ fn awkward_files_come_back_exactly_from_zstd() {
 #[test]
 fn awkward_files_come_back_exactly_from_gzip() {
     awkward_files_come_back(Codec::Gzip);
+}
+
+#[test]
+fn a_name_added_to_a_group_of_the_full_is_linked_to_it() {
+    let story = Story::new(Codec::Zstd);
+    std::fs::write(story.source().join("a"), "two names").unwrap();
+    std::fs::hard_link(story.source().join("a"), story.source().join("b")).unwrap();
+    let full = story.full();
+    std::fs::hard_link(story.source().join("a"), story.source().join("c")).unwrap();
+    // As the agent's scan says it: the full's group goes on, and only the new name is in the differential.
+    let in_full = full.find(b"a").unwrap().unwrap();
+    let entry = Entry { path: b"c".to_vec(), flags: Flags::CONTENT_IN_BASE, ..in_full };
+    let plan = Plan::Link { target: b"a".to_vec(), in_base: true };
+    let root = entry_of(&story.source(), b"").unwrap();
+    let base = Some(Box::new(full.find(b"").unwrap().unwrap().attributes));
+    let exit = Step::FolderExit { entry: root.clone(), base: base.clone() };
+    let root = Step::Item(Item { entry: root, plan: Plan::Attributes { base: base.unwrap() } });
+    let steps = vec![root, Step::Item(Item { entry, plan }), exit];
+    let differential = story.pack("differential", story.differential_header(&full), steps);
+    let target = story.target("target");
+    let report = unpack_to(&full, Some(&differential), &target, &UnpackOptions::default()).unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!((report.counts.files, report.counts.links), (1, 2));
+    assert_eq!(story.differences(&target), Vec::<String>::new());
+    let stock = story.target("stock");
+    story.follow_the_recipe(&story.archive("differential"), &stock);
+    assert_eq!(story.differences(&stock), Vec::<String>::new());
 }
 
 #[test]
