@@ -9,13 +9,11 @@ use coord_archive::unpack::{Selection, UnpackOptions};
 
 use crate::story::{Story, unpack_to};
 use crate::support::entry_of;
-use crate::tree::{awkward, mutate};
+use crate::tree::mutate;
 
 /// The awkward tree, and inode flags where the file system has them.
 fn make_source(story: &Story) {
-    for left_out in awkward::make(&story.source()).unwrap() {
-        eprintln!("left out: {left_out}");
-    }
+    story.make_awkward(&story.source());
     let source = story.source();
     std::fs::create_dir(source.join("flagged")).unwrap();
     for name in ["unchanged", "edited", "unflagged"] {
@@ -57,9 +55,7 @@ fn awkward_files_come_back(codec: Codec) {
     let report = unpack_to(&full, None, &before, &UnpackOptions::default()).unwrap();
     assert!(report.is_clean(), "{report:?}");
     assert_eq!(story.differences(&before), Vec::<String>::new(), "unpacked full");
-    let stock = story.target("stock-full");
-    story.follow_the_recipe(&story.archive("full"), &stock);
-    assert_eq!(story.differences(&stock), Vec::<String>::new(), "stock full");
+    assert_eq!(story.recipe_differences("full", "stock-full"), Vec::<String>::new(), "stock full");
 
     change_source(&story);
     let differential = story.differential(&full);
@@ -67,9 +63,11 @@ fn awkward_files_come_back(codec: Codec) {
     let report = unpack_to(&full, Some(&differential), &after, &UnpackOptions::default()).unwrap();
     assert!(report.is_clean(), "{report:?}");
     assert_eq!(story.differences(&after), Vec::<String>::new(), "unpacked differential");
-    let stock = story.target("stock-differential");
-    story.follow_the_recipe(&story.archive("differential"), &stock);
-    assert_eq!(story.differences(&stock), Vec::<String>::new(), "stock differential");
+    assert_eq!(
+        story.recipe_differences("differential", "stock-differential"),
+        Vec::<String>::new(),
+        "stock differential"
+    );
 
     let again = unpack_to(&full, Some(&differential), &after, &UnpackOptions::default()).unwrap();
     assert!(again.is_clean(), "{again:?}");
@@ -110,9 +108,7 @@ fn a_name_added_to_a_group_of_the_full_is_linked_to_it() {
     assert!(report.is_clean(), "{report:?}");
     assert_eq!((report.counts.files, report.counts.links), (1, 2));
     assert_eq!(story.differences(&target), Vec::<String>::new());
-    let stock = story.target("stock");
-    story.follow_the_recipe(&story.archive("differential"), &stock);
-    assert_eq!(story.differences(&stock), Vec::<String>::new());
+    assert_eq!(story.recipe_differences("differential", "stock"), Vec::<String>::new());
 }
 
 #[test]

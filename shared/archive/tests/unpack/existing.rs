@@ -221,7 +221,7 @@ fn own_names_in(target: &Path) -> Vec<Vec<u8>> {
 #[test]
 fn a_restore_cut_off_anywhere_goes_on_to_the_same_tree() {
     let story = small_source();
-    awkward::make(&story.source().join("folder/inner")).unwrap();
+    story.make_awkward(&story.source().join("folder/inner"));
     let full = story.full();
     let mut stop_after = 0;
     let mut cut_off = 0;

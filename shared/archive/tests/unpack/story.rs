@@ -1,6 +1,7 @@
 //! A source, its archives, and places to restore to.
 
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,6 +16,7 @@ use jiff::Timestamp;
 
 use crate::differential;
 use crate::support::Below;
+use crate::tree::awkward;
 use crate::tree::compare::{Tolerance, compare_trees};
 
 /// Everything one test works on; removed when it ends.
@@ -86,8 +88,32 @@ impl Story {
         ArchiveReader::open_path(&path).unwrap()
     }
 
+    /// Makes the awkward tree in `folder`, as far as whoever runs the tests can make and read it.
+    pub fn make_awkward(&self, folder: &Path) {
+        for left_out in awkward::make(folder).unwrap() {
+            eprintln!("left out: {left_out}");
+        }
+        if !awkward::is_root() {
+            eprintln!("left out: files and folders that only root can read");
+            for name in ["folders/closed", "files/unreadable"] {
+                std::fs::set_permissions(folder.join(name), std::fs::Permissions::from_mode(0o700)).unwrap();
+            }
+        }
+    }
+
+    /// Restores into the new folder `name` by the recipe and gives every way in which the result is not as the source.
+    pub fn recipe_differences(&self, archive: &str, name: &str) -> Vec<String> {
+        if !awkward::is_root() {
+            eprintln!("left out: the recipe, which sets owners and so needs root");
+            return Vec::new();
+        }
+        let target = self.target(name);
+        self.follow_the_recipe(&self.archive(archive), &target);
+        self.differences(&target)
+    }
+
     /// Runs the commands of the archive's own RESTORE.txt, and nothing else, with stock programs.
-    pub fn follow_the_recipe(&self, archive: &Path, target: &Path) {
+    fn follow_the_recipe(&self, archive: &Path, target: &Path) {
         let tar = |arguments: &[&std::ffi::OsStr]| {
             let ran = Command::new("tar").args(arguments).output().expect("install tar and zstd");
             assert!(ran.status.success(), "{ran:?}");
