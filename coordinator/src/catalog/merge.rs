@@ -20,6 +20,10 @@ use super::row::{count, get, word};
 /// Staged entries from which on a differential is joined as a whole instead of path by path.
 const MANY_ENTRIES: u64 = 100_000;
 
+/// Versions opened at once from which on the planner's statistics are gathered again: they decide between a look by path and a
+/// scan of the whole job, a thousandfold difference.
+const MANY_OPENED: u64 = 1_000;
+
 /// What came of trying to take in a job's next backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MergeOutcome {
@@ -62,6 +66,8 @@ const NEXT: Sql = Sql("
     WHERE b.job = $1 AND b.searchable = 'pending'
     ORDER BY b.seq LIMIT 1");
 
+const ANALYZE: Sql = Sql("ANALYZE file_versions");
+
 const COUNT_STAGED: Sql = Sql("SELECT count(*) AS number FROM staged_entries WHERE backup = $1");
 
 const CLOSE_FULL: Sql = Sql("
@@ -71,7 +77,8 @@ const CLOSE_FULL: Sql = Sql("
           SELECT FROM staged_entries s
           WHERE s.backup = $3 AND s.folder = v.folder AND s.name = v.name AND s.state = v.state AND s.kind <> 't')");
 
-// Paths that differ from the reference and are not mentioned: with them, the staged entries say all that changes.
+// Paths that differ from the reference and are not mentioned: with them, the staged entries say all that changes. OFFSET 0 keeps
+// the look at what is mentioned a look by path.
 pub(super) const STAGE_RETURNS: Sql = Sql("
     INSERT INTO staged_entries (backup, folder, size, mtime_s, digest_head, state, mtime_ns, uid, gid, mode, flags, kind, name,
         digest_tail, link_target)
@@ -89,7 +96,7 @@ pub(super) const STAGE_RETURNS: Sql = Sql("
     LEFT JOIN file_versions r ON r.host = $1 AND r.job = $2 AND r.folder = p.folder AND r.name = p.name
         AND r.first_seq <= $4 AND r.last_seq >= $4
     WHERE NOT EXISTS (
-        SELECT FROM staged_entries s WHERE s.backup = $3 AND s.folder = p.folder AND s.name = p.name)");
+        SELECT FROM staged_entries s WHERE s.backup = $3 AND s.folder = p.folder AND s.name = p.name OFFSET 0)");
 
 pub(super) const CLOSE_DIFFERENTIAL: Sql = Sql("
     UPDATE file_versions v SET last_seq = $4 - 1
@@ -150,6 +157,7 @@ pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
     ("JOIN_AS_WHOLE", &JOIN_AS_WHOLE),
     ("JOIN_BY_PATH", &JOIN_BY_PATH),
     ("NEXT", &NEXT),
+    ("ANALYZE", &ANALYZE),
     ("COUNT_STAGED", &COUNT_STAGED),
     ("CLOSE_FULL", &CLOSE_FULL),
     ("STAGE_RETURNS", &STAGE_RETURNS),
@@ -235,6 +243,11 @@ impl Catalog {
         let (closed, opened) = merge(&transaction, &keys, &turn).await?;
         finish(&transaction, &keys, &turn, ("searchable", "")).await?;
         transaction.commit().await?;
+        if opened >= MANY_OPENED
+            && let Err(error) = connection.execute(&ANALYZE, &[]).await
+        {
+            tracing::debug!(%error, "statistics of file versions are gathered later");
+        }
         Ok(MergeOutcome::Merged { backup: turn.id, seq: Seq(i64::from(turn.seq)), closed, opened })
     }
 
