@@ -201,7 +201,7 @@ fn restore(paths: &[&str], at: Option<Timestamp>) -> api::RestoreRequest {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_policy_becomes_a_job_a_backup_a_listing_and_a_restore() {
+async fn a_policy_becomes_a_job_and_a_backup_that_explains_itself() {
     let fleet = Fleet::start().await;
     let mut operator = OperatorServiceClient::new(fleet.admin().await);
     let mut host = Host::join(&fleet, "one").await;
@@ -227,8 +227,7 @@ async fn a_policy_becomes_a_job_a_backup_a_listing_and_a_restore() {
     let again = refused(start(&mut operator, "web").await);
     assert_eq!(again.code, ErrorCode::NotNow);
     assert!(again.message.contains(&run.id[..8]), "{again}");
-    let captured_at = Timestamp::now();
-    let backup = host.back_up(&fleet, captured_at, tree("etc", 100)).await;
+    let backup = host.back_up(&fleet, Timestamp::now(), tree("etc", 100)).await;
 
     let run = operator.get_run(api::GetRunRequest { run: run.id[..8].to_owned() }).await.unwrap().into_inner();
     assert_eq!((run.state(), run.backup_id.as_str()), (api::RunState::Succeeded, backup.to_string().as_str()));
@@ -246,6 +245,19 @@ async fn a_policy_becomes_a_job_a_backup_a_listing_and_a_restore() {
     let status = operator.get_status(api::GetStatusRequest::default()).await.unwrap().into_inner();
     assert_eq!((status.hosts, status.hosts_connected, status.jobs, status.jobs_protected), (1, 1, 1, 1), "{status:?}");
     assert_eq!((status.backups, status.stored_bytes, status.troubles.len()), (1, 1000, 0), "{status:?}");
+
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_is_listed_and_brought_back() {
+    let fleet = Fleet::start().await;
+    let mut operator = OperatorServiceClient::new(fleet.admin().await);
+    let mut host = Host::join(&fleet, "one").await;
+    apply(&mut operator, &policy("web", "[\"/etc\"]")).await;
+    start(&mut operator, "web").await.unwrap();
+    let captured_at = Timestamp::now();
+    let backup = host.back_up(&fleet, captured_at, tree("etc", 100)).await;
 
     assert_eq!(paths(&ls(&mut operator, "", false).await.unwrap()), ["etc"]);
     assert_eq!(paths(&ls(&mut operator, "etc", false).await.unwrap()), ["etc/hosts", "etc/nginx"]);
