@@ -381,6 +381,34 @@ async fn the_agents_own_state_is_left_out_and_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn removing_what_is_extra_spares_what_no_backup_holds() {
+    let mut host = Host::start().await;
+    host.write("file", b"content");
+    let full = host.full().await;
+    host.write("extra", b"not in the backup");
+    fs::create_dir(host.source().join("own-state")).unwrap();
+    host.write("own-state/journal", b"the agent's own");
+    let _listener = std::os::unix::net::UnixListener::bind(host.source().join("socket")).unwrap();
+    let part = api::RestorePart {
+        full: Some(full.location()),
+        paths: vec![b"srv".to_vec()],
+        sources: vec![b"/srv".to_vec()],
+        ..Default::default()
+    };
+    let task = api::RestoreTask {
+        parts: vec![part],
+        overwrite: api::Overwrite::IfChanged.into(),
+        delete_extra: true,
+        ..Default::default()
+    };
+    let restored = host.run(Task::Restore(task), api::Level::Unspecified).await;
+    assert_eq!(restored.finished.outcome(), api::Outcome::Succeeded, "{restored:?}");
+    assert_eq!(names(&host.source()), ["file", "own-state", "socket"]);
+    assert_eq!(fs::read(host.source().join("own-state/journal")).unwrap(), b"the agent's own");
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn times_of_a_backup_are_the_coordinators() {
     const HOUR_US: i64 = 3_600_000_000;
     let mut host = Host::start().await;

@@ -50,7 +50,9 @@ pub(super) fn run(work: &HostWork, context: &RunContext, task: &RestoreTask) -> 
         api::Overwrite::Always => Overwrite::Always,
         api::Overwrite::Unspecified => return Err(invalid("the order does not say what to do with files that differ")),
     };
-    let parts: Vec<Part<'_>> = task.parts.iter().map(|part| open(work, task, part)).collect::<Result<_, _>>()?;
+    let own = own_below_target(work, task);
+    let open = |part| open(work, task, part, &own);
+    let parts: Vec<Part<'_>> = task.parts.iter().map(open).collect::<Result<_, _>>()?;
     if parts.is_empty() {
         return Err(Failure::lasting(Fault::new(ErrorCode::NothingToRestore, "the order names nothing to restore")));
     }
@@ -60,7 +62,8 @@ pub(super) fn run(work: &HostWork, context: &RunContext, task: &RestoreTask) -> 
         let target = open_target(&work.root, &task.target_folder)?;
         let covers = |path: &[u8]| {
             let elsewhere = part.part.except_paths.iter().any(|other| is_at_or_below(path, &relative(other)));
-            !elsewhere && part.covered.covers(path, false) && part.covered.covers(path, true)
+            let ours = own.iter().any(|own| is_at_or_below(path, own));
+            !elsewhere && !ours && part.covered.covers(path, false) && part.covered.covers(path, true)
         };
         let options = UnpackOptions {
             selection: part.selection.clone(),
@@ -79,13 +82,26 @@ pub(super) fn run(work: &HostWork, context: &RunContext, task: &RestoreTask) -> 
     total.finish(parts.len(), began)
 }
 
-fn open<'a>(work: &HostWork, task: &RestoreTask, part: &'a RestorePart) -> Result<Part<'a>, Failure> {
+/// The agent's own folders, relative to the target: no backup of this host has them, so nothing is written or removed there.
+fn own_below_target(work: &HostWork, task: &RestoreTask) -> Vec<Vec<u8>> {
+    let target = work.root.join(OsStr::from_bytes(&relative(&task.target_folder)));
+    // A target that does not exist yet has nothing of ours below it.
+    let Ok(target) = target.canonicalize() else { return Vec::new() };
+    let below = work
+        .own_folders
+        .iter()
+        .filter_map(|own| own.canonicalize().ok()?.strip_prefix(&target).ok().map(PathBuf::from));
+    below.map(|own| own.into_os_string().into_encoded_bytes()).filter(|own| !own.is_empty()).collect()
+}
+
+fn open<'a>(work: &HostWork, task: &RestoreTask, part: &'a RestorePart, own: &[Vec<u8>]) -> Result<Part<'a>, Failure> {
     let location = part.full.as_ref().ok_or_else(|| invalid("a part of the order names no full"))?;
     let full = open_archive(&work.store, location)?;
     let differential = part.differential.as_ref().map(|location| open_archive(&work.store, location)).transpose()?;
     let paths = part.paths.iter().map(|path| relative(path));
     let wrong = |error: unpack::PatternError| invalid(&chain(&error));
-    let exclude = [task.exclude.clone(), elsewhere(part)?].concat();
+    let ours = own.iter().filter_map(|own| std::str::from_utf8(own).ok()).map(pattern).collect();
+    let exclude = [task.exclude.clone(), elsewhere(part)?, ours].concat();
     let selection = unpack::Selection::of_paths(paths)
         .and_then(|selection| selection.with_patterns(&task.include, &exclude))
         .map_err(wrong)?;
@@ -96,11 +112,16 @@ fn open<'a>(work: &HostWork, task: &RestoreTask, part: &'a RestorePart) -> Resul
 
 /// Patterns for the subtrees that another part brings back. They are sources of a policy, so they are text.
 fn elsewhere(part: &RestorePart) -> Result<Vec<String>, Failure> {
-    let pattern = |path: &Vec<u8>| {
+    let text = |path: &Vec<u8>| {
         let path = String::from_utf8(relative(path)).map_err(|_| invalid("a source of the order is no text"))?;
-        Ok(format!("/{}", globset::escape(&path)))
+        Ok(pattern(&path))
     };
-    part.except_paths.iter().map(pattern).collect()
+    part.except_paths.iter().map(text).collect()
+}
+
+/// A pattern for this very path and what is below it.
+fn pattern(path: &str) -> String {
+    format!("/{}", globset::escape(path))
 }
 
 fn relative(path: &[u8]) -> Vec<u8> {

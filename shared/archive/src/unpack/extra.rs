@@ -119,6 +119,8 @@ impl Extra<'_> {
             Ok(Some(found)) if type_of(&found) == FileType::Directory => {
                 return self.remove_folder(parent, name, &path, depth);
             }
+            // No backup holds sockets: their absence means nothing.
+            Ok(Some(found)) if type_of(&found) == FileType::Socket => return Ok(false),
             Ok(Some(_)) => self.unlink(parent, name),
             Ok(None) => return Ok(false),
             Err(error) => Err(error),
