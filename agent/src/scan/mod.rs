@@ -31,7 +31,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use coord_archive::entry::FileTime;
+use coord_archive::entry::{FileTime, cmp_paths};
 use coord_archive::header::{Header, Mount, dot_coord_name};
 use coord_archive::progress::Progress;
 use coord_archive::reader::ArchiveReader;
@@ -116,12 +116,14 @@ impl Scan {
         let selection = Selection::new(&request.sources, &request.excludes).map_err(ScanError::Selection)?;
         let opened = Tree::open_through(&request.root, lens);
         let tree = opened.map_err(|source| ScanError::Root { path: request.root.clone(), source })?;
+        let mut expected_mounts = request.expected_mounts.clone();
+        expected_mounts.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(Self {
             owners: Arc::new(Owners::of(&tree)),
             tree: Arc::new(tree),
             mounts: Arc::new(Mounts::read()),
             own: request.own.iter().filter_map(|path| inode_of(path)).collect(),
-            expected_mounts: Arc::new(request.expected_mounts.clone()),
+            expected_mounts: Arc::new(expected_mounts),
             started_at: request.started_at,
             notes: SharedNotes::new(selection.patterns()),
             selection: Arc::new(selection),
@@ -175,7 +177,7 @@ impl Scan {
             mounts.retain(|mount| mount.path != *source);
             mounts.push(file_system.mounted_at(source));
         }
-        mounts.sort_by(|a, b| coord_archive::entry::cmp_paths(&a.path, &b.path));
+        mounts.sort_by(|a, b| cmp_paths(&a.path, &b.path));
         Ok(mounts)
     }
 
@@ -194,6 +196,7 @@ impl Scan {
         for lost in self.notes.lock().lost_mounts.iter().filter(|_| base.is_some()) {
             header.mounts.extend(self.expected_mounts.iter().filter(|mount| mount.path == *lost).cloned());
         }
+        header.mounts.sort_by(|a, b| cmp_paths(&a.path, &b.path));
         header.dot_coord = self.free_dot_coord(base)?;
         header.scan_started_at = self.started_at;
         Ok(())

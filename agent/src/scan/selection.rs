@@ -184,10 +184,16 @@ impl Selection {
         Digest::of(&text)
     }
 
+    /// Whether `path` is a source.
+    #[must_use]
+    pub fn is_source(&self, path: &[u8]) -> bool {
+        self.sources.binary_search_by(|source| cmp_paths(source, path)).is_ok()
+    }
+
     /// How `path` stands to the sources. Patterns are not asked.
     #[must_use]
     pub fn standing(&self, path: &[u8]) -> Standing {
-        if self.sources.iter().any(|source| source == path) {
+        if self.is_source(path) {
             Standing::Source
         } else if self.sources.iter().any(|source| is_at_or_below(path, source)) {
             Standing::Below
@@ -248,7 +254,7 @@ impl Selection {
         }
         let mut at = Some(path);
         while let Some(above) = at {
-            if self.sources.iter().any(|source| source == above) {
+            if self.is_source(above) {
                 return true;
             }
             if self.matched_by(above, is_folder || above != path).is_some() {

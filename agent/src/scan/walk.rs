@@ -83,7 +83,7 @@ pub struct WalkPlan {
     pub owners: Arc<Owners>,
     /// Inodes (device, inode) that are the agent's own.
     pub own: HashSet<((u32, u32), u64)>,
-    /// File systems that were mounted in the newest backup.
+    /// File systems that were mounted in the newest backup, sorted by path as bytes.
     pub expected_mounts: Arc<Vec<Mount>>,
     /// An entry whose change time is this or later is racy: two seconds before the scan began.
     pub racy_from: FileTime,
@@ -279,7 +279,7 @@ impl Walk {
 
     fn unseen(&mut self, at: &At<'_>, error: io::Error) -> Result<Visit, ScanError> {
         let gone = error.kind() == io::ErrorKind::NotFound;
-        if !at.in_source || self.plan.selection.sources().contains(&self.path) {
+        if !at.in_source || self.plan.selection.is_source(&self.path) {
             let path = self.path.clone();
             return Err(if gone {
                 ScanError::SourceMissing { path }
@@ -312,7 +312,7 @@ impl Walk {
         if self.passes_over(at, stat, is_folder) {
             return Ok(Some(Visit::Passed));
         }
-        let is_source = self.plan.selection.sources().contains(&self.path);
+        let is_source = self.plan.selection.is_source(&self.path);
         if is_source {
             self.check_source(at, stat)?;
         }
@@ -373,9 +373,7 @@ impl Walk {
     }
 
     fn check_source(&self, at: &At<'_>, stat: &Stat) -> Result<(), ScanError> {
-        let Some(before) = self.plan.expected_mounts.iter().find(|mount| mount.path == self.path) else {
-            return Ok(());
-        };
+        let Some(before) = self.expected_mount() else { return Ok(()) };
         let inside = self.plan.tree.pass_at(at.folder, at.name).ok();
         let now = self.plan.mounts.of(stat.mount, inside.as_ref().map_or(at.folder, |folder| folder.as_fd()));
         if (before.file_system.as_str(), before.identity.as_str()) == (now.kind.as_str(), now.identity.as_str()) {
@@ -386,6 +384,11 @@ impl Walk {
             before: format!("{} {}", before.file_system, before.identity),
             now: format!("{} {}", now.kind, now.identity),
         })
+    }
+
+    fn expected_mount(&self) -> Option<&Mount> {
+        let mounts = &self.plan.expected_mounts;
+        mounts.binary_search_by(|mount| mount.path.cmp(&self.path)).ok().map(|at| &mounts[at])
     }
 
     /// Whether a folder is not entered because of what is, or is not, mounted on it.
@@ -399,8 +402,7 @@ impl Walk {
             }
             return None;
         }
-        let was_mount_point = self.plan.expected_mounts.iter().any(|mount| mount.path == self.path);
-        if is_source || !at.in_source || !was_mount_point {
+        if is_source || !at.in_source || self.expected_mount().is_none() {
             return None;
         }
         let mut notes = self.plan.notes.lock();
@@ -449,7 +451,7 @@ impl Walk {
     }
 
     fn unlisted(&mut self, at: &At<'_>, mut seen: Seen, error: io::Error) -> Result<Option<Visit>, ScanError> {
-        let is_source = self.plan.selection.sources().contains(&self.path);
+        let is_source = self.plan.selection.is_source(&self.path);
         if is_source || !at.in_source {
             return Err(ScanError::SourceUnreadable { path: self.path.clone(), source: error });
         }
