@@ -181,6 +181,9 @@ fn what_goes_wrong_has_its_own_exit_code_and_leaves_no_file() {
     fs::write(at("cut"), &bytes).unwrap();
     ends(10, &["verify", "cut"], folder.path());
     ends(10, &["list", "cut"], folder.path());
+    let output = ends(10, &["list", "cut", "-o", "json"], folder.path());
+    let object: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!((object["code"].as_str(), object["exit"].as_u64()), (Some("archive_damaged"), Some(10)));
     let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(left.iter().all(|name| !name.to_string_lossy().contains("partial")), "{left:?}");
 }
@@ -220,6 +223,27 @@ fn a_differential_excludes_what_its_full_did_and_never_its_own_archives() {
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["path"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(paths, [".", "new"], "the root's times changed");
+}
+
+#[test]
+fn an_interrupt_ends_in_order_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    fs::create_dir(&source).unwrap();
+    // Holes are read as zeros: far more than can be packed before the interrupt comes.
+    for number in 0..2000 {
+        fs::File::create(source.join(format!("{number:04}"))).unwrap().set_len(256 << 20).unwrap();
+    }
+    let mut command = command(&["create", "--source", "source", "--output", "full"], folder.path());
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut begun = [0; 1];
+    // When the first word is said, signals are listened to.
+    std::io::Read::read_exact(child.stderr.as_mut().unwrap(), &mut begun).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT).unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(130));
+    let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["source"]);
 }
 
 #[test]

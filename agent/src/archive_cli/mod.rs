@@ -166,6 +166,10 @@ struct CatArgs {
 /// Runs one command to its end. Errors and warnings are said on standard error.
 #[must_use]
 pub fn run(args: ArchiveArgs) -> Exit {
+    let is_json = match &args.command {
+        Command::List(ListArgs { output, .. }) | Command::Verify(VerifyArgs { output, .. }) => *output == Format::Json,
+        Command::Create(_) | Command::Diff(_) | Command::Extract(_) | Command::Cat(_) => false,
+    };
     let ended = match args.command {
         Command::Create(args) => make::create(&args),
         Command::Diff(args) => make::diff(&args),
@@ -176,14 +180,28 @@ pub fn run(args: ArchiveArgs) -> Exit {
     };
     match ended {
         Ok(exit) => exit,
-        Err(fault) => {
-            eprintln!("error: {}", fault.message);
-            if !fault.hint.is_empty() {
-                eprintln!("hint: {}", fault.hint);
-            }
-            if fault.code == ErrorCode::Cancelled { Exit::Interrupted } else { fault.exit() }
-        }
+        Err(fault) => report(&fault, is_json),
     }
+}
+
+fn report(fault: &Fault, is_json: bool) -> Exit {
+    let exit = if fault.code == ErrorCode::Cancelled { Exit::Interrupted } else { fault.exit() };
+    if is_json {
+        let object = serde_json::json!({
+            "code": fault.code.as_str(),
+            "exit": exit.code(),
+            "message": fault.message,
+            "hint": fault.hint,
+            "trace": fault.trace,
+        });
+        eprintln!("{object}");
+        return exit;
+    }
+    eprintln!("error: {}", fault.message);
+    if !fault.hint.is_empty() {
+        eprintln!("hint: {}", fault.hint);
+    }
+    exit
 }
 
 /// Opens an archive, saying which one when that fails.

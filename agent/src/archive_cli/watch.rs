@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use coord_archive::progress::{Advance, Progress};
+use coord_shared::exit::Exit;
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// How often a line is written where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(30);
@@ -30,6 +32,7 @@ pub(super) struct Watch {
 impl Watch {
     /// Begins; from now on an interrupt lets the work end in order instead of killing it.
     pub(super) fn begin(phase: &str, is_quiet: bool) -> Self {
+        let stop = stop_on_signal();
         let bar = (!is_quiet && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new_spinner();
             if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {msg}  {elapsed}") {
@@ -46,7 +49,7 @@ impl Watch {
         Self {
             bar,
             is_quiet,
-            stop: stop_on_signal(),
+            stop,
             entries: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             stored_bytes: AtomicU64::new(0),
@@ -120,28 +123,33 @@ impl Progress for Watch {
 /// A flag that SIGINT and SIGTERM raise. A second signal ends the process at once.
 fn stop_on_signal() -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
-    let raise = Arc::clone(&stop);
+    // Without it a signal ends the process at once, as it would anyway.
+    if let Err(error) = listen(Arc::clone(&stop)) {
+        tracing::debug!(%error, "signals are not listened to");
+    }
+    stop
+}
+
+/// Signals are listened to from the moment this returns.
+fn listen(raise: Arc<AtomicBool>) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut interrupt, mut terminate) = {
+        let _inside = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
     std::thread::spawn(move || {
-        // Without it a signal ends the process at once, as it would anyway.
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         runtime.block_on(async {
-            use tokio::signal::unix::{SignalKind, signal};
-            let (Ok(mut interrupt), Ok(mut terminate)) =
-                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-            else {
-                return;
-            };
             for is_second in [false, true] {
                 tokio::select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
                 }
                 if is_second {
-                    std::process::exit(i32::from(coord_shared::exit::Exit::Interrupted.code()));
+                    std::process::exit(i32::from(Exit::Interrupted.code()));
                 }
                 raise.store(true, Ordering::Relaxed);
             }
         });
     });
-    stop
+    Ok(())
 }
