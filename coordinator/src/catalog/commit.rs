@@ -134,9 +134,12 @@ pub enum Committed {
     OtherBackup(BackupId),
 }
 
+/// Why a backup is not searchable whose turn had passed when it was committed.
+pub(super) const OVERTAKEN_REASON: &str = "it was committed after the entries of a later backup were taken in";
+
 const LOCK_JOB: Sql = Sql("
     SELECT job, host, ingested_seq, (SELECT version FROM policies p WHERE p.policy = j.policy) AS version
-    FROM jobs j WHERE job = $1 FOR UPDATE");
+    FROM jobs j WHERE job = $1 FOR NO KEY UPDATE");
 
 const RAISE_ORDINAL: Sql = Sql("UPDATE jobs SET last_ordinal = greatest(last_ordinal, $2) WHERE job = $1");
 
@@ -263,11 +266,7 @@ async fn already(transaction: &Transaction<'_>, run: &LockedRun, commit: &Commit
 
 /// Whether the new backup's entries can still be taken in order.
 fn searchable(job: &LockedJob, seq: i32) -> (&'static str, &'static str) {
-    if seq > job.ingested_seq {
-        ("pending", "")
-    } else {
-        ("not_searchable", "it was committed after the entries of a later backup were taken in")
-    }
+    if seq > job.ingested_seq { ("pending", "") } else { ("not_searchable", OVERTAKEN_REASON) }
 }
 
 async fn next_key(transaction: &Transaction<'_>) -> Result<i64> {

@@ -40,13 +40,17 @@ pub enum MergeOutcome {
     },
     /// It will never be searchable: its full is not.
     NotSearchable(BackupId),
-    /// Blocks of its index are missing.
+    /// Blocks of its index are missing, or another coordinator is taking it in.
     Waiting(BackupId),
     /// Nothing is left to take in.
     Nothing,
 }
 
-const LOCK_JOB: Sql = Sql("SELECT job, host FROM jobs WHERE job_id = $1 FOR UPDATE");
+const JOB_KEYS: Sql = Sql("SELECT job, host FROM jobs WHERE job_id = $1");
+
+// One merge a job. The job's row stays free: commits and schedules do not wait for a merge.
+const TRY_LOCK: Sql = Sql("SELECT pg_try_advisory_xact_lock(1668246372, $1) AS locked");
+const LOCK: Sql = Sql("SELECT pg_advisory_xact_lock(1668246372, $1)");
 
 // Within the merge's transaction only.
 const NO_DEADLINE: Sql = Sql("SELECT set_config('statement_timeout', '0', true)");
@@ -128,6 +132,10 @@ const SET_SEARCHABLE: Sql =
 
 const SET_INGESTED: Sql = Sql("UPDATE jobs SET ingested_seq = greatest(ingested_seq, $2) WHERE job = $1");
 
+const OVERTAKEN: Sql = Sql("
+    UPDATE backups SET searchable = 'not_searchable', searchable_reason = $3
+    WHERE job = $1 AND seq < $2 AND searchable = 'pending'");
+
 const READY_JOBS: Sql = Sql("
     SELECT j.job_id FROM jobs j
     JOIN LATERAL (
@@ -152,7 +160,9 @@ const RESET_INGESTED: Sql = Sql("UPDATE jobs SET ingested_seq = 0 WHERE job = $1
 
 #[cfg(test)]
 pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
-    ("LOCK_JOB", &LOCK_JOB),
+    ("JOB_KEYS", &JOB_KEYS),
+    ("TRY_LOCK", &TRY_LOCK),
+    ("LOCK", &LOCK),
     ("NO_DEADLINE", &NO_DEADLINE),
     ("JOIN_AS_WHOLE", &JOIN_AS_WHOLE),
     ("JOIN_BY_PATH", &JOIN_BY_PATH),
@@ -167,6 +177,7 @@ pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
     ("FORGET_BLOCKS", &FORGET_BLOCKS),
     ("SET_SEARCHABLE", &SET_SEARCHABLE),
     ("SET_INGESTED", &SET_INGESTED),
+    ("OVERTAKEN", &OVERTAKEN),
     ("READY_JOBS", &READY_JOBS),
     ("GIVE_UP", &GIVE_UP),
     ("DROP_VERSIONS", &DROP_VERSIONS),
@@ -224,12 +235,15 @@ impl Catalog {
     pub async fn merge_next(&self, job: JobId) -> Result<MergeOutcome> {
         let mut connection = self.connection().await?;
         let transaction = connection.begin().await?;
-        let row = transaction.query_opt(&LOCK_JOB, &[&job.uuid()]).await?;
-        let row = row.ok_or_else(|| CatalogError::not_found("job", job))?;
-        let keys = Keys { host: get(&row, "host")?, job: get(&row, "job")? };
+        let keys = keys(&transaction, job).await?;
+        let row = transaction.query_opt(&TRY_LOCK, &[&keys.job]).await?;
+        let locked = row.map_or(Ok(false), |row| get(&row, "locked"))?;
         let Some(row) = transaction.query_opt(&NEXT, &[&keys.job]).await? else {
             return Ok(MergeOutcome::Nothing);
         };
+        if !locked {
+            return Ok(MergeOutcome::Waiting(BackupId::from_uuid(get(&row, "backup_id")?)));
+        }
         let turn = read_turn(&row)?;
         if !turn.grounded {
             let reason = "what it stands on is not searchable";
@@ -269,9 +283,8 @@ impl Catalog {
     pub async fn forget_entries(&self, job: JobId) -> Result<()> {
         let mut connection = self.connection().await?;
         let transaction = connection.begin().await?;
-        let row = transaction.query_opt(&LOCK_JOB, &[&job.uuid()]).await?;
-        let row = row.ok_or_else(|| CatalogError::not_found("job", job))?;
-        let keys = Keys { host: get(&row, "host")?, job: get(&row, "job")? };
+        let keys = keys(&transaction, job).await?;
+        transaction.query(&LOCK, &[&keys.job]).await?;
         transaction.query(&NO_DEADLINE, &[]).await?;
         transaction.execute(&DROP_VERSIONS, &[&keys.host, &keys.job]).await?;
         transaction.execute(&DROP_STAGED, &[&keys.job]).await?;
@@ -280,6 +293,12 @@ impl Catalog {
         transaction.execute(&RESET_INGESTED, &[&keys.job]).await?;
         transaction.commit().await
     }
+}
+
+async fn keys(transaction: &Transaction<'_>, job: JobId) -> Result<Keys> {
+    let row = transaction.query_opt(&JOB_KEYS, &[&job.uuid()]).await?;
+    let row = row.ok_or_else(|| CatalogError::not_found("job", job))?;
+    Ok(Keys { host: get(&row, "host")?, job: get(&row, "job")? })
 }
 
 async fn merge(transaction: &Transaction<'_>, keys: &Keys, turn: &Turn) -> Result<(u64, u64)> {
@@ -316,7 +335,9 @@ async fn finish(
     transaction.execute(&FORGET_ENTRIES, &[&turn.key]).await?;
     transaction.execute(&FORGET_BLOCKS, &[&turn.key]).await?;
     transaction.execute(&SET_SEARCHABLE, &[&turn.key, &searchable, &reason]).await?;
+    // The order matters: a commit of a lower seq either came before this and is seen below, or comes after and sees this.
     transaction.execute(&SET_INGESTED, &[&keys.job, &turn.seq]).await?;
+    transaction.execute(&OVERTAKEN, &[&keys.job, &turn.seq, &super::commit::OVERTAKEN_REASON]).await?;
     Ok(())
 }
 

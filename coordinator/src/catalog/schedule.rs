@@ -75,7 +75,7 @@ const DUE_JOBS: Sql = Sql("
 const LOCK_JOB: Sql = Sql("
     SELECT job, host, state, backup_due_at, verify_due_at,
            (SELECT version FROM policies p WHERE p.policy = j.policy) AS version
-    FROM jobs j WHERE job_id = $1 FOR UPDATE");
+    FROM jobs j WHERE job_id = $1 FOR NO KEY UPDATE");
 
 const PLANNED_ID: Sql = Sql("SELECT run_id FROM planned_runs WHERE job = $1 AND kind = $2 AND due_at = $3");
 

@@ -97,18 +97,14 @@ async fn server() -> (CatalogConfig, Server) {
         return (CatalogConfig::from_url(&url).unwrap(), Server::Named);
     }
     eprintln!("database: {SERVER_VARIABLE} is not set, using a private PostgreSQL");
-    let (shared, server) = tokio::task::spawn_blocking(|| {
+    let locked = tokio::task::spawn_blocking(|| {
         let shared = Shared::open();
         shared.setup.lock().unwrap();
         shared.users.lock_shared().unwrap();
         shared
-    })
-    .then(async |shared| {
-        let shared = shared.unwrap();
-        let server = Private::start(&shared.folder.join("server")).await.unwrap();
-        (shared, server)
-    })
-    .await;
+    });
+    let shared = locked.await.unwrap();
+    let server = Private::start(&shared.folder.join("server")).await.unwrap();
     let admin = CatalogConfig::from_url(&server.address("postgres")).unwrap();
     (admin, Server::Private { shared, server })
 }

@@ -4,6 +4,7 @@ mod commits;
 mod entries;
 mod fixture;
 mod identity;
+mod outage;
 mod overlay;
 mod runs;
 mod scheduling;

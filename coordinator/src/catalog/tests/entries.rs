@@ -7,7 +7,7 @@ use coord_shared::level::Level;
 
 use super::fixture::{Fleet, entry, file, sealed};
 use crate::catalog::testing::{with_catalog, with_config};
-use crate::catalog::{BlockOutcome, Catalog, CatalogError, IndexProgress, MergeOutcome, Searchable};
+use crate::catalog::{BackupStatus, BlockOutcome, Catalog, CatalogError, IndexProgress, MergeOutcome, Searchable};
 
 fn tree() -> Vec<Entry> {
     vec![entry(b"", Kind::Folder), entry(b"etc", Kind::Folder), file(b"etc/a", b"one"), file(b"etc/b", b"two")]
@@ -206,6 +206,41 @@ async fn a_path_tells_its_history_and_a_content_its_places() {
         assert_eq!(places, [(&b"etc/a"[..], Seq(2)), (b"etc/b", Seq(1))]);
         assert!(hits.iter().all(|hit| hit.host == fleet.host && hit.job == fleet.job));
         assert!(catalog.path_history(fleet.job, b"no/such", 10).await.unwrap().is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_merge_keeps_no_commit_waiting_and_one_that_it_overtakes_stays_out() {
+    with_config(async |config| {
+        let mut client = config.connect().await.unwrap();
+        let catalog = Catalog::new(config).unwrap();
+        let fleet = Fleet::new(&catalog).await;
+        let first = full(&fleet, 1, &tree()).await;
+        merged(&fleet).await;
+        let third = fleet.back_up(3, sealed(Level::Differential, Some(first), 1)).await;
+        fleet.ingest(third, &[file(b"etc/c", b"c")], 10).await;
+        // Holds the merge in its middle.
+        let transaction = client.transaction().await.unwrap();
+        transaction.batch_execute("LOCK TABLE file_versions IN EXCLUSIVE MODE").await.unwrap();
+        let merge = tokio::spawn({
+            let fleet = fleet.clone();
+            async move { merged(&fleet).await }
+        });
+        let waits =
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'file_versions'::regclass AND NOT granted) AS waits";
+        while !transaction.query_one(waits, &[]).await.unwrap().get::<_, bool>("waits") {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(catalog.merge_next(fleet.job).await.unwrap(), MergeOutcome::Waiting(third), "one merge a job");
+        let second = fleet.back_up(2, sealed(Level::Differential, Some(first), 1)).await;
+        transaction.commit().await.unwrap();
+        assert_eq!(merge.await.unwrap(), (0, 1));
+        let overtaken = catalog.backup(second).await.unwrap().unwrap();
+        assert_eq!((overtaken.searchable, overtaken.status), (Searchable::NotSearchable, BackupStatus::Protected));
+        let late = fleet.back_up(4, sealed(Level::Differential, Some(first), 0)).await;
+        assert_eq!(merged(&fleet).await, (1, 0));
+        assert_eq!(catalog.backup(late).await.unwrap().unwrap().searchable, Searchable::Searchable);
     })
     .await;
 }

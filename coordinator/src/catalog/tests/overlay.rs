@@ -360,7 +360,7 @@ async fn merge_all(fleet: &Fleet) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_listing_at_every_seq_is_the_overlay_of_the_indexes() {
     with_catalog(async |catalog| {
-        let mut runner = TestRunner::new(Config { cases: 32, failure_persistence: None, ..Config::default() });
+        let mut runner = TestRunner::new(Config { cases: 24, failure_persistence: None, ..Config::default() });
         let steps = (prop::collection::vec(step(), 1..9), prop::collection::vec(any::<u16>(), 16));
         let outcome = runner.run(&steps, |(steps, order)| {
             tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(check(&catalog, &steps, &order)))
