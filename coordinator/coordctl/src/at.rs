@@ -76,8 +76,13 @@ impl At {
         if let Ok(instant) = text.parse::<Timestamp>() {
             return Ok(Self::Instant(instant));
         }
-        let local = local(text, now).ok_or_else(form)?;
-        instant(text, local, now.time_zone()).map(Self::Instant)
+        let (said, abbreviation) = zone_word(text);
+        let local = local(said, now).ok_or_else(form)?;
+        let instant = match abbreviation {
+            Some(word) => instant_with(local, word, now.time_zone()).ok_or_else(form)?,
+            None => instant(text, local, now.time_zone())?,
+        };
+        Ok(Self::Instant(end_of_second(said, instant)))
     }
 
     /// For the wire.
@@ -106,6 +111,34 @@ pub fn duration(text: &str) -> Option<SignedDuration> {
         _ => return None,
     };
     number.checked_mul(seconds).map(SignedDuration::from_secs)
+}
+
+/// Splits off the zone that our own tables print behind a time, such as `CET`.
+fn zone_word(text: &str) -> (&str, Option<&str>) {
+    match text.rsplit_once(' ') {
+        Some((rest, word)) if word.len() >= 3 && word.bytes().all(|b| b.is_ascii_uppercase()) => (rest, Some(word)),
+        Some(_) | None => (text, None),
+    }
+}
+
+/// The reading of a local time at which the zone calls itself `word`; it tells the two hours of an autumn night apart.
+fn instant_with(local: DateTime, word: &str, zone: &TimeZone) -> Option<Timestamp> {
+    let offsets = match zone.to_ambiguous_timestamp(local).offset() {
+        AmbiguousOffset::Unambiguous { offset } => [offset, offset],
+        AmbiguousOffset::Fold { before, after } | AmbiguousOffset::Gap { before, after } => [before, after],
+    };
+    offsets
+        .into_iter()
+        .filter_map(|offset| offset.to_timestamp(local).ok())
+        .find(|instant| instant.to_zoned(zone.clone()).strftime("%Z").to_string() == word)
+}
+
+/// Tables print whole seconds of instants that have microseconds: a time given to the second is meant with all of that second, so
+/// that a printed restore point can be asked for.
+fn end_of_second(text: &str, instant: Timestamp) -> Timestamp {
+    let to_the_second = text.matches(':').count() == 2 && !text.contains('.');
+    let end = SignedDuration::from_micros(999_999);
+    if to_the_second { instant.checked_add(end).unwrap_or(instant) } else { instant }
 }
 
 fn local(text: &str, now: &Zoned) -> Option<DateTime> {
@@ -177,6 +210,14 @@ mod tests {
         assert_eq!(instant("3 days ago"), "2026-11-20T14:30:00Z");
         assert_eq!(At::parse("latest", &now()), Ok(At::Latest));
         assert_eq!(At::parse("before 8f3c", &now()), Ok(At::Before("8f3c".to_owned())));
+    }
+
+    #[test]
+    fn what_a_table_prints_is_read_back_with_all_of_its_second() {
+        assert_eq!(instant("2026-11-20 14:00:05 CET"), "2026-11-20T13:00:05.999999Z");
+        assert_eq!(instant("2026-10-25 02:30:00 CEST"), "2026-10-25T00:30:00.999999Z");
+        assert_eq!(instant("2026-10-25 02:30:00 CET"), "2026-10-25T01:30:00.999999Z");
+        assert!(At::parse("2026-11-20 14:00:05 PST", &now()).is_err());
     }
 
     #[test]

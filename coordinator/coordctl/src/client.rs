@@ -9,12 +9,23 @@ use coord_shared::tls::{ClientTls, HeldIdentity};
 use coord_shared::token::Token;
 use coord_shared::wire;
 use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
 
 use crate::context::{Context, Pems, save};
 use crate::failure::Failure;
 
 /// What commands call.
 pub type Client = OperatorServiceClient<Channel>;
+
+/// The message of an answer, or the fault it carries.
+pub fn answer<T>(result: Result<Response<T>, Status>) -> Result<T, Failure> {
+    result.map(Response::into_inner).map_err(|status| Fault::from(&status).into())
+}
+
+/// A request as tonic wants it.
+pub fn request<T>(message: T) -> Request<T> {
+    Request::new(message)
+}
 
 /// Connects to the first endpoint of the context that answers.
 pub async fn connect(context: &Context) -> Result<Client, Failure> {

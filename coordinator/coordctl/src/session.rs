@@ -2,9 +2,7 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
-use coord_shared::fault::Fault;
 use jiff::Zoned;
-use tonic::{Request, Response, Status};
 
 use crate::at::At;
 use crate::client::Client;
@@ -24,16 +22,6 @@ pub struct Session {
     pub now: Zoned,
     /// The context in use, named in questions.
     pub context: String,
-}
-
-/// The message of an answer, or the fault it carries.
-pub fn answer<T>(result: Result<Response<T>, Status>) -> Result<T, Failure> {
-    result.map(Response::into_inner).map_err(|status| Fault::from(&status).into())
-}
-
-/// A request as tonic wants it.
-pub fn request<T>(message: T) -> Request<T> {
-    Request::new(message)
 }
 
 impl Session {

@@ -7,8 +7,9 @@ use coord_shared::exit::Exit;
 use coord_shared::fault::Fault;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::client::{answer, request};
 use crate::failure::Failure;
-use crate::session::{Session, answer, request};
+use crate::session::Session;
 use crate::shown;
 
 /// Without a terminal, a line is printed this often even when the phase stays.

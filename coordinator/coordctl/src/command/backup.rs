@@ -5,9 +5,10 @@ use coord_shared::api::{self, GetBackupRequest, ListBackupsRequest};
 use coord_shared::{hex, wire};
 
 use crate::at::At;
+use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::Align::{Left, Right};
-use crate::session::{Session, answer, request};
+use crate::session::Session;
 use crate::{json, shown};
 
 /// Restore points.

@@ -9,9 +9,10 @@ use coord_shared::api::{self, ListFilesRequest, ReadFileRequest, file_chunk};
 use coord_shared::fault::{ErrorCode, Fault};
 use serde_json::{Value, json};
 
+use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::place::Place;
-use crate::session::{Session, answer, request};
+use crate::session::Session;
 use crate::{json as form, shown};
 
 /// Lists a folder, or one file, at a time.

@@ -4,8 +4,9 @@ use clap::Args;
 use coord_shared::api::{self, ExplainRequest, GetStatusRequest, GetVersionRequest};
 use coord_shared::exit::Exit;
 
+use crate::client::{answer, request};
 use crate::failure::Failure;
-use crate::session::{Session, answer, request};
+use crate::session::Session;
 use crate::{json, shown};
 
 /// One screen: am I safe, and what first?

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use clap::Subcommand;
 use coord_shared::api::{self, GetHostRequest, LabelHostRequest, ListHostsRequest};
 
+use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::Align::Left;
-use crate::session::{Session, answer, request};
+use crate::session::Session;
 use crate::{json, shown};
 
 /// Protected machines.

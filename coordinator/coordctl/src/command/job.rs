@@ -5,9 +5,10 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use coord_shared::api::{self, GetJobRequest, ListJobsRequest, StartBackupRequest};
 
+use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::Align::{Left, Right};
-use crate::session::{Session, answer, request};
+use crate::session::Session;
 use crate::{at, json, shown, wait};
 
 /// One policy on one host.

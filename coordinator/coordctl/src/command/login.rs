@@ -15,14 +15,13 @@ use crate::output::Output;
 const MAX_TOKEN_BYTES: u64 = 4096;
 
 /// Logs in with a token from `coordinator operator-token` or `coordctl token create --kind operator`.
+///
+/// --endpoint names the enrolment listener; the coordinator says where its main listener is.
 #[derive(Debug, Args)]
 pub struct LoginArgs {
     /// File with the token; - reads standard input.
     #[arg(long, value_name = "FILE")]
     token_file: PathBuf,
-    /// The enrolment listener.
-    #[arg(long = "enrol-endpoint", value_name = "HOST:PORT")]
-    enrol: String,
     /// The context to write.
     #[arg(long, default_value = "default", value_name = "NAME")]
     name: String,
@@ -30,6 +29,12 @@ pub struct LoginArgs {
 
 /// Runs it.
 pub async fn run(args: &LoginArgs, choice: &Choice, out: Output) -> Result<(), Failure> {
+    let Some(enrol) = &choice.endpoint else {
+        return Err(Failure::usage(
+            "no coordinator is named",
+            "add --endpoint HOST:PORT, the enrolment listener (7444 by default)",
+        ));
+    };
     let token = read_token(&args.token_file)?;
     let token: Token = token.trim().parse().map_err(|error| {
         Failure::usage(
@@ -38,16 +43,11 @@ pub async fn run(args: &LoginArgs, choice: &Choice, out: Output) -> Result<(), F
         )
     })?;
     let (key, csr_pem) = client::new_key()?;
-    let joined = client::redeem(&args.enrol, &token, csr_pem).await?;
-    let endpoints = if joined.endpoints.is_empty() {
-        choice.endpoint.clone().into_iter().collect()
-    } else {
-        joined.endpoints.clone()
-    };
+    let joined = client::redeem(enrol, &token, csr_pem).await?;
     let stem = |suffix: &str| PathBuf::from(format!("{}-{suffix}", args.name));
     let entry = ContextEntry {
-        endpoints,
-        enrol_endpoints: vec![args.enrol.clone()],
+        endpoints: joined.endpoints.clone(),
+        enrol_endpoints: vec![enrol.clone()],
         ca: stem("ca.pem"),
         certificate: stem("operator.pem"),
         key: stem("operator.key"),

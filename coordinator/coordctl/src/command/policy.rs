@@ -7,9 +7,10 @@ use clap::Subcommand;
 use coord_shared::api::{self, ApplyPolicyRequest, GetPolicyRequest, LintPolicyRequest, ListPoliciesRequest};
 use coord_shared::fault::{ErrorCode, Fault};
 
+use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::Align::{Left, Right};
-use crate::session::{Session, answer, request};
+use crate::session::Session;
 use crate::{json, shown};
 
 /// Largest policy file, in bytes.

@@ -9,8 +9,9 @@ use coord_shared::exit::Exit;
 
 use super::files::{place, say_points};
 use super::job::Waiting;
+use crate::client::{answer, request};
 use crate::failure::Failure;
-use crate::session::{Session, answer, request};
+use crate::session::Session;
 use crate::{json, shown};
 
 /// Restores a host, folders or files as they were at a time.

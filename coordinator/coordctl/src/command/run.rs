@@ -6,9 +6,10 @@ use coord_shared::api::{
 };
 
 use super::backup::bound;
+use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::Align::Left;
-use crate::session::{Session, answer, request};
+use crate::session::Session;
 use crate::{json, shown};
 
 /// Executions of backups, verifications and restores.

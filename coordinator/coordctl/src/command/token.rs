@@ -6,9 +6,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use coord_shared::api::{self, CreateTokenRequest, ListTokensRequest, RevokeTokenRequest};
 use serde_json::json;
 
+use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::Align::{Left, Right};
-use crate::session::{Session, answer, request};
+use crate::session::Session;
 use crate::{at, json as form, shown};
 
 /// Single-use secrets with which hosts and operators join.
