@@ -35,6 +35,7 @@ CREATE TABLE jobs (
     UNIQUE (host, policy)
 ) WITH (fillfactor = 70);
 CREATE INDEX jobs_policy ON jobs (policy);
+CREATE INDEX jobs_due ON jobs (least(coalesce(backup_due_at, '-infinity'), verify_due_at), job) WHERE state = 'active';
 
 CREATE TABLE runs (
     run_id         uuid PRIMARY KEY,

@@ -136,12 +136,13 @@ const OVERTAKEN: Sql = Sql("
     UPDATE backups SET searchable = 'not_searchable', searchable_reason = $3
     WHERE job = $1 AND seq < $2 AND searchable = 'pending'");
 
-const READY_JOBS: Sql = Sql("
-    SELECT j.job_id FROM jobs j
-    JOIN LATERAL (
-        SELECT b.backup, b.index_blocks FROM backups b
-        WHERE b.job = j.job AND b.searchable = 'pending' ORDER BY b.seq LIMIT 1
-    ) n ON true
+pub(super) const READY_JOBS: Sql = Sql("
+    SELECT j.job_id
+    FROM (
+        SELECT DISTINCT ON (b.job) b.job, b.backup, b.index_blocks FROM backups b
+        WHERE b.searchable = 'pending' ORDER BY b.job, b.seq
+    ) n
+    JOIN jobs j ON j.job = n.job
     WHERE n.index_blocks = (SELECT count(*) FROM staged_blocks s WHERE s.backup = n.backup)
     ORDER BY j.job LIMIT $1");
 

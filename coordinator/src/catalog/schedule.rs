@@ -66,10 +66,10 @@ pub struct Planned {
     pub policy_version: PolicyVersion,
 }
 
-const DUE_JOBS: Sql = Sql("
+pub(super) const DUE_JOBS: Sql = Sql("
     SELECT job_id FROM jobs
-    WHERE state = 'active' AND (backup_due_at IS NULL OR backup_due_at <= now() OR verify_due_at <= now())
-    ORDER BY least(backup_due_at, verify_due_at) NULLS FIRST, job
+    WHERE state = 'active' AND least(coalesce(backup_due_at, '-infinity'), verify_due_at) <= now()
+    ORDER BY least(coalesce(backup_due_at, '-infinity'), verify_due_at), job
     LIMIT $1");
 
 const LOCK_JOB: Sql = Sql("

@@ -207,6 +207,8 @@ const HOT: &[(&Sql, &[&str])] = &[
     (&history::BY_DIGEST, &["file_versions", "folders"]),
     (&merge::STAGE_RETURNS, &["file_versions", "staged_entries"]),
     (&merge::CLOSE_DIFFERENTIAL, &["file_versions", "staged_entries"]),
+    (&merge::READY_JOBS, &["backups", "jobs", "staged_blocks"]),
+    (&schedule::DUE_JOBS, &["jobs"]),
     (&ingest::FIND_FOLDERS, &["folders"]),
     (&backups::NEWEST, &["backups"]),
     (&certificates::BY_SERIAL, &["certificates"]),
