@@ -273,7 +273,12 @@ impl Tree {
             Some(Ok(fd)) => Place::Open(fd.as_fd()),
             Some(Err(_)) | None => Place::named(folder, name),
         };
-        let mut extra = place.xattrs()?;
+        let mut extra = match place.xattrs() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.stat_at(folder, name, b"").is_ok() => {
+                return Err(io::Error::other("/proc is needed for this and is not mounted"));
+            }
+            other => other?,
+        };
         if let Some(Ok(fd)) = &opened {
             // Refused where a file system has no such flags.
             extra.inode_flags = rustix::fs::ioctl_getflags(fd).map_or(0, |flags| flags.bits() & RESTORABLE_INODE_FLAGS);
@@ -325,7 +330,8 @@ fn open_step(from: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd
         match rustix::fs::openat2(from, path, flags, Mode::empty(), resolve) {
             // A rename somewhere on the way; the kernel asks to try again.
             Err(Errno::AGAIN) => {}
-            Err(Errno::NOSYS) => return open_by_components(from, path, flags),
+            // Old kernels do not have it, and some sandboxes forbid what they do not know.
+            Err(Errno::NOSYS | Errno::PERM) => return open_by_components(from, path, flags),
             other => return other,
         }
     }
