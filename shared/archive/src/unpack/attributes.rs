@@ -18,6 +18,9 @@ use crate::recipe::RESTORABLE_INODE_FLAGS;
 /// Longest list of names and longest value of extended attributes (the kernel's own limits).
 const MAX_XATTR_BYTES: usize = 64 << 10;
 
+/// Room for the few names that most files have.
+const FEW_XATTR_BYTES: usize = 1 << 10;
+
 /// A thing whose attributes are set or read.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Handle<'a> {
@@ -70,16 +73,26 @@ impl Handle<'_> {
 
     /// Names of the extended attributes; none where the file system has none.
     fn xattr_names(&self) -> Result<Vec<Vec<u8>>, Errno> {
-        let mut buffer = vec![0; MAX_XATTR_BYTES];
-        let listed = match self {
-            Self::Open(fd) => rustix::fs::flistxattr(fd, buffer.as_mut_slice()),
-            Self::Path(_) => rustix::fs::listxattr(self.magic(), buffer.as_mut_slice()),
+        // Nearly always there are few; the largest buffer is only taken when they do not fit.
+        let mut few = [0; FEW_XATTR_BYTES];
+        let mut many = Vec::new();
+        let listed = match self.list_xattrs(&mut few) {
+            Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+            Err(Errno::RANGE) => {
+                many.resize(MAX_XATTR_BYTES, 0);
+                let length = self.list_xattrs(&mut many)?;
+                &many[..length]
+            }
+            other => &few[..other?],
         };
-        let length = match listed {
-            Err(Errno::OPNOTSUPP) => 0,
-            other => other?,
-        };
-        Ok(buffer[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
+        Ok(listed.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
+    }
+
+    fn list_xattrs(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        match self {
+            Self::Open(fd) => rustix::fs::flistxattr(fd, buffer),
+            Self::Path(_) => rustix::fs::listxattr(self.magic(), buffer),
+        }
     }
 
     fn xattr(&self, name: &[u8]) -> Result<Vec<u8>, Errno> {

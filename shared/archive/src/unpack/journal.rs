@@ -7,9 +7,10 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, openat, unlinkat};
 use rustix::io::Errno;
@@ -23,6 +24,11 @@ const RECORD_BYTES: usize = 16;
 const MAX_JOURNAL_BYTES: u64 = 64 << 20;
 
 const JOURNAL_WORD: &[u8] = b"journal-";
+
+/// How long a restore waits for the lock on another's journal. A killed process keeps its locks until the kernel is done
+/// with its last write; a journal that stays locked belongs to a restore that runs.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_STEP: Duration = Duration::from_millis(50);
 
 /// The journals of this restore and of those that died.
 #[derive(Debug)]
@@ -84,7 +90,8 @@ impl Journal {
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let Ok(fd) = openat(tree.root(), name.as_slice(), flags, Mode::empty()) else { return };
-        if flock(&fd, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if !lock_patiently(&fd) {
+            tracing::warn!("another restore is running in the same target");
             return;
         }
         let mut file = File::from(fd);
@@ -133,6 +140,19 @@ impl Journal {
     pub(super) fn close(&self, tree: &Tree) {
         let names = self.dead.iter().map(|dead| &dead.name).chain(self.own.is_some().then_some(&self.own_name));
         names.for_each(|name| remove(tree, name));
+    }
+}
+
+fn lock_patiently(fd: &OwnedFd) -> bool {
+    let begun = Instant::now();
+    loop {
+        if flock(fd, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return true;
+        }
+        if begun.elapsed() >= LOCK_PATIENCE {
+            return false;
+        }
+        std::thread::sleep(LOCK_STEP);
     }
 }
 

@@ -98,9 +98,9 @@ fn a_name_added_to_a_group_of_the_full_is_linked_to_it() {
     let entry = Entry { path: b"c".to_vec(), flags: Flags::CONTENT_IN_BASE, ..in_full };
     let plan = Plan::Link { target: b"a".to_vec(), in_base: true };
     let root = entry_of(&story.source(), b"").unwrap();
-    let base = Some(Box::new(full.find(b"").unwrap().unwrap().attributes));
-    let exit = Step::FolderExit { entry: root.clone(), base: base.clone() };
-    let root = Step::Item(Item { entry: root, plan: Plan::Attributes { base: base.unwrap() } });
+    let base = Box::new(full.find(b"").unwrap().unwrap().attributes);
+    let exit = Step::FolderExit { entry: root.clone(), base: Some(base.clone()) };
+    let root = Step::Item(Item { entry: root, plan: Plan::Attributes { base } });
     let steps = vec![root, Step::Item(Item { entry, plan }), exit];
     let differential = story.pack("differential", story.differential_header(&full), steps);
     let target = story.target("target");
@@ -109,6 +109,24 @@ fn a_name_added_to_a_group_of_the_full_is_linked_to_it() {
     assert_eq!((report.counts.files, report.counts.links), (1, 2));
     assert_eq!(story.differences(&target), Vec::<String>::new());
     assert_eq!(story.recipe_differences("differential", "stock"), Vec::<String>::new());
+}
+
+#[test]
+fn more_attributes_than_usual_come_back() {
+    let story = Story::new(Codec::Zstd);
+    let path = story.source().join("file");
+    std::fs::write(&path, "file").unwrap();
+    for number in 0..30 {
+        let name = format!("user.{}-{number}", "n".repeat(60));
+        rustix::fs::lsetxattr(&path, name, b"v", rustix::fs::XattrFlags::empty()).unwrap();
+    }
+    let full = story.full();
+    let target = story.target("target");
+    for _first_then_again in 0..2 {
+        let report = unpack_to(&full, None, &target, &UnpackOptions::default()).unwrap();
+        assert!(report.is_clean(), "{report:?}");
+        assert_eq!(story.differences(&target), Vec::<String>::new());
+    }
 }
 
 #[test]
