@@ -424,8 +424,6 @@ impl Engine {
         }
     }
 
-    // ---- sending
-
     fn send(&mut self, message: ToCoordinator) {
         let Some(link) = &mut self.link else { return };
         if link.outgoing.try_send(Outgoing::Message(Box::new(message))).is_err() {

@@ -1,0 +1,340 @@
+//! The session over real mutual TLS, with a coordinator that is only a script: it records what arrives and says what it is told to.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use std::fs;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use coord_agent::engine::{Deps, Engine, HostWork};
+use coord_agent::identity::Identity;
+use coord_agent::journal::Journal;
+use coord_agent::session::Session;
+use coord_agent::store::LocalStore;
+use coord_shared::api::agent_message::Message as FromAgent;
+use coord_shared::api::agent_service_server::{AgentService, AgentServiceServer};
+use coord_shared::api::coordinator_message::Message as ToAgent;
+use coord_shared::api::{self, AgentMessage, CoordinatorMessage, run_report};
+use coord_shared::clock::SystemClock;
+use coord_shared::lifecycle::Lifecycle;
+use coord_shared::tls::{Acceptor, ClientAuth, HeldIdentity, PeerIdentity, ServerTls};
+use futures_util::Stream;
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const BACKUP: &str = "7a1f4f57-6d3a-4a55-9a0e-0d5f6f1f5a03";
+
+/// Something that reached the coordinator.
+#[derive(Debug)]
+enum Arrived {
+    /// A stream began: Hello, the certificate's serial, and how to speak to the agent. Dropping the sender ends the stream.
+    Hello(Box<api::Hello>, String, mpsc::Sender<Result<CoordinatorMessage, Status>>),
+    Message(Box<FromAgent>),
+    Block(api::IndexBlock),
+    Chunk(api::FileChunk),
+}
+
+#[derive(Debug, Clone)]
+struct Script {
+    arrived: mpsc::Sender<Arrived>,
+}
+
+#[tonic::async_trait]
+impl AgentService for Script {
+    type SessionStream = Pin<Box<dyn Stream<Item = Result<CoordinatorMessage, Status>> + Send>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<AgentMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let serial = PeerIdentity::from_der(&request.peer_certs().unwrap()[0]).unwrap().serial;
+        let mut incoming = request.into_inner();
+        let (to_agent, stream) = mpsc::channel(16);
+        let arrived = self.arrived.clone();
+        tokio::spawn(async move {
+            let mut to_agent = Some(to_agent);
+            while let Ok(Some(AgentMessage { message: Some(message) })) = incoming.message().await {
+                let what = match (message, to_agent.take()) {
+                    (FromAgent::Hello(hello), Some(to_agent)) => {
+                        Arrived::Hello(Box::new(hello), serial.clone(), to_agent)
+                    }
+                    (message, _) => Arrived::Message(Box::new(message)),
+                };
+                if arrived.send(what).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn upload_index(
+        &self,
+        request: Request<Streaming<api::IndexBlock>>,
+    ) -> Result<Response<api::IndexProgress>, Status> {
+        let mut blocks = request.into_inner();
+        let mut next_block = 0;
+        while let Some(block) = blocks.message().await? {
+            next_block = block.number + 1;
+            self.arrived.send(Arrived::Block(block)).await.unwrap();
+        }
+        Ok(Response::new(api::IndexProgress { next_block, complete: true, ..Default::default() }))
+    }
+
+    async fn get_index_progress(
+        &self,
+        request: Request<api::IndexProgressRequest>,
+    ) -> Result<Response<api::IndexProgress>, Status> {
+        let backup_id = request.into_inner().backup_id;
+        Ok(Response::new(api::IndexProgress { backup_id, next_block: 0, complete: false }))
+    }
+
+    async fn send_file(
+        &self,
+        request: Request<Streaming<api::FileChunk>>,
+    ) -> Result<Response<api::SendFileResponse>, Status> {
+        let mut chunks = request.into_inner();
+        while let Some(chunk) = chunks.message().await? {
+            self.arrived.send(Arrived::Chunk(chunk)).await.unwrap();
+        }
+        Ok(Response::new(api::SendFileResponse {}))
+    }
+}
+
+struct Authority {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Authority {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        Authority { pem: params.self_signed(&key).unwrap().pem(), issuer: Issuer::new(params, key) }
+    }
+
+    /// Certificate and key.
+    fn issue(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(name.try_into().unwrap())];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+    }
+}
+
+/// An agent and its scripted coordinator.
+struct Pair {
+    scratch: tempfile::TempDir,
+    life: Lifecycle,
+    authority: Authority,
+    arrivals: mpsc::Receiver<Arrived>,
+    identity: Arc<ArcSwap<Identity>>,
+    held: Arc<HeldIdentity>,
+    generation: watch::Sender<u32>,
+}
+
+impl Pair {
+    async fn start() -> Pair {
+        let (scratch, life, authority) = (tempfile::tempdir().unwrap(), Lifecycle::new(), Authority::new());
+        let (certificate, key) = authority.issue("spiffe://demo/coordinator/c1");
+        let tls = ServerTls::new(&authority.pem, &certificate, &key, ClientAuth::Required).unwrap();
+        let acceptor = Acceptor::bind("127.0.0.1:0".parse().unwrap(), tls).await.unwrap();
+        let endpoint = acceptor.local_address().unwrap().to_string();
+        let connections = acceptor.start(&life);
+        let (arrived, arrivals) = mpsc::channel(64);
+        let service = AgentServiceServer::new(Script { arrived });
+        let serving = tonic::transport::Server::builder().add_service(service);
+        drop(tokio::spawn(serving.serve_with_incoming(connections)));
+
+        let (certificate_pem, key_pem) = authority.issue("spiffe://demo/agent/h1");
+        let identity = Identity {
+            fleet: "demo".into(),
+            host_id: "7a1f4f57-6d3a-4a55-9a0e-0d5f6f1f5a02".into(),
+            host_name: "web-1".into(),
+            generation: 1,
+            ca_pem: authority.pem.clone(),
+            certificate_pem,
+            key_pem,
+        };
+        let held = identity.held().unwrap();
+        let (generation, renewed) = watch::channel(1);
+        let root = scratch.path().join("root");
+        fs::create_dir_all(root.join("srv")).unwrap();
+        let (journal, _) = Journal::open(&scratch.path().join("journal")).unwrap();
+        let store = LocalStore::open(&scratch.path().join("archives")).unwrap();
+        let work = HostWork {
+            host_id: identity.host_id.clone(),
+            root,
+            store: store.clone(),
+            cache: scratch.path().join("cache"),
+            own_folders: Vec::new(),
+            threads: 1,
+        };
+        let clock = Arc::new(SystemClock);
+        let deps =
+            Deps { journal, store: store.clone(), work: Arc::new(work), clock: clock.clone(), life: life.clone() };
+        let (engine, events) = Engine::new(deps);
+        let identity = Arc::new(ArcSwap::from_pointee(identity));
+        let session = Session {
+            endpoints: vec![endpoint],
+            identity: Arc::clone(&identity),
+            held: Arc::clone(&held),
+            generation: renewed,
+            instance_id: uuid::Uuid::new_v4().to_string(),
+            store,
+            events,
+            clock,
+            life: life.clone(),
+        };
+        life.spawn("engine", engine.run());
+        life.spawn("session", session.run());
+        Pair { scratch, life, authority, arrivals, identity, held, generation }
+    }
+
+    async fn next(&mut self) -> Arrived {
+        tokio::time::timeout(PATIENCE, self.arrivals.recv()).await.expect("nothing arrived").unwrap()
+    }
+
+    /// The next Hello, answered.
+    async fn hello(&mut self) -> (api::Hello, String, mpsc::Sender<Result<CoordinatorMessage, Status>>) {
+        loop {
+            if let Arrived::Hello(hello, serial, to_agent) = self.next().await {
+                tell(
+                    &to_agent,
+                    ToAgent::HelloAnswer(api::HelloAnswer { heartbeat_interval_s: 1, ..Default::default() }),
+                )
+                .await;
+                return (*hello, serial, to_agent);
+            }
+        }
+    }
+
+    async fn end(self) {
+        assert!(self.life.finish(PATIENCE).await, "a task did not end");
+    }
+}
+
+async fn tell(to_agent: &mpsc::Sender<Result<CoordinatorMessage, Status>>, message: ToAgent) {
+    to_agent.send(Ok(CoordinatorMessage { message: Some(message) })).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_stream_is_dialed_again_by_the_same_process() {
+    let mut pair = Pair::start().await;
+    let (first, _, to_agent) = pair.hello().await;
+    assert_eq!((first.generation, first.held.len()), (1, 0));
+    tell(&to_agent, ToAgent::Ping(api::Ping { number: 7 })).await;
+    loop {
+        if let Arrived::Message(message) = pair.next().await
+            && let FromAgent::Pong(pong) = *message
+        {
+            assert_eq!(pong.number, 7);
+            break;
+        }
+    }
+    drop(to_agent);
+    let (second, _, _to_agent) = pair.hello().await;
+    assert_eq!(second.instance_id, first.instance_id, "a reconnect, not a second agent");
+    pair.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewed_certificate_is_shown_without_a_restart() {
+    let mut pair = Pair::start().await;
+    let (_, old_serial, _to_agent) = pair.hello().await;
+    let (certificate_pem, key_pem) = pair.authority.issue("spiffe://demo/agent/h1");
+    pair.held.replace(&certificate_pem, &key_pem).unwrap();
+    let renewed = Identity { generation: 2, certificate_pem, key_pem, ..pair.identity.load().as_ref().clone() };
+    pair.identity.store(Arc::new(renewed));
+    pair.generation.send_replace(2);
+    let (hello, serial, _to_agent) = pair.hello().await;
+    assert_eq!(hello.generation, 2);
+    assert_ne!(serial, old_serial);
+    pair.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_is_reported_then_its_index_follows_and_its_files_can_be_asked_for() {
+    let mut pair = Pair::start().await;
+    fs::write(pair.scratch.path().join("root/srv/file"), b"content").unwrap();
+    let (_, _, to_agent) = pair.hello().await;
+    let task = api::BackupTask {
+        policy_id: "7a1f4f57-6d3a-4a55-9a0e-0d5f6f1f5a01".into(),
+        policy_name: "srv".into(),
+        host_name: "web-1".into(),
+        level: api::Level::Full.into(),
+        backup_id: BACKUP.into(),
+        sources: vec![b"/srv".to_vec()],
+        verify_after: true,
+        ..Default::default()
+    };
+    let run_id = uuid::Uuid::new_v4().to_string();
+    let task = Some(api::run_order::Task::Backup(task));
+    tell(&to_agent, ToAgent::Run(api::RunOrder { run_id: run_id.clone(), attempt: 1, task, ..Default::default() }))
+        .await;
+    let mut location = None;
+    let mut blocks = Vec::new();
+    let mut beats = 0;
+    while blocks.last().is_none_or(|block: &api::IndexBlock| !block.last) || beats == 0 {
+        match pair.next().await {
+            Arrived::Block(block) => {
+                assert!(location.is_some(), "an index before its backup is known");
+                blocks.push(block);
+            }
+            Arrived::Message(message) => match *message {
+                FromAgent::Heartbeat(_) => beats += 1,
+                FromAgent::Report(report) => {
+                    if let Some(run_report::Event::Finished(finished)) = &report.event {
+                        let Some(api::finished::Result::Backup(backup)) = &finished.result else {
+                            panic!("{finished:?}")
+                        };
+                        location = backup.sealed.as_ref().unwrap().location.clone();
+                        let forget = api::Disposition::Forget.into();
+                        let ack = api::ReportAck {
+                            run_id: run_id.clone(),
+                            attempt: 1,
+                            sequence: report.sequence,
+                            disposition: forget,
+                        };
+                        tell(&to_agent, ToAgent::Ack(ack)).await;
+                    }
+                }
+                FromAgent::Hello(_) | FromAgent::Pong(_) => {}
+            },
+            Arrived::Hello(..) | Arrived::Chunk(_) => {}
+        }
+    }
+    assert!(blocks.iter().all(|block| block.backup_id == BACKUP && !block.stored.is_empty()));
+
+    for (path, expected) in [("srv/file", Ok(&b"content"[..])), ("srv/other", Err("not_found"))] {
+        let order = api::ReadFileOrder {
+            request_id: path.into(),
+            path: path.as_bytes().to_vec(),
+            full: location.clone(),
+            differential: None,
+        };
+        tell(&to_agent, ToAgent::ReadFile(order)).await;
+        let mut content = Vec::new();
+        let ended = loop {
+            let Arrived::Chunk(chunk) = pair.next().await else { continue };
+            assert_eq!(chunk.request_id, path);
+            match chunk.part.unwrap() {
+                api::file_chunk::Part::Data(data) => content.extend(data),
+                api::file_chunk::Part::End(end) => break Ok(end.size_bytes),
+                api::file_chunk::Part::Fault(fault) => break Err(fault.code),
+            }
+        };
+        match expected {
+            Ok(bytes) => assert_eq!((content.as_slice(), ended), (bytes, Ok(7))),
+            Err(code) => assert_eq!(ended.unwrap_err(), code),
+        }
+    }
+    pair.end().await;
+}
