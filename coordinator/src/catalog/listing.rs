@@ -1,18 +1,16 @@
-//! What a job's backup contains: one path, one folder, a whole subtree, its totals. All are index scans by folder; a folder is read
-//! page by page, a subtree folder by folder, so that memory is bounded by a page and the depth of the tree.
+//! What a job's backup contains: one path, one folder, the totals of a subtree. All are index scans by folder, and a folder is read
+//! page by page. Not here: the contents of a whole subtree (`walk`).
 
 use coord_shared::ids::{JobId, Seq};
 use tokio_postgres::Row;
 
-use super::entries::{FileVersion, VersionKind, child, read, version_columns};
+use super::entries::{FileVersion, VersionKind, read, version_columns};
 use super::error::{CatalogError, Result};
 use super::pool::{Catalog, Connection, Params, Sql};
 use super::row::{count, get, int};
 
 /// Entries of a page at most.
 pub const MAX_PAGE: u32 = 10_000;
-/// Entries a subtree walk asks for at once.
-const WALK_PAGE: u32 = 2_000;
 
 /// A page of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,13 +116,19 @@ pub(super) async fn locate<'a>(connection: &Connection, host: i32, path: &'a [u8
     }
 }
 
-async fn find(connection: &Connection, at: Point, path: &[u8]) -> Result<Option<FileVersion>> {
+pub(super) async fn find(connection: &Connection, at: Point, path: &[u8]) -> Result<Option<FileVersion>> {
     let Some((folder, name)) = locate(connection, at.host, path).await? else { return Ok(None) };
     let row = connection.query_opt(&FIND_VERSION, &[&at.host, &at.job, &folder, &name, &at.seq]).await?;
     row.map(|row| read(&row, coord_archive::entry::parent(path))).transpose()
 }
 
-async fn list(connection: &Connection, at: Point, folder: i64, after: Option<&[u8]>, limit: u32) -> Result<Vec<Row>> {
+pub(super) async fn list(
+    connection: &Connection,
+    at: Point,
+    folder: i64,
+    after: Option<&[u8]>,
+    limit: u32,
+) -> Result<Vec<Row>> {
     let params: Params<'_> = &[&at.host, &at.job, &folder, &at.seq, &after, &i64::from(limit)];
     connection.query(&LIST, params).await
 }
@@ -160,20 +164,6 @@ impl Catalog {
         Ok(FolderPage { entries, more: rows.len() > wanted })
     }
 
-    /// Everything at and below a path at a backup, in path order, batch by batch.
-    pub async fn walk_subtree(&self, job: JobId, seq: Seq, path: &[u8]) -> Result<SubtreeWalk> {
-        let connection = self.connection().await?;
-        let at = point(&connection, job, seq).await?;
-        let top = find(&connection, at, path).await?;
-        let mut open = Vec::new();
-        if top.as_ref().is_some_and(|top| top.kind == VersionKind::Folder)
-            && let Some(folder) = folder_key(&connection, at.host, path).await?
-        {
-            open.push(OpenFolder::new(folder, path.to_vec()));
-        }
-        Ok(SubtreeWalk { catalog: self.clone(), at, top, open })
-    }
-
     /// How much lies at and below a path at a backup.
     pub async fn subtree_totals(&self, job: JobId, seq: Seq, path: &[u8]) -> Result<SubtreeTotals> {
         let connection = self.connection().await?;
@@ -192,69 +182,4 @@ impl Catalog {
             bytes: own.bytes + count(&row, "bytes")?,
         })
     }
-}
-
-/// A folder in the middle of being listed.
-#[derive(Debug)]
-struct OpenFolder {
-    key: i64,
-    path: Vec<u8>,
-    /// Read from the database and not given out yet, last first.
-    waiting: Vec<(FileVersion, Option<i64>)>,
-    /// The last name read.
-    after: Option<Vec<u8>>,
-    finished: bool,
-}
-
-impl OpenFolder {
-    const fn new(key: i64, path: Vec<u8>) -> OpenFolder {
-        OpenFolder { key, path, waiting: Vec::new(), after: None, finished: false }
-    }
-}
-
-/// A walk of a subtree. It holds no connection between batches.
-#[derive(Debug)]
-pub struct SubtreeWalk {
-    catalog: Catalog,
-    at: Point,
-    top: Option<FileVersion>,
-    /// From the top down to where the walk is.
-    open: Vec<OpenFolder>,
-}
-
-impl SubtreeWalk {
-    /// The next entries in path order, at least `limit` unless the walk ends; empty at its end.
-    pub async fn next_batch(&mut self, limit: usize) -> Result<Vec<FileVersion>> {
-        let mut batch: Vec<FileVersion> = self.top.take().into_iter().collect();
-        if self.open.is_empty() {
-            return Ok(batch);
-        }
-        let connection = self.catalog.connection().await?;
-        while batch.len() < limit {
-            let Some(folder) = self.open.last_mut() else { break };
-            if folder.waiting.is_empty() && !folder.finished {
-                fill(&connection, self.at, folder).await?;
-            }
-            let Some((version, below)) = folder.waiting.pop() else {
-                self.open.pop();
-                continue;
-            };
-            if let Some(key) = below {
-                self.open.push(OpenFolder::new(key, version.path.clone()));
-            }
-            batch.push(version);
-        }
-        Ok(batch)
-    }
-}
-
-async fn fill(connection: &Connection, at: Point, folder: &mut OpenFolder) -> Result<()> {
-    let rows = list(connection, at, folder.key, folder.after.as_deref(), WALK_PAGE).await?;
-    folder.finished = rows.len() < WALK_PAGE as usize;
-    folder.after = rows.last().map(|row| get::<Vec<u8>>(row, "name")).transpose()?;
-    for row in rows.iter().rev() {
-        folder.waiting.push((read(row, Some(&folder.path))?, get(row, "below")?));
-    }
-    debug_assert!(folder.waiting.iter().all(|(version, _)| version.path.starts_with(&child(&folder.path, b""))));
-    Ok(())
 }

@@ -31,6 +31,7 @@ mod runs;
 mod schedule;
 mod sessions;
 mod tokens;
+mod walk;
 mod words;
 
 #[cfg(test)]
@@ -54,7 +55,7 @@ pub use hosts::{Host, HostFacts, HostState, NewHost};
 pub use ingest::{BlockOutcome, IndexIntake, IndexProgress};
 pub use jobs::{Job, JobFilter, JobState};
 pub use leases::{Claimed, HeartbeatOutcome, Reaped, RunBeat};
-pub use listing::{FolderPage, SubtreeTotals, SubtreeWalk};
+pub use listing::{FolderPage, SubtreeTotals};
 pub use merge::MergeOutcome;
 pub use migrate::{MigrateError, SCHEMA_VERSION};
 pub use operators::{OperatorRecord, OperatorRole};
@@ -66,4 +67,5 @@ pub use runs::{AskedRun, AttemptOutcome, AttemptRecord, RunFilter, RunRecord, Tr
 pub use schedule::{DueRun, Planned, ScheduleOutcome, ScheduleStep};
 pub use sessions::{HostSession, OpenSession, OpenedSession};
 pub use tokens::{JoinOutcome, NewToken, Redemption, TokenKind, TokenRecord, TokenState};
+pub use walk::SubtreeWalk;
 pub use words::UnknownWord;

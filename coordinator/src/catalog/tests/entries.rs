@@ -1,7 +1,7 @@
 //! File versions in stories of their own, beside the model of `overlay`.
 
 use coord_archive::digest::Digest;
-use coord_archive::entry::{Entry, Kind};
+use coord_archive::entry::{Entry, Kind, cmp_paths};
 use coord_shared::ids::{BackupId, Seq};
 use coord_shared::level::Level;
 
@@ -15,7 +15,7 @@ fn tree() -> Vec<Entry> {
 
 async fn full(fleet: &Fleet, ordinal: u64, entries: &[Entry]) -> BackupId {
     let backup = fleet.back_up(ordinal, sealed(Level::Full, None, 1)).await;
-    fleet.ingest(backup, entries, 100).await;
+    fleet.ingest(backup, entries, 100_000).await;
     backup
 }
 
@@ -241,6 +241,37 @@ async fn a_merge_keeps_no_commit_waiting_and_one_that_it_overtakes_stays_out() {
         let late = fleet.back_up(4, sealed(Level::Differential, Some(first), 0)).await;
         assert_eq!(merged(&fleet).await, (1, 0));
         assert_eq!(catalog.backup(late).await.unwrap().unwrap().searchable, Searchable::Searchable);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_walk_of_large_and_small_folders_misses_nothing() {
+    with_catalog(async |catalog| {
+        let fleet = Fleet::new(&catalog).await;
+        let mut entries = vec![entry(b"", Kind::Folder)];
+        // Around the bounds of a small folder and of what is asked for together.
+        for (number, size) in [0, 1, 63, 64, 65, 66, 2001].into_iter().cycle().take(70).enumerate() {
+            let folder = format!("f{number}").into_bytes();
+            let size = if number > 6 && size > 100 { 3 } else { size };
+            entries.push(entry(&folder, Kind::Folder));
+            entries.push(entry(&[&folder[..], b"/empty"].concat(), Kind::Folder));
+            entries.extend((0..size).map(|name| file(&[&folder[..], format!("/{name}").as_bytes()].concat(), b"x")));
+        }
+        entries.sort_by(|a, b| cmp_paths(&a.path, &b.path));
+        full(&fleet, 1, &entries).await;
+        merged(&fleet).await;
+        let mut walk = catalog.walk_subtree(fleet.job, Seq(1), b"").await.unwrap();
+        let mut found = Vec::new();
+        loop {
+            let batch = walk.next_batch(500).await.unwrap();
+            if batch.is_empty() {
+                break;
+            }
+            assert!(batch.len() <= 500);
+            found.extend(batch.into_iter().map(|version| version.path));
+        }
+        assert_eq!(found, entries.into_iter().map(|entry| entry.path).collect::<Vec<_>>());
     })
     .await;
 }

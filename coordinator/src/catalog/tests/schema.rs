@@ -11,7 +11,7 @@ use crate::catalog::{
     AttemptOutcome, BackupStatus, Catalog, CatalogConfig, CertificateState, Codec, DecisionStage, HostState, JobState,
     MigrateError, OperatorRole, SCHEMA_VERSION, Searchable, TokenKind, VersionKind, audit, backups, certificates,
     commit, decisions, fleet, health, history, hosts, ingest, jobs, leases, listing, merge, migrate, operators,
-    policies, reports, runs, schedule, sessions, tokens,
+    policies, reports, runs, schedule, sessions, tokens, walk,
 };
 
 type Statements = &'static [(&'static str, &'static Sql)];
@@ -39,6 +39,7 @@ const FILES: &[(&str, Statements)] = &[
     ("schedule", schedule::STATEMENTS),
     ("sessions", sessions::STATEMENTS),
     ("tokens", tokens::STATEMENTS),
+    ("walk", walk::STATEMENTS),
 ];
 
 #[tokio::test]
@@ -205,6 +206,7 @@ const HOT: &[(&Sql, &[&str])] = &[
     (&listing::TOTALS, &["file_versions", "folders"]),
     (&history::HISTORY, &["file_versions", "backups"]),
     (&history::BY_DIGEST, &["file_versions", "folders"]),
+    (&walk::LIST_SMALL, &["file_versions", "folders"]),
     (&merge::STAGE_RETURNS, &["file_versions", "staged_entries"]),
     (&merge::CLOSE_DIFFERENTIAL, &["file_versions", "staged_entries"]),
     (&merge::READY_JOBS, &["backups", "jobs", "staged_blocks"]),
