@@ -216,6 +216,35 @@ impl Pair {
         }
     }
 
+    /// Asks for a file; its content, or the code of the fault.
+    async fn read(
+        &mut self,
+        path: &str,
+        full: &Option<api::ArchiveLocation>,
+        to_agent: &mpsc::Sender<Result<CoordinatorMessage, Status>>,
+    ) -> Result<Vec<u8>, String> {
+        let order = api::ReadFileOrder {
+            request_id: path.into(),
+            path: path.as_bytes().to_vec(),
+            full: full.clone(),
+            differential: None,
+        };
+        tell(to_agent, ToAgent::ReadFile(order)).await;
+        let mut content = Vec::new();
+        loop {
+            let Arrived::Chunk(chunk) = self.next().await else { continue };
+            assert_eq!(chunk.request_id, path);
+            match chunk.part.unwrap() {
+                api::file_chunk::Part::Data(data) => content.extend(data),
+                api::file_chunk::Part::End(end) => {
+                    assert_eq!(end.size_bytes, content.len() as u64);
+                    return Ok(content);
+                }
+                api::file_chunk::Part::Fault(fault) => return Err(fault.code),
+            }
+        }
+    }
+
     async fn end(self) {
         assert!(self.life.finish(PATIENCE).await, "a task did not end");
     }
@@ -313,28 +342,9 @@ async fn a_backup_is_reported_then_its_index_follows_and_its_files_can_be_asked_
     }
     assert!(blocks.iter().all(|block| block.backup_id == BACKUP && !block.stored.is_empty()));
 
-    for (path, expected) in [("srv/file", Ok(&b"content"[..])), ("srv/other", Err("not_found"))] {
-        let order = api::ReadFileOrder {
-            request_id: path.into(),
-            path: path.as_bytes().to_vec(),
-            full: location.clone(),
-            differential: None,
-        };
-        tell(&to_agent, ToAgent::ReadFile(order)).await;
-        let mut content = Vec::new();
-        let ended = loop {
-            let Arrived::Chunk(chunk) = pair.next().await else { continue };
-            assert_eq!(chunk.request_id, path);
-            match chunk.part.unwrap() {
-                api::file_chunk::Part::Data(data) => content.extend(data),
-                api::file_chunk::Part::End(end) => break Ok(end.size_bytes),
-                api::file_chunk::Part::Fault(fault) => break Err(fault.code),
-            }
-        };
-        match expected {
-            Ok(bytes) => assert_eq!((content.as_slice(), ended), (bytes, Ok(7))),
-            Err(code) => assert_eq!(ended.unwrap_err(), code),
-        }
-    }
+    let read = pair.read("srv/file", &location, &to_agent).await;
+    assert_eq!(read, Ok(b"content".to_vec()));
+    let absent = pair.read("srv/other", &location, &to_agent).await;
+    assert_eq!(absent, Err("not_found".to_owned()));
     pair.end().await;
 }
