@@ -23,7 +23,7 @@ pub async fn take_grants(app: &App, state: &Path) -> Result<(), Fault> {
         match take(app, &grant).await {
             Ok(()) => grant.taken().map_err(unreadable)?,
             Err(fault) if fault.is_transient() => return Err(fault),
-            Err(fault) => tracing::warn!(message = %fault.message, "a grant cannot be taken: left alone"),
+            Err(fault) => tracing::warn!(why = %fault.message, "a grant cannot be taken: left alone"),
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod operator;
+mod outage;
 mod runs;
 mod support;
 mod trust;

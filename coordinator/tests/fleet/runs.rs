@@ -23,13 +23,13 @@ use tonic::transport::Channel;
 const POLICY: &str = "name = \"web\"\nhosts = \"env = test\"\nsources = [\"/etc\"]\nschedule = { cron = \"0 3 1 1 *\", zone = \"UTC\" }\n";
 
 /// The agent's side of one session.
-struct Script {
+pub struct Script {
     say: mpsc::Sender<AgentMessage>,
     hear: Streaming<api::CoordinatorMessage>,
     greeting: api::HelloAnswer,
 }
 
-async fn dial(fleet: &Fleet, member: &Member, hello: api::Hello) -> Result<Script, Fault> {
+pub async fn dial(fleet: &Fleet, member: &Member, hello: api::Hello) -> Result<Script, Fault> {
     let mut client = AgentServiceClient::new(member.tls.connect(&fleet.main).await.unwrap());
     let (say, messages) = mpsc::channel(64);
     say.send(AgentMessage { message: Some(ToCoordinator::Hello(hello)) }).await.unwrap();
@@ -42,7 +42,7 @@ async fn dial(fleet: &Fleet, member: &Member, hello: api::Hello) -> Result<Scrip
     Ok(script)
 }
 
-fn hello(instance: InstanceId) -> api::Hello {
+pub fn hello(instance: InstanceId) -> api::Hello {
     api::Hello { instance_id: instance.to_string(), sent_at_us: to_us(jiff::Timestamp::now()), ..Default::default() }
 }
 
@@ -395,27 +395,4 @@ async fn two_coordinators_on_one_database_give_each_due_instant_one_run() {
     assert_eq!(runs.iter().filter(|run| run.machine.state == RunState::Queued).count(), 1);
     second.end().await;
     fleet.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_coordinator_outlives_its_database() {
-    let mut fleet = Fleet::start().await;
-    let (admin, member) = (fleet.admin().await, fleet.agent("one").await);
-    let agent = dial(&fleet, &member, hello(InstanceId::random())).await.unwrap();
-    fleet.stop_database().await;
-    let version = || async {
-        let asked = OperatorServiceClient::new(admin.clone()).list_hosts(api::ListHostsRequest::default()).await;
-        asked.err().filter(|status| Fault::from(status).code == ErrorCode::Unavailable)
-    };
-    wait_for("the outage to show", version).await;
-    fleet.start_database().await;
-    let hosts = || async {
-        let asked = OperatorServiceClient::new(admin.clone()).list_hosts(api::ListHostsRequest::default()).await;
-        asked.ok().map(|hosts| hosts.into_inner().hosts.len())
-    };
-    assert_eq!(wait_for("the database to be back", hosts).await, 1);
-    let again = || async { dial(&fleet, &member, hello(InstanceId::random())).await.ok() };
-    drop(agent);
-    drop(wait_for("the agent to be greeted again", again).await);
-    tokio::time::timeout(Duration::from_secs(60), fleet.stop()).await.unwrap();
 }

@@ -27,6 +27,7 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 pub struct Fleet {
     pub folder: tempfile::TempDir,
     pub catalog: Catalog,
+    /// The database's address; empty when the coordinator has its own.
     pub url: String,
     pub main: String,
     pub enrolment: String,
@@ -58,13 +59,20 @@ pub struct Member {
 }
 
 impl Fleet {
-    /// Initialises and serves a new fleet.
+    /// Initialises and serves a new fleet on a database of the test's.
     pub async fn start() -> Fleet {
-        let folder = tempfile::tempdir().unwrap();
-        // Postgres as root runs as its own user, who has to reach the socket.
-        std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let folder = scratch();
         let postgres = Private::start(&folder.path().join("postgres")).await.unwrap();
         let url = postgres.url();
+        Fleet::serve(folder, Some(postgres), url).await
+    }
+
+    /// Initialises and serves a new fleet whose coordinator starts its own database.
+    pub async fn start_with_private_database() -> Fleet {
+        Fleet::serve(scratch(), None, String::new()).await
+    }
+
+    async fn serve(folder: tempfile::TempDir, postgres: Option<Private>, url: String) -> Fleet {
         let any = "127.0.0.1:0".parse().unwrap();
         let new = NewFleet {
             state: folder.path().join("state"),
@@ -78,9 +86,10 @@ impl Fleet {
         };
         init::init(&new, &SystemClock).unwrap();
         let (life, server, main, enrolment) = serve(&new.state, &url).await;
-        let catalog = Catalog::new(CatalogConfig::from_url(&url).unwrap()).unwrap();
+        let address = if url.is_empty() { "host=localhost user=nobody" } else { &url };
+        let catalog = Catalog::new(CatalogConfig::from_url(address).unwrap()).unwrap();
         let ca_pem = std::fs::read_to_string(new.state.join("ca.pem")).unwrap();
-        Fleet { folder, catalog, url, main, enrolment, ca_pem, postgres: Some(postgres), life, server }
+        Fleet { folder, catalog, url, main, enrolment, ca_pem, postgres, life, server }
     }
 
     pub fn state(&self) -> PathBuf {
@@ -119,7 +128,9 @@ impl Fleet {
         self.life.end();
         self.server.await.unwrap();
         self.catalog.close();
-        self.postgres.take().unwrap().stop().await.unwrap();
+        if let Some(postgres) = self.postgres.take() {
+            postgres.stop().await.unwrap();
+        }
     }
 
     fn pinned(&self, token: &Token) -> ClientTls {
@@ -193,12 +204,23 @@ impl Fleet {
     }
 }
 
+/// A folder that the database's own user can pass through, since Postgres does not run as root.
+fn scratch() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    folder
+}
+
 async fn serve(state: &std::path::Path, url: &str) -> (Lifecycle, tokio::task::JoinHandle<()>, String, String) {
     let ready = state.join("endpoints.json");
     drop(std::fs::remove_file(&ready));
     let settings = Settings::load(state).unwrap();
     let life = Lifecycle::new();
-    let config = server::Config { state: state.to_owned(), settings, database: Some(url.to_owned()) };
+    let config = server::Config {
+        state: state.to_owned(),
+        settings,
+        database: Some(url.to_owned()).filter(|url| !url.is_empty()),
+    };
     let running = tokio::spawn({
         let life = life.clone();
         async move { server::run(config, life).await.unwrap() }
