@@ -1,19 +1,19 @@
 //! What coordinator, agent and operator tools must agree on. No SQL, no business rule.
 
 pub mod api;
+pub mod backoff;
+pub mod clock;
 pub mod durable;
 pub mod exit;
 pub mod fault;
 pub mod hex;
+pub mod ids;
+pub mod level;
 pub mod lifecycle;
+pub mod run;
+pub mod selector;
+pub mod slug;
 pub mod telemetry;
 pub mod tls;
 pub mod token;
 pub mod wire;
-pub mod backoff;
-pub mod clock;
-pub mod ids;
-pub mod level;
-pub mod run;
-pub mod selector;
-pub mod slug;
