@@ -106,7 +106,8 @@ impl Handle<'_> {
     }
 }
 
-fn times(mtime: FileTime) -> Timestamps {
+/// A modification time alone, as the calls that set times take it.
+pub(super) fn times(mtime: FileTime) -> Timestamps {
     Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanos.into() },

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::journal::Journal;
 use super::report::{Collector, UnpackReport};
 use super::stream::{Point, Stream};
-use super::tree::{InodeId, Tree, status};
+use super::tree::{InodeId, Tree, status_of};
 use super::{UnpackError, UnpackOptions};
 use crate::digest::Digest;
 use crate::entry::{Entry, FileTime, Kind};
@@ -61,7 +61,6 @@ pub(super) struct Context<'a> {
     /// Only root can give files away; for everybody else owners are no difference.
     pub(super) owners_matter: bool,
     progress: &'a dyn Progress,
-    root_before: Option<Statx>,
     root_was_empty: bool,
     marks: Mutex<Vec<u8>>,
     leaders: Mutex<HashMap<GroupKey, Leader>>,
@@ -77,10 +76,10 @@ impl<'a> Context<'a> {
         progress: &'a dyn Progress,
     ) -> Result<Self, UnpackError> {
         let failed = |errno: Errno| UnpackError::Target { path: Vec::new(), source: errno.into() };
-        let root_before = status(target.as_fd(), b"").map_err(failed)?;
+        let root_before = status_of(target.as_fd()).map_err(failed)?;
         let root_was_empty = is_empty(&target).map_err(failed)?;
         let tree = Tree::new(target);
-        let journal = Journal::open(&tree);
+        let journal = Journal::open(&tree, mtime_of(&root_before));
         Ok(Self {
             point,
             options,
@@ -89,7 +88,6 @@ impl<'a> Context<'a> {
             report: Collector::default(),
             owners_matter: rustix::process::geteuid().is_root(),
             progress,
-            root_before,
             root_was_empty,
             marks: Mutex::default(),
             leaders: Mutex::default(),
@@ -108,17 +106,20 @@ impl<'a> Context<'a> {
         self.root_was_empty || self.journal.was_unfinished(b"")
     }
 
-    /// The target's own status before anything was done.
-    pub(super) fn root_before(&self) -> Option<&Statx> {
-        self.root_before.as_ref()
-    }
-
     pub(super) fn mark(&self, number: usize, bits: u8) {
         let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
         if marks.len() <= number {
             marks.resize(number + 1, 0);
         }
         marks[number] |= bits;
+    }
+
+    /// Says that names in the folder `path`, of this number, are about to change, so that its time is set again.
+    pub(super) fn will_change(&self, number: usize, path: &[u8]) {
+        if !self.is_marked(number, mark::CHANGED_INSIDE | mark::CREATED) {
+            self.journal.note_change(path);
+        }
+        self.mark(number, mark::CHANGED_INSIDE);
     }
 
     pub(super) fn is_marked(&self, number: usize, bits: u8) -> bool {

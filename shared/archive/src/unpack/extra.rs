@@ -63,9 +63,13 @@ fn remove_in(context: &Context<'_>, covers: Covers<'_>, level: &Level) -> Result
     let extra = Extra { context, covers };
     for name in listed {
         // The stream's order is that of bytes within one folder.
-        if level.names.binary_search(&name).is_err() && extra.remove(folder.as_fd(), &name, path, 0)? {
-            context.mark(level.picked.number, mark::CHANGED_INSIDE);
+        if level.names.binary_search(&name).is_ok() {
+            continue;
         }
+        if !context.is_marked(level.picked.number, mark::CHANGED_INSIDE) && covers(&below(path, &name)) {
+            context.will_change(level.picked.number, path);
+        }
+        extra.remove(folder.as_fd(), &name, path, 0)?;
     }
     context.advance(path, None, 0)
 }
@@ -103,6 +107,10 @@ fn names_in(folder: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
     Ok(names)
 }
 
+fn below(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
+}
+
 struct Extra<'a> {
     context: &'a Context<'a>,
     covers: Covers<'a>,
@@ -111,7 +119,7 @@ struct Extra<'a> {
 impl Extra<'_> {
     /// Removes one name and everything below it as far as that is covered. Says whether anything was removed.
     fn remove(&self, parent: BorrowedFd<'_>, name: &[u8], above: &[u8], depth: usize) -> Result<bool, UnpackError> {
-        let path = if above.is_empty() { name.to_vec() } else { [above, b"/", name].concat() };
+        let path = below(above, name);
         if !(self.covers)(&path) {
             return Ok(false);
         }

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::UnpackError;
 use super::attributes::{self, Handle};
-use super::context::{Context, mark, mtime_of};
+use super::context::{Context, mark};
 use super::existing::type_of;
 use super::stream::Picked;
 use super::tree::{InodeId, split, status_of};
@@ -62,9 +62,9 @@ fn leave(context: &Context<'_>, folder: &Picked, systems: &mut FileSystems) {
         set_flags(context, fd.as_fd(), folder);
     } else if changed && folder.selected && !entry.flags.contains(Flags::ANCESTOR) {
         attributes::apply_mtime(context, Handle::Open(fd.as_fd()), &entry.path, entry.attributes.mtime);
-    } else if !changed && let Some(before) = context.root_before() {
+    } else if !changed {
         // Only the root comes here: the journal came and went, and nothing else changed in it.
-        attributes::apply_mtime(context, Handle::Open(fd.as_fd()), &entry.path, mtime_of(before));
+        attributes::apply_mtime(context, Handle::Open(fd.as_fd()), &entry.path, context.journal.root_mtime());
     }
     if let Ok(status) = status_of(fd.as_fd())
         && systems.len() < MAX_FILE_SYSTEMS

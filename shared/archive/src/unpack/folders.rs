@@ -148,10 +148,10 @@ fn create(
     above: usize,
 ) -> Result<Place, (&'static str, Errno)> {
     let path = &picked.entry().path;
+    context.will_change(above, split(path).0);
     context.journal.note(path);
     mkdirat(parent, split(path).1, Mode::RWXU).map_err(|error| ("it cannot be created", error))?;
     context.mark(picked.number, mark::APPLY | mark::CREATED);
-    context.mark(above, mark::CHANGED_INSIDE);
     context.report.count(|counts| counts.folders += 1);
     note_flags(context, picked);
     Ok(Place::Ready)
@@ -183,6 +183,9 @@ fn use_existing(context: &Context<'_>, fd: BorrowedFd<'_>, found: &Statx, picked
         context.mark(picked.number, mark::APPLY);
         note_flags(context, picked);
         return Ok(());
+    }
+    if context.journal.was_changed(&entry.path) {
+        context.will_change(picked.number, &entry.path);
     }
     if !picked.selected || entry.flags.contains(Flags::ANCESTOR) {
         return Ok(());

@@ -1,7 +1,7 @@
 //! What a restore has begun and not finished, so that a rerun after a kill goes on.
 //!
 //! A folder gets its attributes only when everything in it is done. Until then a small file in the target, with a name of
-//! our own, lists the folders created (as short digests of their paths). A journal that nobody holds a lock on belongs to
+//! our own, lists the folders created or written in (as short digests of their paths), behind the target's own time. A journal that nobody holds a lock on belongs to
 //! a restore that died: its folders are taken as created by this one, and its temporary names are removed.
 
 use std::collections::HashSet;
@@ -12,11 +12,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, openat, unlinkat};
+use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, futimens, openat, unlinkat};
 use rustix::io::Errno;
 
+use super::attributes::times;
 use super::tree::{OWN_PREFIX, Tree};
 use crate::digest::Digest;
+use crate::entry::FileTime;
 
 const RECORD_BYTES: usize = 16;
 
@@ -36,6 +38,7 @@ pub(super) struct Journal {
     own: Option<Mutex<File>>,
     own_name: Vec<u8>,
     has_notes: AtomicBool,
+    root_mtime: FileTime,
     unfinished: HashSet<[u8; RECORD_BYTES]>,
     dead: Vec<Dead>,
 }
@@ -55,13 +58,34 @@ fn record_of(path: &[u8]) -> [u8; RECORD_BYTES] {
     record
 }
 
+/// No path ends with a slash, so this is no other path's record.
+fn record_of_change(path: &[u8]) -> [u8; RECORD_BYTES] {
+    record_of(&[path, b"/"].concat())
+}
+
+fn record_of_time(time: FileTime) -> [u8; RECORD_BYTES] {
+    let mut record = [0; RECORD_BYTES];
+    record[..8].copy_from_slice(&time.seconds.to_le_bytes());
+    record[8..12].copy_from_slice(&time.nanos.to_le_bytes());
+    record
+}
+
+fn time_of_record(record: &[u8; RECORD_BYTES]) -> FileTime {
+    let (mut seconds, mut nanos) = ([0; 8], [0; 4]);
+    seconds.copy_from_slice(&record[..8]);
+    nanos.copy_from_slice(&record[8..12]);
+    FileTime { seconds: i64::from_le_bytes(seconds), nanos: u32::from_le_bytes(nanos).min(999_999_999) }
+}
+
 impl Journal {
     /// Takes over the journals of dead restores and begins one. A target in which none can be made is used without.
-    pub(super) fn open(tree: &Tree) -> Self {
+    /// `root_mtime` is the target's own modification time before anything was done.
+    pub(super) fn open(tree: &Tree, root_mtime: FileTime) -> Self {
         let mut journal = Self {
             own: None,
             own_name: Vec::new(),
             has_notes: AtomicBool::new(false),
+            root_mtime,
             unfinished: HashSet::new(),
             dead: Vec::new(),
         };
@@ -75,7 +99,11 @@ impl Journal {
                 if let Err(error) = flock(&fd, FlockOperation::NonBlockingLockExclusive) {
                     tracing::debug!(%error, "the journal of a restore cannot be locked");
                 }
-                journal.own = Some(Mutex::new(File::from(fd)));
+                let mut file = File::from(fd);
+                if let Err(error) = file.write_all(&record_of_time(journal.root_mtime)) {
+                    tracing::warn!(%error, "the journal of a restore cannot be written");
+                }
+                journal.own = Some(Mutex::new(file));
                 journal.own_name = name;
             }
             Err(error) => tracing::debug!(%error, "a restore goes on without a journal"),
@@ -99,16 +127,39 @@ impl Journal {
         if let Err(error) = (&mut file).take(MAX_JOURNAL_BYTES).read_to_end(&mut bytes) {
             tracing::warn!(%error, "the journal of an interrupted restore cannot be read");
         }
-        self.unfinished.extend(bytes.as_chunks::<RECORD_BYTES>().0);
+        if let Some((first, records)) = bytes.as_chunks::<RECORD_BYTES>().0.split_first() {
+            // The dead restore may itself have come after a dead one: the earliest time is the one from before all.
+            self.root_mtime = self.root_mtime.min(time_of_record(first));
+            self.unfinished.extend(records);
+        }
         self.dead.push(Dead { name, run, _locked: file });
     }
 
-    /// Notes that this restore created the folder `path`, whose attributes are not set yet.
+    /// The target's own modification time before this restore and those that died.
+    pub(super) fn root_mtime(&self) -> FileTime {
+        self.root_mtime
+    }
+
+    /// Notes that this restore creates the folder `path`, whose attributes are not set yet.
     pub(super) fn note(&self, path: &[u8]) {
+        self.write(record_of(path));
+    }
+
+    /// Notes that this restore changes names in the folder `path`, whose time is to be set again.
+    pub(super) fn note_change(&self, path: &[u8]) {
+        self.write(record_of_change(path));
+    }
+
+    /// Whether a restore that died changed names in `path`.
+    pub(super) fn was_changed(&self, path: &[u8]) -> bool {
+        !self.unfinished.is_empty() && self.unfinished.contains(&record_of_change(path))
+    }
+
+    fn write(&self, record: [u8; RECORD_BYTES]) {
         let Some(own) = &self.own else { return };
         self.has_notes.store(true, Ordering::Relaxed);
         let mut file = own.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = file.write_all(&record_of(path)) {
+        if let Err(error) = file.write_all(&record) {
             tracing::warn!(%error, "the journal of a restore cannot be written");
         }
     }
@@ -133,6 +184,10 @@ impl Journal {
     pub(super) fn abandon(&self, tree: &Tree) {
         if self.own.is_some() && !self.has_notes.load(Ordering::Relaxed) {
             remove(tree, &self.own_name);
+            // The journal itself changed the target's time.
+            if let Err(error) = futimens(tree.root(), &times(self.root_mtime)) {
+                tracing::debug!(%error, "the target's time cannot be set");
+            }
         }
     }
 

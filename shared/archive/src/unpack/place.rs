@@ -98,7 +98,6 @@ fn try_place(context: &Context<'_>, hands: &mut Hands, job: &Job) -> Result<(), 
         Kind::Folder | Kind::Tombstone => return Ok(()),
     };
     let Some(id) = id else { return Ok(()) };
-    context.mark(job.folder, mark::CHANGED_INSIDE);
     if entry.attributes.inode_flags & RESTORABLE_INODE_FLAGS != 0 {
         context.mark(job.number, mark::FLAGS);
     }
@@ -122,7 +121,11 @@ fn note_flags(context: &Context<'_>, entry: &Entry) {
 fn prepare(context: &Context<'_>, folder: BorrowedFd<'_>, name: &[u8], job: &Job) -> Result<Option<Slot>, PlaceError> {
     let entry = &job.placed.entry;
     let found = status(folder, name).map_err(name_error("it cannot be looked at"))?;
-    let Some(found) = found else { return Ok(Some(Slot::Free)) };
+    let above = split(&entry.path).0;
+    let Some(found) = found else {
+        context.will_change(job.folder, above);
+        return Ok(Some(Slot::Free));
+    };
     let overwrite = context.options.overwrite;
     let mut why = "exists";
     if overwrite != Overwrite::Always {
@@ -147,6 +150,7 @@ fn prepare(context: &Context<'_>, folder: BorrowedFd<'_>, name: &[u8], job: &Job
         context.report.different(&entry.path, why);
         return Ok(None);
     }
+    context.will_change(job.folder, above);
     make_room(context, folder, (name, &found), entry)
 }
 
@@ -352,6 +356,7 @@ fn try_link(
             return Ok(true);
         }
     };
+    context.will_change(job.folder, above);
     let temporary_name = context.tree.temporary_name();
     linkat(&leader_folder, leader_name, folder, temporary_name.as_slice(), AtFlags::empty())
         .map_err(name_error("it cannot be linked"))?;
@@ -362,7 +367,6 @@ fn try_link(
     }
     if give_name(context, &mut temporary, (name, slot), &entry.path)?.is_some() {
         context.report.count(|counts| counts.links += 1);
-        context.mark(job.folder, mark::CHANGED_INSIDE);
     }
     Ok(true)
 }

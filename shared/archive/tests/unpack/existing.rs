@@ -254,6 +254,29 @@ fn a_restore_cut_off_anywhere_goes_on_to_the_same_tree() {
 }
 
 #[test]
+fn restores_cut_off_over_a_whole_tree_leave_all_times_as_they_were() {
+    let story = small_source();
+    let full = story.full();
+    let target = story.target("target");
+    unpack_to(&full, None, &target, &UnpackOptions::default()).unwrap();
+    for stop_after in 0..12 {
+        // Missing in every second round, so that folders that stand are written in before the end comes.
+        if stop_after % 2 == 1 {
+            for name in ["folder/file", "folder/inner/leaf"] {
+                std::fs::remove_file(target.join(name)).unwrap();
+            }
+        }
+        for _each_dies in 0..2 {
+            let progress = StopAfter(AtomicU64::new(stop_after));
+            drop(unpack(&full, None, opened(&target), &UnpackOptions::default(), &progress));
+        }
+        let report = unpack_to(&full, None, &target, &UnpackOptions::default()).unwrap();
+        assert!(report.is_clean(), "{report:?}");
+        assert_eq!(story.differences(&target), Vec::<String>::new(), "stopped after {stop_after}");
+    }
+}
+
+#[test]
 fn damage_is_named_and_everything_else_comes_back() {
     let story = small_source();
     std::fs::write(story.source().join("large"), crate::support::noise(7, 5 << 20)).unwrap();
