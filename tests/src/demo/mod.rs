@@ -91,7 +91,7 @@ impl Demo {
             println!("  left out: {left_out}");
         }
         title("fleet: a private PostgreSQL, a coordinator, two agents, on loopback");
-        let mut fleet = Fleet::start(&folder.join("fleet"), Database::Private)?;
+        let mut fleet = Fleet::start(&folder.join("fleet"), Database::private()?)?;
         println!("  coordinator serves, operator certificate written");
         for (host, root) in HOSTS.into_iter().zip([Path::new("/"), &sources.second_root]) {
             fleet.add_host(host, root, "demo=yes")?;

@@ -58,6 +58,14 @@ impl Database {
         Ok(Self::Container { url: format!("postgresql://postgres@127.0.0.1:{}/{name}", server.port), server })
     }
 
+    /// A private server where its programs are installed, else one in a container: nothing to prepare on either machine.
+    ///
+    /// # Errors
+    /// As [`Database::obtain`]. With neither, the coordinator's own error says what to install.
+    pub fn private() -> Result<Self, String> {
+        if programs_are_installed() { Ok(Self::Private) } else { Self::obtain() }
+    }
+
     /// The URL for `--database`, if there is one.
     #[must_use]
     pub fn url(&self) -> Option<&str> {
@@ -66,6 +74,14 @@ impl Database {
             Self::Private => None,
         }
     }
+}
+
+/// Whether PostgreSQL's server programs are where a coordinator looks for them.
+fn programs_are_installed() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let folders = std::env::split_paths(&path).chain(versions.map(|version| version.path().join("bin")));
+    folders.into_iter().any(|folder| folder.join("initdb").is_file())
 }
 
 /// This process's server, started by the first who asks, stopped when the last lets go.
