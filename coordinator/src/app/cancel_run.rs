@@ -1,12 +1,13 @@
 //! Ends a run: at once while it waits, else as soon as its host hears of it.
 
 use coord_shared::api;
+use coord_shared::api::coordinator_message::Message;
 use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::run::Illegal;
 use coord_shared::tls::PeerKind;
 
 use super::{App, names, runs};
-use crate::catalog::{NewAudit, Transition};
+use crate::catalog::{NewAudit, RunRecord, Transition};
 
 /// Cancels a run; cancelling it again changes nothing.
 ///
@@ -25,6 +26,7 @@ pub async fn cancel(app: &App, user: &str, text: &str) -> Result<api::Run, Fault
                 subject: &subject,
                 details,
             };
+            tell_host(app, &run);
             app.catalog.record_audit(&deed).await?;
         }
         Transition::AlreadyThere(_) => {}
@@ -35,4 +37,16 @@ pub async fn cancel(app: &App, user: &str, text: &str) -> Result<api::Run, Fault
         Transition::Refused(illegal) => return Err(Fault::new(ErrorCode::NotNow, illegal.to_string())),
     }
     runs::by_id(app, run.id).await
+}
+
+/// Tells the host at once when it is connected here; its next heartbeat would hear of it as well.
+fn tell_host(app: &App, run: &RunRecord) {
+    let cancel = api::CancelRun {
+        run_id: run.id.to_string(),
+        attempt: run.machine.attempt.get(),
+        reason: "an operator cancelled the run".to_owned(),
+    };
+    if app.sessions.send(run.host, Message::Cancel(cancel)).is_err() {
+        tracing::debug!(run = %run.id, host = %run.host_name, "not connected here: its heartbeat will tell it");
+    }
 }

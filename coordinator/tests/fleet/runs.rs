@@ -277,7 +277,7 @@ async fn an_order_that_was_lost_on_the_way_is_given_again_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cancelled_run_is_told_to_the_next_heartbeat_and_never_commits() {
+async fn a_cancelled_run_is_told_to_its_host_and_never_commits() {
     let fleet = Fleet::start().await;
     let (admin, member) = (fleet.admin().await, fleet.agent("one").await);
     apply(&admin, POLICY).await;
@@ -294,6 +294,8 @@ async fn a_cancelled_run_is_told_to_the_next_heartbeat_and_never_commits() {
     assert_eq!(agent.wait(acked).await, Disposition::Continue);
     let cancel = api::CancelRunRequest { run: order.run_id.clone() };
     OperatorServiceClient::new(admin.clone()).cancel_run(cancel).await.unwrap();
+    let told = agent.wait(|message| if let ToAgent::Cancel(cancel) = message { Some(cancel) } else { None }).await;
+    assert_eq!((told.run_id.as_str(), told.attempt), (order.run_id.as_str(), 1), "told without being asked");
     agent.say.send(beat()).await.unwrap();
     assert_eq!(agent.wait(acked).await, Disposition::Abort);
     let stopped = api::Finished { outcome: api::Outcome::Cancelled.into(), ..Default::default() };
