@@ -4,13 +4,14 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{Covers, Overwrite, UnpackOptions, UnpackReport, unpack};
 use crate::block::{BlockBuilder, stored_digest};
 use crate::codec::{Codec, Compressor, Decompressor, MAX_FRAME_BYTES};
 use crate::cursor::pad_to_block;
@@ -20,6 +21,7 @@ use crate::file::SealedFile;
 use crate::footer::{Footer, MAX_FOOTER_BYTES};
 use crate::header::{Header, Level};
 use crate::pack::{Item, PackOptions, Plan, Sink, Source, Step, pack};
+use crate::reader::ArchiveReader;
 use crate::table::{BlockInfo, FrameInfo, Table};
 
 const CONTENT: &[u8] = b"content of every forged file";
