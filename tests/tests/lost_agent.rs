@@ -79,6 +79,24 @@ fn a_coordinator_killed_in_mid_run_loses_nothing() {
 }
 
 #[test]
+fn a_database_killed_in_mid_run_loses_nothing() {
+    let host = OneHost::start_on_private_database().unwrap();
+    fs::write(host.source.join("large"), noise()).unwrap();
+    let started = host.coordctl(&["job", "run", "web-1/srv", "--detach", "-o", "json"]).unwrap().success().unwrap();
+    let run = started.json().unwrap()["id"].as_str().unwrap().to_owned();
+    wait_until(&host, &run, &["running", "verifying"]);
+
+    let file = host.fleet.coordinator_state().join("postgres/data/postmaster.pid");
+    let pid = fs::read_to_string(file).unwrap().lines().next().unwrap().parse().unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+
+    let ended = wait_until(&host, &run, &["succeeded", "failed"]);
+    assert_eq!(ended["state"], "succeeded", "{ended}");
+    assert_eq!(ended["attempt"], 1, "the agent went on with the same attempt: {ended}");
+    assert_eq!(host.restored_differs_from(&host.source, None).unwrap(), vec![]);
+}
+
+#[test]
 fn a_cancelled_run_stops_and_leaves_no_archive() {
     let host = OneHost::start().unwrap();
     fs::write(host.source.join("large"), noise()).unwrap();

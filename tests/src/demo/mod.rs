@@ -2,6 +2,9 @@
 //!
 //! Paths given by the user are only read. What is changed between the backups are scratch copies.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -13,7 +16,7 @@ use crate::harness::build::workspace;
 use crate::harness::fleet::Fleet;
 use crate::harness::postgres::Database;
 use crate::tree::awkward::is_root;
-use crate::tree::compare::{Difference, Tolerance, compare_trees};
+use crate::tree::compare::{Difference, Tolerance, UNREADABLE, compare_trees};
 
 mod changes;
 mod report;
@@ -59,6 +62,8 @@ struct Demo {
     sources: Sources,
     /// Exact copies of the scratch trees as they were at the full backups.
     kept: PathBuf,
+    /// When the demo began, seconds since the epoch: what changed in a real path later is not held against a restore.
+    began_s: i64,
     folder: PathBuf,
 }
 
@@ -68,10 +73,11 @@ const HOSTS: [&str; 2] = ["alpha", "beta"];
 impl Demo {
     fn play(options: &Options) -> Result<(), String> {
         let begun = Instant::now();
+        let began_s = jiff::Timestamp::now().as_second();
         let scratch = tempfile::Builder::new().prefix("coord-demo-").tempdir().map_err(|error| error.to_string())?;
-        let demo = Self::start(options, scratch.path())?;
+        let demo = Self::start(options, scratch.path(), began_s)?;
         let lines = demo.back_up_and_restore()?;
-        demo.print_end(&lines, begun);
+        demo.print_end(&lines, begun)?;
         if options.keep {
             let _kept = scratch.keep();
             demo.print_hints();
@@ -80,7 +86,7 @@ impl Demo {
         Ok(())
     }
 
-    fn start(options: &Options, folder: &Path) -> Result<Self, String> {
+    fn start(options: &Options, folder: &Path, began_s: i64) -> Result<Self, String> {
         title("data");
         let sources = Sources::prepare(&options.paths, workspace(), folder)?;
         for path in &sources.paths {
@@ -97,13 +103,15 @@ impl Demo {
             fleet.add_host(host, root, "demo=yes")?;
             println!("  {host} joined with a token, its root is {}", root.display());
         }
+        let exclude: Vec<String> =
+            source::build_output(workspace()).map(|path| format!("{}/", path.display())).into_iter().collect();
         let policy = format!(
-            "name = \"demo\"\nhosts = \"demo=yes\"\nsources = {:?}\nexclude = [\"/**/target/\"]\n",
+            "name = \"demo\"\nhosts = \"demo=yes\"\nsources = {:?}\nexclude = {exclude:?}\n",
             sources.policy_sources()
         );
         println!("  policy applied by label:\n{}", indent(&policy));
         print!("{}", indent(&fleet.apply_policy(&policy)?.success()?.stdout));
-        Ok(Self { fleet, sources, kept: folder.join("kept"), folder: folder.to_owned() })
+        Ok(Self { fleet, sources, kept: folder.join("kept"), began_s, folder: folder.to_owned() })
     }
 
     fn back_up_and_restore(&self) -> Result<Vec<Line>, String> {
@@ -203,7 +211,15 @@ impl Demo {
             };
             let differences = compare_trees(&expected, &below(restored, path), tolerance)
                 .map_err(|error| format!("comparing {}: {error}", path.display()))?;
-            let differences = self.left_out_on_purpose(differences);
+            let differences = self.left_out_on_purpose(path, differences);
+            let (unreadable, differences): (Vec<_>, Vec<_>) =
+                differences.into_iter().partition(|difference| difference.what == UNREADABLE);
+            if let Some(first) = unreadable.first() {
+                println!(
+                    "  {host}: left out, this user may not read them: {} names, {first} the first",
+                    unreadable.len()
+                );
+            }
             if changes || differences.is_empty() {
                 verdict(host, path, &differences)?;
             } else {
@@ -213,26 +229,30 @@ impl Demo {
         Ok(())
     }
 
-    /// What the policy excludes is missing on purpose.
-    fn left_out_on_purpose(&self, differences: Vec<Difference>) -> Vec<Difference> {
-        let excluded = |path: &[u8]| path.split(|byte| *byte == b'/').any(|part| part == b"target");
-        differences.into_iter().filter(|difference| !excluded(&difference.path)).collect()
+    /// What the policy excludes is missing on purpose: the checkout's build output, nothing else.
+    fn left_out_on_purpose(&self, path: &Path, differences: Vec<Difference>) -> Vec<Difference> {
+        let Some(output) = source::build_output(workspace()) else { return differences };
+        let excluded = |difference: &Difference| {
+            path.join(OsStr::from_bytes(&difference.path)).starts_with(&output) && difference.what == "only_left"
+        };
+        differences.into_iter().filter(|difference| !excluded(difference)).collect()
     }
 
     /// A real path may have changed since it was read: only what did not is held against the restore.
     fn report_live_changes(&self, host: &str, path: &Path, differences: &[Difference]) -> Result<(), String> {
-        use std::os::unix::ffi::OsStrExt;
-        use std::os::unix::fs::MetadataExt;
-        let started = self.folder.metadata().and_then(|m| m.created()).ok();
-        let started = started.and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok()).map_or(0, |d| d.as_secs());
-        let (live, real): (Vec<_>, Vec<_>) = differences.iter().cloned().partition(|difference| {
-            let name = path.join(std::ffi::OsStr::from_bytes(&difference.path));
-            std::fs::symlink_metadata(name).map_or(true, |m| m.ctime() >= i64::try_from(started).unwrap_or(i64::MAX))
-        });
+        let (live, real): (Vec<_>, Vec<_>) =
+            differences.iter().cloned().partition(|difference| self.changed_meanwhile(path, &difference.path));
         for difference in live.iter().take(MAX_PRINTED) {
             println!("  {host}: changed on this machine meanwhile, not held against the restore: {difference}");
         }
         verdict(host, path, &real)
+    }
+
+    /// Whether the name, or (where it is gone) the nearest folder that is left of its way, was changed since the demo began.
+    fn changed_meanwhile(&self, root: &Path, name: &[u8]) -> bool {
+        let name = root.join(OsStr::from_bytes(name));
+        let left = name.ancestors().find_map(|ancestor| std::fs::symlink_metadata(ancestor).ok());
+        left.is_some_and(|metadata| metadata.ctime() >= self.began_s)
     }
 
     fn restore_one(&self) -> Result<(), String> {
@@ -256,21 +276,22 @@ impl Demo {
         Ok(())
     }
 
-    fn print_end(&self, lines: &[Line], begun: Instant) {
+    fn print_end(&self, lines: &[Line], begun: Instant) -> Result<(), String> {
         title("the same archives with stock tools");
         if let (Some(full), Some(differential)) = (lines.first(), lines.get(HOSTS.len())) {
-            report::print_stock_commands(&full.archive, &differential.archive);
+            report::print_stock_commands(&full.archive, &differential.archive)?;
         }
         println!("\nall of it took {:.1} s", begun.elapsed().as_secs_f64());
+        Ok(())
     }
 
     fn print_hints(&self) {
         title("the fleet goes on running; try");
         println!("  export XDG_CONFIG_HOME={}", self.fleet.config_home().display());
         for line in ["status", "host list", "job list", "backup list", "ls alpha/ -R", "explain alpha/demo"] {
-            println!("  target/debug/coordctl {line}");
+            println!("  {} {line}", self.fleet.coordctl_path().display());
         }
-        println!("  to end it: pkill -f {}", self.folder.display());
+        println!("  to end it: kill {}", self.fleet.process_ids().join(" "));
     }
 }
 

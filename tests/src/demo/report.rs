@@ -1,5 +1,7 @@
 //! What the demo prints: decisions, the table of backups, the commands for stock tools. Every figure comes from the fleet.
 
+use std::process::Command;
+
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::Value;
 
@@ -125,11 +127,25 @@ pub fn print_decisions(fleet: &Fleet, runs: &[Value]) -> Result<(), String> {
     Ok(())
 }
 
-/// Prints how to open the archives with no program of ours.
-pub fn print_stock_commands(full: &str, differential: &str) {
-    println!("  tar -tf {full}");
-    println!("  tar -xOf {full} ./.coord/RESTORE.txt       # the commands that restore this very archive");
-    println!("  tar -xOf {differential} ./.coord/RESTORE.txt");
+/// Prints what the archives themselves say of how to restore them with no program of ours, read with stock `tar`.
+///
+/// # Errors
+/// Stock `tar` cannot read an archive.
+pub fn print_stock_commands(full: &str, differential: &str) -> Result<(), String> {
+    for archive in [full, differential] {
+        println!("  $ tar -xOf {archive} ./.coord/RESTORE.txt");
+        let output = Command::new("tar")
+            .args(["-xOf", archive, "./.coord/RESTORE.txt"])
+            .output()
+            .map_err(|error| format!("tar: {error}"))?;
+        if !output.status.success() || output.stdout.is_empty() {
+            return Err(format!("stock tar cannot read {archive}: {}", String::from_utf8_lossy(&output.stderr)));
+        }
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            println!("    {line}");
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use std::process::Command;
 
 use crate::tree::awkward;
 
-/// At most this much of a real path is copied for the second host, in bytes.
-const COPY_BYTES: u64 = 60 * 1024 * 1024;
+/// At most this much of all real paths together is copied for the second host, in bytes. A copy of the copy is kept to compare with.
+const COPY_BYTES: u64 = 80 * 1024 * 1024;
 /// Names of a checkout that are no source.
 const BUILD_OUTPUT: &str = "target";
 
@@ -41,8 +41,10 @@ impl Sources {
         fs::create_dir_all(&scratch).map_err(|error| words("scratch data", error))?;
         let left_out = awkward::make(&scratch).map_err(|error| words("scratch data", error))?;
         let second_root = folder.join("second-root");
+        let budget = COPY_BYTES / paths.len().max(1) as u64;
         for path in &paths {
-            copy_part(path, &below(&second_root, path)).map_err(|error| words(&path.to_string_lossy(), error))?;
+            copy_part(budget, path, &below(&second_root, path))
+                .map_err(|error| words(&path.to_string_lossy(), error))?;
         }
         let second_scratch = below(&second_root, &scratch);
         fs::create_dir_all(&second_scratch).map_err(|error| words("scratch data", error))?;
@@ -55,6 +57,12 @@ impl Sources {
     pub fn policy_sources(&self) -> Vec<String> {
         self.paths.iter().chain([&self.scratch]).map(|path| path.to_string_lossy().into_owned()).collect()
     }
+}
+
+/// Where a checkout's build output lies, if it has some: no source, and it changes while the demo runs.
+#[must_use]
+pub fn build_output(checkout: &Path) -> Option<PathBuf> {
+    Some(fs::canonicalize(checkout).ok()?.join(BUILD_OUTPUT)).filter(|path| path.is_dir())
 }
 
 /// `path`, absolute, below another root.
@@ -92,7 +100,7 @@ fn outermost(mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
 }
 
 /// Copies files of `from` until enough bytes are there, folder by folder, build output left out.
-fn copy_part(from: &Path, to: &Path) -> io::Result<()> {
+fn copy_part(budget: u64, from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
     let mut copied = 0;
     let mut folders = vec![PathBuf::new()];
@@ -106,7 +114,7 @@ fn copy_part(from: &Path, to: &Path) -> io::Result<()> {
                     fs::create_dir_all(to.join(&path))?;
                     folders.push(path);
                 }
-            } else if metadata.is_file() && copied + metadata.size() <= COPY_BYTES {
+            } else if metadata.is_file() && copied + metadata.size() <= budget {
                 // A file that cannot be read is not needed in a copy that is only there to be changed.
                 copied += fs::copy(from.join(&path), to.join(&path)).unwrap_or(0);
             }

@@ -1,5 +1,6 @@
 //! Runs that the demo starts, and their live progress.
 
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -15,6 +16,8 @@ struct Watched {
     title: String,
     id: String,
     bar: ProgressBar,
+    /// Without a terminal, a line is printed when this changes.
+    phase: String,
     end: Option<Value>,
 }
 
@@ -34,7 +37,7 @@ pub fn run_all(fleet: &Fleet, starts: &[(String, Vec<String>)]) -> Result<Vec<Va
             ProgressStyle::with_template("  {prefix:<28} {msg:<12} {bar:24} {bytes:>10} {binary_bytes_per_sec:>12}")
                 .map_err(|error| error.to_string())?;
         let bar = bars.add(ProgressBar::new(0).with_style(style).with_prefix(title.clone()));
-        watched.push(Watched { title: title.clone(), id, bar, end: None });
+        watched.push(Watched { title: title.clone(), id, bar, phase: String::new(), end: None });
     }
     let begun = Instant::now();
     while watched.iter().any(|run| run.end.is_none()) {
@@ -60,7 +63,12 @@ impl Watched {
         let answer = fleet.coordctl(&["run", "show", &self.id, "-o", "json"])?.success()?.json()?;
         let run = run_of(&answer);
         let progress = &run["progress"];
-        self.bar.set_message(progress["phase"].as_str().unwrap_or("waiting").to_owned());
+        let phase = progress["phase"].as_str().unwrap_or("waiting").to_owned();
+        if phase != self.phase && !std::io::stderr().is_terminal() {
+            eprintln!("  {}: {phase}", self.title);
+        }
+        self.bar.set_message(phase.clone());
+        self.phase = phase;
         let total = progress["bytes_total"].as_u64().unwrap_or(0);
         let done = progress["bytes_done"].as_u64().unwrap_or(0);
         self.bar.set_length(total.max(done));

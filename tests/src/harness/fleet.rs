@@ -239,6 +239,19 @@ impl Fleet {
         answer.json()
     }
 
+    /// The built `coordctl`.
+    #[must_use]
+    pub fn coordctl_path(&self) -> &Path {
+        &self.binaries.coordctl
+    }
+
+    /// The process ids of agents and coordinator, agents first.
+    #[must_use]
+    pub fn process_ids(&self) -> Vec<String> {
+        let agents = self.agents.values().filter_map(|agent| agent.process.as_ref());
+        agents.chain(&self.coordinator).map(|process| process.id().to_string()).collect()
+    }
+
     /// The folder of everything this fleet writes.
     #[must_use]
     pub fn folder(&self) -> &Path {

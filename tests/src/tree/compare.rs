@@ -52,7 +52,11 @@ pub fn compare_trees(left: &Path, right: &Path, tolerance: Tolerance) -> io::Res
     let mut differences = Vec::new();
     for (path, metadata) in &left_tree {
         match right_tree.get(path) {
-            None => differences.push(difference(path, "only_left", String::new())),
+            None => {
+                let what =
+                    if may_read(&left.join(OsStr::from_bytes(path)), metadata) { "only_left" } else { UNREADABLE };
+                differences.push(difference(path, what, String::new()));
+            }
             Some(other) => {
                 let pair =
                     Pair { path, left: left.join(OsStr::from_bytes(path)), right: right.join(OsStr::from_bytes(path)) };
@@ -68,6 +72,21 @@ pub fn compare_trees(left: &Path, right: &Path, tolerance: Tolerance) -> io::Res
     Ok(differences)
 }
 
+/// What [`Difference::what`] says of a name on the left that this user may not read: nothing can be said of its content.
+pub const UNREADABLE: &str = "unreadable";
+
+/// Whether this user may read a file or list a folder; everything else has no content to read.
+fn may_read(path: &Path, metadata: &Metadata) -> bool {
+    let error = if metadata.is_dir() {
+        fs::read_dir(path).err()
+    } else if metadata.is_file() {
+        File::open(path).err()
+    } else {
+        None
+    };
+    error.is_none_or(|error| error.kind() != io::ErrorKind::PermissionDenied)
+}
+
 fn difference(path: &[u8], what: &'static str, detail: String) -> Difference {
     Difference { path: path.to_vec(), what, detail }
 }
@@ -81,7 +100,13 @@ pub fn list(root: &Path) -> io::Result<BTreeMap<Vec<u8>, Metadata>> {
     found.insert(Vec::new(), fs::symlink_metadata(root)?);
     let mut folders = vec![PathBuf::new()];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(root.join(&folder))? {
+        let entries = match fs::read_dir(root.join(&folder)) {
+            Ok(entries) => entries,
+            // A folder that this user may not list is compared as what it looks like from outside.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !folder.as_os_str().is_empty() => continue,
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
             let entry = entry?;
             let path = folder.join(entry.file_name());
             let metadata = fs::symlink_metadata(entry.path())?;
@@ -156,6 +181,10 @@ impl Pair<'_> {
     ) -> io::Result<()> {
         if a.len() != b.len() {
             out.push(difference(self.path, "size", format!("{} / {}", a.len(), b.len())));
+            return Ok(());
+        }
+        if !may_read(&self.left, a) {
+            out.push(difference(self.path, UNREADABLE, String::new()));
             return Ok(());
         }
         if let Some(offset) = first_difference(&self.left, &self.right)? {
