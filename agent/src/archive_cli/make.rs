@@ -7,11 +7,13 @@ use coord_archive::codec::Codec;
 use coord_archive::file::SealedFile;
 use coord_archive::header::{Base, Header, Level};
 use coord_archive::pack::{self, PackError, PackOptions, PackReport, Reason, Sink, Step};
+use coord_archive::verify::{self, Expected, VerifyOptions};
 use coord_shared::clock::{Clock as _, SystemClock};
 use coord_shared::exit::Exit;
 use coord_shared::fault::{ErrorCode, Fault};
 use indicatif::{HumanBytes, HumanCount};
 
+use super::verify::{SAMPLES, shortcomings};
 use super::watch::Watch;
 use super::{CreateArgs, DiffArgs, PackArgs, file_fault, open, warn};
 use crate::chain::chain;
@@ -27,6 +29,7 @@ pub(super) fn create(args: &CreateArgs) -> Result<Exit, Fault> {
     let watch = Watch::begin("packing", args.pack.quiet);
     let report = pack(scan.full(), &scan, header, &args.pack, Sink { out: &mut out, progress: &watch })?;
     let path = out.seal().map_err(|error| file_fault(&error))?;
+    read_back(&args.pack, &path, &report, &watch)?;
     let notes = scan.notes();
     watch.finish(&summary("full", &report, &notes));
     println!("{}", path.display());
@@ -72,6 +75,7 @@ pub(super) fn diff(args: &DiffArgs) -> Result<Exit, Fault> {
     let sink = Sink { out: &mut out, progress: &watch };
     let report = pack(found.changes.steps(), &scan, header, &args.pack, sink)?;
     let path = out.seal().map_err(|error| file_fault(&error))?;
+    read_back(&args.pack, &path, &report, &watch)?;
     watch.finish(&format!("{}\n{}", summary("differential", &report, &notes), figures(&found.figures)));
     println!("{}", path.display());
     Ok(end(&notes, &report))
@@ -96,6 +100,24 @@ fn pack(
     options.level = args.level.unwrap_or_else(|| codec.default_level());
     options.threads = args.threads;
     pack::pack(steps, scan.tree(), header, &options, sink).map_err(|error| pack_fault(&error))
+}
+
+/// With `--verify`, an archive that cannot be read back is a failure; it stays where it is, to be looked at.
+fn read_back(args: &PackArgs, path: &Path, report: &PackReport, watch: &Watch) -> Result<(), Fault> {
+    if !args.verify {
+        return Ok(());
+    }
+    watch.phase("verifying");
+    let expected = Expected { stored_bytes: report.footer.stored_bytes, archive_digest: report.footer.archive_digest };
+    let options = VerifyOptions { threads: args.threads, samples: SAMPLES, expected: Some(expected) };
+    let found = verify::verify(path, &options, watch)
+        .map_err(|error| Fault::new(ErrorCode::Cancelled, format!("{}: {error}", path.display())))?;
+    if found.is_ok() {
+        return Ok(());
+    }
+    let message = format!("{} does not read back as it was written: {}", path.display(), shortcomings(&found));
+    Err(Fault::new(ErrorCode::ArchiveDamaged, message)
+        .with_hint("do not count on it: make it again, on another disk if this repeats"))
 }
 
 fn scan_fault(error: &ScanError) -> Fault {

@@ -73,6 +73,9 @@ struct PackArgs {
     /// Worker threads; 0 is one for each core.
     #[arg(long, default_value = "0", value_name = "N")]
     threads: usize,
+    /// Read the sealed archive back and check every digest, as a backup run does.
+    #[arg(long)]
+    verify: bool,
     /// Say nothing but errors and warnings.
     #[arg(long, short)]
     quiet: bool,

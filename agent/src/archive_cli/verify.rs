@@ -11,7 +11,7 @@ use super::watch::Watch;
 use super::{Format, VerifyArgs, shown, warn};
 
 /// Files that are read one by one the way a restore of a single file reads them.
-const SAMPLES: usize = 16;
+pub(super) const SAMPLES: usize = 16;
 
 pub(super) fn verify(args: &VerifyArgs) -> Result<Exit, Fault> {
     // Absent or unreadable to us is not damaged.
@@ -43,6 +43,15 @@ fn words(outcome: &Outcome) -> (&'static str, &str) {
         Outcome::Failed(why) => ("failed", why),
         Outcome::NotDone => ("not_done", ""),
     }
+}
+
+/// The checks that did not pass, in words.
+pub(super) fn shortcomings(found: &Verification) -> String {
+    let failed = found.checks.iter().filter_map(|check| match &check.outcome {
+        Outcome::Failed(why) => Some(format!("{}: {why}", check.name.as_str())),
+        Outcome::Passed | Outcome::NotDone => None,
+    });
+    failed.collect::<Vec<_>>().join("; ")
 }
 
 fn print_table(found: &Verification) {
