@@ -12,14 +12,14 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags};
 
 use crate::support::{Bench, Made, differences, entry, long_after, paths, state};
 
-fn set_mtime(path: &Path, seconds: i64, nanos: i64) {
+pub fn set_mtime(path: &Path, seconds: i64, nanos: i64) {
     let time = Timespec { tv_sec: seconds, tv_nsec: nanos };
     let times = Timestamps { last_access: time, last_modification: time };
     rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }
 
 /// The overlay of full and differential is what a new full of the same tree would say.
-fn assert_is_the_tree(bench: &Bench, full: &Made, differential: &Made) {
+pub fn assert_is_the_tree(bench: &Bench, full: &Made, differential: &Made) {
     let found = differences(&state(full, Some(differential)), &state(&bench.full(), None));
     assert!(found.is_empty(), "{}", found.join("\n"));
 }

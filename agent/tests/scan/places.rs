@@ -11,12 +11,21 @@ use rustix::fs::{CWD, Mode, OFlags};
 use crate::support::{Bench, differences, entry, paths, state};
 
 /// A file system mounted for one test.
-struct Mounted(PathBuf);
+pub struct Mounted(PathBuf);
 
 impl Mounted {
     /// `None` when this user may not mount; the test says what it leaves out.
-    fn new(kind: &str, at: &Path) -> Option<Self> {
-        let output = Command::new("mount").args(["-t", kind, kind]).arg(at).output().unwrap();
+    pub fn new(kind: &str, at: &Path) -> Option<Self> {
+        Self::mount(Command::new("mount").args(["-t", kind, kind]), at)
+    }
+
+    /// A folder shown at a second place.
+    pub fn bind(folder: &Path, at: &Path) -> Option<Self> {
+        Self::mount(Command::new("mount").arg("--bind").arg(folder), at)
+    }
+
+    fn mount(command: &mut Command, at: &Path) -> Option<Self> {
+        let output = command.arg(at).output().unwrap();
         if !output.status.success() {
             assert!(!rustix::process::geteuid().is_root(), "{}", String::from_utf8_lossy(&output.stderr));
             eprintln!("not root: what is mounted below a source is left out of this test");
