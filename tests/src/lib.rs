@@ -1,7 +1,8 @@
-//! The system seen from outside: what tests and the demo share.
+//! The system seen from outside: what tests, the demo and measurements share.
 //!
 //! Nothing here reaches into a package of the product: fleets are real processes, trees are real files.
 
+pub mod bench;
 pub mod demo;
 pub mod harness;
 pub mod story;
