@@ -5,5 +5,6 @@
 pub mod bench;
 pub mod demo;
 pub mod harness;
+pub mod mutators;
 pub mod story;
 pub mod tree;

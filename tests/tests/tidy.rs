@@ -222,10 +222,12 @@ fn every_module_says_what_it_is_and_none_is_called_nothing() {
 #[test]
 fn nothing_is_left_for_later_or_skipped_in_silence() {
     let words = [["TO", "DO"].concat(), ["FIX", "ME"].concat(), ["#[ig", "nore"].concat(), ["#[al", "low("].concat()];
+    // A test that takes minutes, and has a short form that runs with the others, says so.
+    let long = [&words[2], " = \"long: "].concat();
     let mut found = Vec::new();
     for path in rust_files() {
         for (number, line) in read(&path).lines().enumerate() {
-            for word in words.iter().filter(|word| line.contains(word.as_str())) {
+            for word in words.iter().filter(|word| line.contains(word.as_str()) && !line.contains(&long)) {
                 found.push(format!("{}:{}: {word}", path.display(), number + 1));
             }
             // In a module of tests, which is indented or a file of its own, `super` is what is tested.
