@@ -20,7 +20,7 @@ pub(super) fn extract(args: &ExtractArgs) -> Result<Exit, Fault> {
         Selection::of_paths(paths).map_err(|error| Fault::new(ErrorCode::InvalidArgument, chain(&error)))?;
     let target = open_target(args)?;
     let overwrite = if args.overwrite { Overwrite::IfChanged } else { Overwrite::Never };
-    let options = UnpackOptions { selection, overwrite, ..UnpackOptions::default() };
+    let options = UnpackOptions { selection, overwrite, threads: args.threads, ..UnpackOptions::default() };
     let watch = Watch::begin("restoring", args.quiet);
     let report = unpack(&full, differential.as_ref(), target, &options, &watch).map_err(|error| fault(args, &error))?;
     let counts = &report.counts;

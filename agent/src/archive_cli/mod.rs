@@ -126,6 +126,9 @@ struct ExtractArgs {
     /// Replace what is there and different.
     #[arg(long)]
     overwrite: bool,
+    /// Worker threads; 0 is one for each core.
+    #[arg(long, default_value = "0", value_name = "N")]
+    threads: usize,
     /// Say nothing but errors and warnings.
     #[arg(long, short)]
     quiet: bool,
@@ -153,6 +156,9 @@ struct VerifyArgs {
     /// Shape of the output.
     #[arg(short, long, value_enum, default_value = "table")]
     output: Format,
+    /// Worker threads; 0 is one for each core.
+    #[arg(long, default_value = "0", value_name = "N")]
+    threads: usize,
     /// Say nothing but the result.
     #[arg(long, short)]
     quiet: bool,

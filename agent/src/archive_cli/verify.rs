@@ -24,7 +24,7 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<Exit, Fault> {
         return Err(Fault::new(code, format!("{}: {error}", args.archive.display())));
     }
     let watch = Watch::begin("verifying", args.quiet);
-    let options = VerifyOptions { threads: 0, samples: SAMPLES, expected: None };
+    let options = VerifyOptions { threads: args.threads, samples: SAMPLES, expected: None };
     let found = verify::verify(&args.archive, &options, &watch)
         .map_err(|error| Fault::new(ErrorCode::Cancelled, error.to_string()))?;
     watch.finish(&format!("{} files, {} checked", HumanCount(found.files), HumanBytes(found.bytes)));

@@ -137,8 +137,8 @@ fn count(engine: &Engine, counter: Counter) -> anyhow::Result<BTreeMap<String, u
     job("no-change", &engine.diff(&full, &corpus.folder, &none, &one))?;
     change(&corpus.folder)?;
     job("diff", &engine.diff(&full, &corpus.folder, &differential, &one))?;
-    job("extract", &engine.extract(&full, Some(&differential), &target))?;
-    job("verify", &engine.verify(&full))?;
+    job("extract", &engine.extract(&full, Some(&differential), &target, &one))?;
+    job("verify", &engine.verify(&full, &one))?;
     Ok(jobs)
 }
 

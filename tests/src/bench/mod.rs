@@ -57,6 +57,9 @@ struct MeasureOptions {
     /// Rounds that count; one more is run before them.
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// Add the rounds to those kept of the same row, where machine, commit and corpora are the same.
+    #[arg(long)]
+    more: bool,
     /// Where corpora are made and kept; several gigabytes.
     #[arg(long, value_name = "DIR")]
     corpus_dir: Option<PathBuf>,
@@ -121,7 +124,10 @@ fn measure(options: &MeasureOptions) -> anyhow::Result<()> {
         eprintln!("{}: {}", row.name(), row.work());
         // A workshop for each row: what one left behind does not take memory from the next.
         let workshop = Workshop::open(engine.clone(), &corpora, options.scratch_dir.as_deref(), options.scale)?;
-        let report = measure_row(&workshop, row, options)?;
+        let mut report = measure_row(&workshop, row, options)?;
+        if options.more {
+            report.join(report::kept(&out(&options.table))?)?;
+        }
         report::keep(&out(&options.table), &report)?;
         reports.push(report);
     }
@@ -141,7 +147,7 @@ fn measure_row(workshop: &Workshop, row: Row, options: &MeasureOptions) -> anyho
         place: workshop.place().to_owned(),
         corpora: prepared.corpora.clone(),
         absent: prepared.absent.clone(),
-        outcomes: row.goals().iter().filter_map(|goal| goal.judge(&taken)).collect(),
+        outcomes: report::judge(row, &taken),
         taken,
     };
     prepared.end()?;

@@ -43,16 +43,16 @@ impl Engine {
 
     /// A restore of everything, digests checked.
     #[must_use]
-    pub fn extract(&self, full: &Path, differential: Option<&Path>, target: &Path) -> Invocation {
+    pub fn extract(&self, full: &Path, differential: Option<&Path>, target: &Path, options: &[&str]) -> Invocation {
         let extract = self.archive("extract").arg(full);
         let extract = differential.into_iter().fold(extract, Invocation::arg);
-        extract.arg("--target").arg(target).arg("--quiet")
+        extract.arg("--target").arg(target).arg("--quiet").args(options.iter().copied())
     }
 
     /// Every frame and every digest.
     #[must_use]
-    pub fn verify(&self, archive: &Path) -> Invocation {
-        self.archive("verify").arg(archive).arg("--quiet")
+    pub fn verify(&self, archive: &Path, options: &[&str]) -> Invocation {
+        self.archive("verify").arg(archive).arg("--quiet").args(options.iter().copied())
     }
 
     /// The content of one file.

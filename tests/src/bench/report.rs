@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::ValueEnum as _;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,37 @@ pub struct RowReport {
     pub taken: Vec<Taken>,
     /// What is required, and what was reached.
     pub outcomes: Vec<Outcome>,
+}
+
+/// What was reached of what a row requires.
+#[must_use]
+pub fn judge(row: Row, taken: &[Taken]) -> Vec<Outcome> {
+    row.goals().iter().filter_map(|goal| goal.judge(taken)).collect()
+}
+
+impl RowReport {
+    /// Puts the rounds of an earlier report of this row before its own. None there is no error.
+    ///
+    /// # Errors
+    /// The earlier one is of something else.
+    pub fn join(&mut self, kept: Vec<Self>) -> anyhow::Result<()> {
+        let Some(earlier) = kept.into_iter().find(|report| report.row == self.row) else { return Ok(()) };
+        let of = |report: &Self| {
+            let machine = Machine { taken_at: String::new(), ..report.machine.clone() };
+            let names: Vec<_> = report.taken.iter().map(|taken| taken.name.clone()).collect();
+            (machine, report.corpora.clone(), report.place.clone(), names)
+        };
+        ensure!(
+            of(&earlier) == of(self),
+            "{}: the rounds kept are of another machine, commit or corpus",
+            self.row.name()
+        );
+        for (mine, earlier) in self.taken.iter_mut().zip(earlier.taken) {
+            mine.samples.splice(0..0, earlier.samples);
+        }
+        self.outcomes = judge(self.row, &self.taken);
+        Ok(())
+    }
 }
 
 /// Writes a row's report into a folder, over an older one.
@@ -189,7 +220,43 @@ fn short(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Measure, Spread, short, spread};
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::{Machine, Measure, Row, RowReport, Spread, Taken, judge, short, spread};
+    use crate::bench::rows::{OURS, ZSTD_TEST};
+    use crate::bench::stopwatch::Sample;
+
+    /// A report of the row `verify` with one round.
+    fn report(commit: &str, ours_s: f64, peer_s: f64) -> RowReport {
+        let taken = |name: &str, wall_s| Taken {
+            name: name.to_owned(),
+            command: String::new(),
+            samples: vec![Sample { wall_s, ..Sample::default() }],
+        };
+        let taken = vec![taken(OURS, ours_s), taken(ZSTD_TEST, peer_s)];
+        let mut machine = Machine::here(std::path::Path::new("."));
+        machine.commit = commit.to_owned();
+        RowReport {
+            row: Row::Verify,
+            machine,
+            scale: 1.0,
+            place: String::new(),
+            corpora: Vec::new(),
+            absent: Vec::new(),
+            outcomes: judge(Row::Verify, &taken),
+            taken,
+        }
+    }
+
+    #[test]
+    fn rounds_of_two_sittings_are_judged_together_and_never_those_of_two_commits() {
+        let mut second = report("one", 1.0, 3.0);
+        second.join(vec![report("one", 2.0, 2.0)]).unwrap();
+        assert_eq!(second.outcomes[0].figure, Spread { median: 2.0, min: 1.0, max: 3.0 });
+        assert_eq!(second.taken[0].samples.len(), 2);
+        let refused = report("two", 1.0, 3.0).join(vec![second]).unwrap_err();
+        assert!(refused.to_string().contains("another machine, commit"), "{refused}");
+    }
 
     #[test]
     fn figures_are_as_long_as_they_are_sure() {

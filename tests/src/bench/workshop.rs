@@ -285,7 +285,7 @@ impl Workshop {
         // Room for what is restored.
         std::fs::remove_dir_all(&changed.tree)?;
         let into = |name, invocation| Contestant::new(name, invocation).before(Before::Empty(target.to_owned()));
-        prepared.contestants.push(into(OURS, self.engine.extract(&changed.ours, Some(&ours), target)));
+        prepared.contestants.push(into(OURS, self.engine.extract(&changed.ours, Some(&ours), target, &[])));
         prepared.contestants.push(into(TAR, Invocation::shell(TAR_RESTORE, &[&changed.tar, &tar, target])));
         for (name, chunker) in changed.chunkers {
             let repository = self.at(&format!("{name}-repository"));
@@ -331,7 +331,7 @@ impl Workshop {
         self.engine.create(&corpus.folder, &ours, &["--level", "3"]).time(None)?;
         Invocation::shell(TAR_ZSTD, &[&tar, &corpus.folder]).time(None)?;
         let test = Invocation::new("zstd").args(["-q", "-t"]).arg(&tar);
-        let contestants = vec![Contestant::new(OURS, self.engine.verify(&ours)), Contestant::new(ZSTD_TEST, test)];
+        let contestants = vec![Contestant::new(OURS, self.engine.verify(&ours, &[])), Contestant::new(ZSTD_TEST, test)];
         Ok(Prepared::of(corpus, contestants))
     }
 
@@ -350,7 +350,7 @@ impl Workshop {
         self.engine.create(source, &kept, &[]).time(None)?;
         let (none, target) = (self.at("none.archive"), self.at("restored"));
         let scan = Contestant::new(SCAN, self.engine.diff(&kept, source, &none, &[])).writes(&none);
-        let restore = Contestant::new(RESTORE, self.engine.extract(&kept, None, &target));
+        let restore = Contestant::new(RESTORE, self.engine.extract(&kept, None, &target, &[]));
         let contestants = vec![self.ours(FULL, source, &["--verify"]), scan, restore.before(Before::Empty(target))];
         Ok(Prepared::of(corpus, contestants))
     }
