@@ -15,7 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::ScanError;
-use super::walk::blank_entry;
+use super::look::blank_entry;
 
 /// Longest record that is read back, in bytes: an entry of a very large file lists many pieces.
 const MAX_RECORD_BYTES: usize = 64 << 20;

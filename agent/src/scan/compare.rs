@@ -8,31 +8,29 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, sync_channel};
 
-use coord_archive::entry::{Entry, Flags, Kind, cmp_paths, is_at_or_below};
+use coord_archive::entry::{Entry, Flags, Kind, is_at_or_below};
 use coord_archive::pack::{Item, Plan, Step};
 use coord_archive::progress::{Advance, Progress};
-use coord_archive::reader::{ArchiveReader, ReadError};
+use coord_archive::reader::ArchiveReader;
 
+use super::batches::Batches;
 use super::change_list::{ChangeList, ChangeListWriter};
+use super::crew;
 use super::error::ScanError;
 use super::extras::{Loaded, load};
 use super::folders::{FolderStack, Standing};
 use super::full::count;
 use super::identity_cache::{CacheReader, CacheWriter};
 use super::links::{BaseName, Home, LinkGroups, Outcome};
+use super::look::{Reach, Seen, blank_entry};
+use super::meet::{Compared as Found, Event, Meeting, Met, Run};
 use super::notes::SharedNotes;
 use super::same::{
     Compared, are_attributes_same, are_extras_same, compare_content, is_identity_same, is_recorded_content_same,
 };
 use super::tree::Tree;
-use super::walk::{Reach, Seen, Walk, blank_entry};
-
-/// Names handed from the walking thread to the comparing one at a time.
-const BATCH: usize = 256;
-/// Batches that may wait between them.
-const WAITING_BATCHES: usize = 8;
+use super::walk::Walk;
 
 /// What to compare with.
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +90,7 @@ pub(super) fn compare(
 ) -> Result<Comparison, ScanError> {
     let digest = against.base.footer().archive_digest;
     let differ = Differ {
+        base: against.base,
         tree,
         notes,
         progress,
@@ -107,56 +106,8 @@ pub(super) fn compare(
         gone_below: None,
         mended_groups: HashSet::new(),
     };
-    std::thread::scope(|scope| {
-        let (send, receive) = sync_channel(WAITING_BATCHES);
-        scope.spawn(move || {
-            let mut walk = walk.peekable();
-            while walk.peek().is_some() {
-                let batch: Vec<_> = walk.by_ref().take(BATCH).collect();
-                if send.send(batch).is_err() {
-                    return;
-                }
-            }
-        });
-        differ.run(receive, against)
-    })
-}
-
-/// One of the three lists, with its next item in sight.
-struct Ahead<T, I> {
-    from: I,
-    next: Option<T>,
-}
-
-impl<T, I: Iterator<Item = Result<T, ScanError>>> Ahead<T, I> {
-    fn new(mut from: I) -> Result<Self, ScanError> {
-        let next = from.next().transpose()?;
-        Ok(Self { from, next })
-    }
-
-    fn take_if(&mut self, wanted: bool) -> Result<Option<T>, ScanError> {
-        if !wanted {
-            return Ok(None);
-        }
-        let next = self.from.next().transpose()?;
-        Ok(std::mem::replace(&mut self.next, next))
-    }
-}
-
-/// What the three lists say of one path; at least one says something.
-struct Met {
-    seen: Option<Seen>,
-    base: Option<Entry>,
-    newest: Option<Entry>,
-    /// Whether the base goes on below this path.
-    base_goes_on: bool,
-}
-
-impl Met {
-    fn path(&self) -> &[u8] {
-        let recorded = || self.base.as_ref().or(self.newest.as_ref()).map_or(&[][..], |entry| &entry.path);
-        self.seen.as_ref().map_or_else(recorded, |seen| &seen.entry.path)
-    }
+    let batches = Batches::new(walk, against.base);
+    crew::run(batches, differ, |plan| Meeting::new(plan, against.base, against.newest))?.finish()
 }
 
 /// How a present name's content stands to the base's.
@@ -168,7 +119,8 @@ enum Content {
     Unreadable(io::Error),
 }
 
-struct Differ<'a> {
+pub(super) struct Differ<'a> {
+    base: &'a ArchiveReader,
     tree: &'a Tree,
     notes: &'a SharedNotes,
     progress: &'a dyn Progress,
@@ -188,39 +140,33 @@ struct Differ<'a> {
 }
 
 impl Differ<'_> {
-    fn run(
-        mut self,
-        walked: Receiver<Vec<Result<Seen, ScanError>>>,
-        against: &Against<'_>,
-    ) -> Result<Comparison, ScanError> {
-        let index =
-            |which| move |item: Result<Entry, ReadError>| item.map_err(|source| ScanError::Index { which, source });
-        let mut seen = Ahead::new(walked.into_iter().flatten())?;
-        let mut base = Ahead::new(against.base.entries().map(index("the base")))?;
-        let newest = against.newest.into_iter().flat_map(ArchiveReader::entries);
-        let mut newest = Ahead::new(newest.map(index("the newest differential")))?;
-        let mut since_report = 0;
-        loop {
-            let paths = [
-                seen.next.as_ref().map(|seen: &Seen| seen.entry.path.as_slice()),
-                base.next.as_ref().map(|entry| entry.path.as_slice()),
-                newest.next.as_ref().map(|entry| entry.path.as_slice()),
-            ];
-            let Some(least) = paths.into_iter().flatten().min_by(|a, b| cmp_paths(a, b)) else { break };
-            let [is_seen, is_base, is_newest] = paths.map(|path| path == Some(least));
-            let (seen, base_entry, newest) =
-                (seen.take_if(is_seen)?, base.take_if(is_base)?, newest.take_if(is_newest)?);
-            let mut met = Met { seen, base: base_entry, newest, base_goes_on: false };
-            met.base_goes_on = base.next.as_ref().is_some_and(|next| is_at_or_below(&next.path, met.path()));
-            self.name(met)?;
-            since_report += 1;
-            if since_report == BATCH {
-                self.report(since_report as u64)?;
-                since_report = 0;
+    /// Takes what was found out about the next batch.
+    pub(super) fn take(&mut self, batch: Found) -> Result<(), ScanError> {
+        for event in batch.events {
+            match event {
+                Event::Met(met) => self.name(*met)?,
+                Event::Unchanged(run) => self.unchanged(run)?,
             }
         }
-        self.report(since_report as u64)?;
-        self.finish()
+        self.report(batch.paths)
+    }
+
+    /// Names that are what the base says. Those below a folder that is gone by now are gone too.
+    fn unchanged(&mut self, mut run: Run) -> Result<(), ScanError> {
+        if let Some(top) = self.gone_below.clone() {
+            let index = |source| ScanError::Index { which: "the base", source };
+            let block = self.base.block(run.block).map_err(index)?;
+            let names = block.iter().skip(run.first).take(run.count);
+            for gone in names.take_while(|name| is_at_or_below(&name.path, &top)) {
+                self.absent(Some(gone), None)?;
+                run.pass(gone.kind, gone.size);
+            }
+        }
+        let mut notes = self.notes.lock();
+        notes.source_entries += run.count as u64;
+        notes.source_files += run.files;
+        notes.source_bytes += run.bytes;
+        Ok(())
     }
 
     fn report(&self, entries: u64) -> Result<(), ScanError> {
@@ -228,7 +174,7 @@ impl Differ<'_> {
         if self.progress.advance(advance).is_break() { Err(ScanError::Cancelled) } else { Ok(()) }
     }
 
-    fn finish(mut self) -> Result<Comparison, ScanError> {
+    pub(super) fn finish(mut self) -> Result<Comparison, ScanError> {
         while let Some(mend) = self.folders.leave() {
             mend.map_or(Ok(()), |step| self.list.push(&step))?;
         }
@@ -257,7 +203,8 @@ impl Differ<'_> {
         while let Some(mend) = self.folders.leave_for(met.path()) {
             mend.map_or(Ok(()), |step| self.list.push(&step))?;
         }
-        let is_gone = self.gone_below.as_ref().is_some_and(|top| is_at_or_below(met.path(), top));
+        self.gone_below = self.gone_below.take().filter(|top| is_at_or_below(met.path(), top));
+        let is_gone = self.gone_below.is_some();
         let Met { seen, base, newest, base_goes_on } = met;
         let seen = seen.filter(|_| !is_gone);
         let Some(seen) = seen else { return self.absent(base.as_ref(), newest.as_ref()) };

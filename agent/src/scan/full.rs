@@ -5,8 +5,9 @@ use coord_archive::pack::{Item, Plan, Step};
 
 use super::error::ScanError;
 use super::links::{Home, LinkGroups, Outcome};
+use super::look::{Reach, Seen};
 use super::notes::SharedNotes;
-use super::walk::{Reach, Seen, Walk};
+use super::walk::Walk;
 
 /// The steps of a full, in path order. After an error it ends.
 #[derive(Debug)]

@@ -142,7 +142,7 @@ impl LinkGroups {
 mod tests {
     use coord_archive::entry::Kind;
 
-    use super::super::walk::blank_entry;
+    use super::super::look::blank_entry;
     use super::*;
 
     const X: Inode = ((8, 1), 10);

@@ -7,14 +7,18 @@
 //! Owns one law: absent is not deleted. A tombstone follows only from having read the folder that held the name; whatever
 //! could not be read keeps its base state and is flagged. Levels, chains and what becomes of an archive are not here.
 
+mod batches;
 pub mod change_list;
 pub mod compare;
+mod crew;
 pub mod error;
 pub mod extras;
 pub mod folders;
 pub mod full;
 pub mod identity_cache;
 pub mod links;
+pub mod look;
+mod meet;
 pub mod mounts;
 pub mod notes;
 pub mod owners;
@@ -44,10 +48,11 @@ pub use notes::{LeftOut, Notes, SharedNotes, Warning};
 pub use selection::{Selection, SelectionError};
 
 use links::Inode;
+use look::{Extras, WalkPlan};
 use mounts::Mounts;
 use owners::Owners;
 use tree::{Clear, Lens, Tree};
-use walk::{Extras, Walk, WalkPlan};
+use walk::Walk;
 
 /// How long before the scan's start a change time is old enough to be trusted, in seconds: clocks of file systems are
 /// coarse, and two changes may bear one time.

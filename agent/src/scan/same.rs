@@ -10,10 +10,11 @@ use std::ops::ControlFlow;
 
 use coord_archive::digest::{ContentHasher, Digest, PIECE_BYTES, piece_value};
 use coord_archive::entry::{Attributes, Entry, FileTime, Flags, Kind};
+use coord_archive::glance::Glance;
 
 use rustix::io::Errno;
 
-use super::tree::Tree;
+use super::tree::{Stat, Tree};
 
 /// Flags under which a recorded state says nothing about what is there now.
 const UNSURE: [Flags; 4] = [Flags::RACY, Flags::CHANGED_WHILE_READ, Flags::UNREAD, Flags::STALE];
@@ -27,6 +28,22 @@ pub fn is_identity_same(now: &Entry, recorded: &Entry) -> bool {
         && now.identity == recorded.identity
         && a.mtime == b.mtime
         && (a.mode, a.uid, a.gid) == (b.mode, b.uid, b.gid)
+        && UNSURE.iter().all(|flag| !recorded.flags.contains(*flag))
+}
+
+/// Whether a name that is no folder is known to be what the base says, in every respect, by lstat alone: as
+/// [`is_identity_same`], and neither it nor the entry is one of several names.
+#[must_use]
+pub fn is_unchanged(now: &Stat, recorded: &Glance) -> bool {
+    let size = if now.kind == Some(Kind::File) { now.size } else { 0 };
+    now.kind == Some(recorded.kind)
+        && recorded.kind != Kind::Folder
+        && size == recorded.size
+        && (now.inode, now.ctime) == (recorded.identity.inode, recorded.identity.ctime)
+        && now.mtime == recorded.mtime
+        && (now.mode, now.uid, now.gid) == (recorded.mode, recorded.uid, recorded.gid)
+        && now.links < 2
+        && recorded.link_group == 0
         && UNSURE.iter().all(|flag| !recorded.flags.contains(*flag))
 }
 

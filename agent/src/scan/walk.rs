@@ -2,27 +2,24 @@
 //!
 //! Owns three promises: names come in the order of [`coord_archive::entry::cmp_paths`]; a folder is announced only after
 //! its list of names was read, so that whoever compares knows whether absence means anything; memory is one list of names
-//! for each depth. Extended attributes, link targets and inode flags are read at once or left to the caller
-//! ([`Extras`]), because an unchanged name does not need them. What an entry *means* is decided in `full` and `compare`.
+//! for each depth. Iterating looks at every name; [`Walk::find`] leaves to its caller what is no folder, so that several
+//! threads can look. What one look gives is in `look`. What an entry *means* is decided in `full` and `compare`.
 
-use std::collections::HashSet;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use coord_archive::entry::{Attributes, Entry, FileTime, Flags, Identity, Kind, MAX_PATH_BYTES};
+use coord_archive::entry::{Flags, Kind};
 use coord_archive::header::Mount;
 use rustix::fs::{FileType, RawDir};
 use rustix::io::Errno;
 
 use super::error::ScanError;
-use super::extras::{Loaded, load_at};
-use super::mounts::Mounts;
-use super::notes::{LeftOut, SharedNotes};
-use super::owners::Owners;
+use super::look::{At, Reach, Seen, WalkPlan};
+use super::notes::LeftOut;
 use super::selection::Selection;
-use super::tree::{Stat, Tree};
+use super::tree::Stat;
 
 /// Size of the buffer that a folder's names are read into, in bytes.
 const LIST_BUFFER_BYTES: usize = 64 << 10;
@@ -30,68 +27,6 @@ const LIST_BUFFER_BYTES: usize = 64 << 10;
 const MAX_OPEN_FOLDERS: usize = 128;
 /// How often a name is looked at again when it changes under our eyes.
 const MAX_LOOKS: usize = 3;
-
-/// Whether the walker reads what lstat does not give.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extras {
-    /// Yes: extended attributes, inode flags, link targets.
-    Now,
-    /// The caller asks [`Tree`] for them where it needs them.
-    Later,
-}
-
-/// How far the walker got with a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// Looked at; a folder's names were read and follow.
-    Whole,
-    /// A folder that could not be listed. Nothing below it follows, and nothing is known of it.
-    Unlisted,
-    /// Listed in its folder, but lstat failed: only the path, and perhaps the kind, are known.
-    Unseen,
-    /// A file system of the kernel's own is mounted here and not entered.
-    Pseudo,
-    /// The newest backup had a file system mounted here; there is none now. Not entered.
-    LostMount,
-}
-
-/// A name of the tree.
-#[derive(Clone, Debug)]
-pub struct Seen {
-    /// What is known of it; digest and content are not.
-    pub entry: Entry,
-    /// How far the walker got.
-    pub reach: Reach,
-    /// Device and inode, which group hard links within this scan.
-    pub inode: ((u32, u32), u64),
-    /// Number of names of the inode.
-    pub links: u32,
-    /// Whether the entry has what lstat does not give.
-    pub has_extras: bool,
-}
-
-/// What to walk and how.
-#[derive(Debug)]
-pub struct WalkPlan {
-    /// The tree.
-    pub tree: Arc<Tree>,
-    /// What of it.
-    pub selection: Arc<Selection>,
-    /// The mount table.
-    pub mounts: Arc<Mounts>,
-    /// Names of owners.
-    pub owners: Arc<Owners>,
-    /// Inodes (device, inode) that are the agent's own.
-    pub own: HashSet<((u32, u32), u64)>,
-    /// File systems that were mounted in the newest backup, sorted by path as bytes.
-    pub expected_mounts: Arc<Vec<Mount>>,
-    /// An entry whose change time is this or later is racy: two seconds before the scan began.
-    pub racy_from: FileTime,
-    /// Where to tell about what is not an entry.
-    pub notes: SharedNotes,
-    /// Whether to read what lstat does not give.
-    pub extras: Extras,
-}
 
 /// A folder's names, sorted as bytes, which is path order within a folder.
 #[derive(Debug, Default)]
@@ -136,9 +71,11 @@ enum Scope {
 #[derive(Debug)]
 struct Frame {
     /// `None` while too many others are open.
-    folder: Option<OwnedFd>,
+    folder: Option<Arc<OwnedFd>>,
     /// Whether it could not be opened again.
     is_lost: bool,
+    /// Whether nothing in it needs more than a look: it is listed, and no source lies below it.
+    is_plain: bool,
     path_length: usize,
     inode: ((u32, u32), u64),
     mount: u64,
@@ -150,12 +87,47 @@ struct Frame {
 /// Iterates over the names of a selection. After an error it ends.
 #[derive(Debug)]
 pub struct Walk {
-    plan: WalkPlan,
+    plan: Arc<WalkPlan>,
     frames: Vec<Frame>,
     path: Vec<u8>,
     buffer: Vec<u8>,
     begun: bool,
     done: bool,
+}
+
+/// A name that its folder's list calls no folder, not looked at yet.
+#[derive(Debug)]
+pub(super) struct Leaf {
+    /// The open folder that holds it.
+    pub(super) folder: Arc<OwnedFd>,
+    /// Number of the folder's mount.
+    pub(super) mount: u64,
+    /// Length of its name, the last part of its path.
+    pub(super) name_length: usize,
+    /// What the list says it is.
+    pub(super) kind: Kind,
+}
+
+impl Leaf {
+    /// Where to look for it; `path` is its path.
+    pub(super) fn at<'a>(&'a self, path: &'a [u8]) -> At<'a> {
+        At {
+            folder: self.folder.as_fd(),
+            name: &path[path.len() - self.name_length..],
+            mount: Some(self.mount),
+            in_source: true,
+            kind: Some(self.kind),
+        }
+    }
+}
+
+/// What the walker came to.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// A name that was looked at.
+    Seen(Box<Seen>),
+    /// One that somebody else may look at.
+    Leaf(Leaf),
 }
 
 /// What became of a name.
@@ -171,10 +143,12 @@ impl Walk {
     #[must_use]
     pub fn new(plan: WalkPlan) -> Self {
         let buffer = Vec::with_capacity(LIST_BUFFER_BYTES);
+        let plan = Arc::new(plan);
         Self { plan, frames: Vec::new(), path: Vec::new(), buffer, begun: false, done: false }
     }
 
-    fn step(&mut self) -> Result<Option<Seen>, ScanError> {
+    /// Goes on to the next name; [`Walk::path`] is its path then.
+    pub(super) fn find(&mut self) -> Result<Option<Found>, ScanError> {
         if !self.begun {
             self.begun = true;
             let tree = Arc::clone(&self.plan.tree);
@@ -190,14 +164,24 @@ impl Walk {
                 self.frames.pop();
                 continue;
             }
-            if let Some(seen) = self.child(number)? {
-                return Ok(Some(seen));
+            if let Some(found) = self.child(number)? {
+                return Ok(Some(found));
             }
         }
     }
 
-    /// Looks at name `number` of the innermost folder.
-    fn child(&mut self, number: usize) -> Result<Option<Seen>, ScanError> {
+    /// Path of the name that was found last.
+    pub(super) fn path(&self) -> &[u8] {
+        &self.path
+    }
+
+    /// What is walked.
+    pub(super) fn plan(&self) -> &Arc<WalkPlan> {
+        &self.plan
+    }
+
+    /// Looks at name `number` of the innermost folder, or leaves that to others.
+    fn child(&mut self, number: usize) -> Result<Option<Found>, ScanError> {
         let Some(mut top) = self.frames.pop() else { return Ok(None) };
         self.path.truncate(top.path_length);
         if top.folder.is_none() && !top.is_lost {
@@ -211,6 +195,13 @@ impl Walk {
             self.path.push(b'/');
         }
         self.path.extend_from_slice(name);
+        if let (Some(folder), Some(kind), true) = (&top.folder, kind, top.is_plain)
+            && kind != Kind::Folder
+        {
+            let leaf = Leaf { folder: Arc::clone(folder), mount: top.mount, name_length: name.len(), kind };
+            self.frames.push(top);
+            return Ok(Some(Found::Leaf(leaf)));
+        }
         let in_source = top.scope == Scope::All;
         // Where the folder was lost nothing is known of its names, least of all that they are gone.
         let tree = Arc::clone(&self.plan.tree);
@@ -225,19 +216,31 @@ impl Walk {
         Ok(self.settle(visit?))
     }
 
-    fn settle(&mut self, visit: Visit) -> Option<Seen> {
+    /// Looks at a name that was left to others.
+    fn look_now(&mut self, leaf: &Leaf) -> Result<Option<Found>, ScanError> {
+        let path = self.path.clone();
+        let visit = self.visit(&leaf.at(&path))?;
+        Ok(self.settle(visit))
+    }
+
+    fn settle(&mut self, visit: Visit) -> Option<Found> {
         match visit {
             Visit::Passed => None,
-            Visit::Seen(seen) => Some(*seen),
+            Visit::Seen(seen) => Some(Found::Seen(seen)),
             Visit::Enter(seen, frame) => {
                 self.frames.push(frame);
                 if self.frames.len() > MAX_OPEN_FOLDERS {
                     let close = self.frames.len() - 1 - MAX_OPEN_FOLDERS;
                     self.frames[close].folder = None;
                 }
-                Some(*seen)
+                Some(Found::Seen(seen))
             }
         }
+    }
+
+    fn unseen(&self, at: &At<'_>, error: io::Error) -> Result<Visit, ScanError> {
+        let seen = self.plan.unseen(&self.path, at, error)?;
+        Ok(seen.map_or(Visit::Passed, |seen| Visit::Seen(Box::new(seen))))
     }
 
     /// Opens a folder again that had to be closed; it is lost when another one is in its place.
@@ -253,7 +256,7 @@ impl Walk {
         });
         let reason = match same {
             Ok((fd, true)) => {
-                frame.folder = Some(fd);
+                frame.folder = Some(Arc::new(fd));
                 return;
             }
             Ok((_, false)) => "was replaced while it was read; the rest of it was not seen".to_owned(),
@@ -277,31 +280,6 @@ impl Walk {
         self.unseen(at, io::Error::other("it changes faster than it can be looked at"))
     }
 
-    fn unseen(&mut self, at: &At<'_>, error: io::Error) -> Result<Visit, ScanError> {
-        let gone = error.kind() == io::ErrorKind::NotFound;
-        if !at.in_source || self.plan.selection.is_source(&self.path) {
-            let path = self.path.clone();
-            return Err(if gone {
-                ScanError::SourceMissing { path }
-            } else {
-                ScanError::SourceUnreadable { path, source: error }
-            });
-        }
-        let mut notes = self.plan.notes.lock();
-        if gone {
-            notes.vanished += 1;
-            return Ok(Visit::Passed);
-        }
-        if self.plan.selection.left_out_by(&self.path, at.kind == Some(Kind::Folder)).is_some() {
-            return Ok(Visit::Passed);
-        }
-        notes.warn(&self.path, format!("cannot be looked at: {error}"));
-        drop(notes);
-        let entry = blank_entry(&self.path, at.kind.unwrap_or(Kind::File));
-        let seen = Seen { entry, reach: Reach::Unseen, inode: ((0, 0), 0), links: 1, has_extras: true };
-        Ok(Visit::Seen(Box::new(seen)))
-    }
-
     /// What follows from lstat. `None`: it changed meanwhile, look again.
     fn look(&mut self, at: &At<'_>, stat: &Stat) -> Result<Option<Visit>, ScanError> {
         let Some(kind) = stat.kind else {
@@ -309,14 +287,14 @@ impl Walk {
             return Ok(Some(Visit::Passed));
         };
         let is_folder = kind == Kind::Folder;
-        if self.passes_over(at, stat, is_folder) {
+        if self.plan.passes_over(&self.path, at, stat, is_folder) {
             return Ok(Some(Visit::Passed));
         }
         let is_source = self.plan.selection.is_source(&self.path);
         if is_source {
             self.check_source(at, stat)?;
         }
-        let mut seen = self.seen(stat, kind);
+        let mut seen = self.plan.seen(&self.path, stat, kind);
         let scope = self.scope(at, is_source);
         if scope == Scope::Sources {
             seen.entry.flags = seen.entry.flags.with(Flags::ANCESTOR);
@@ -326,7 +304,7 @@ impl Walk {
                 let source = io::Error::from(Errno::NOTDIR);
                 return Err(ScanError::SourceUnreadable { path: self.path.clone(), source });
             }
-            return Ok(self.extras(&mut seen, at.folder, at.name).then(|| Visit::Seen(Box::new(seen))));
+            return Ok(self.plan.extras(&mut seen, at.folder, at.name).then(|| Visit::Seen(Box::new(seen))));
         }
         if let Some(reach) = self.stops_at_mount(at, stat, is_source) {
             seen.reach = reach;
@@ -334,7 +312,7 @@ impl Walk {
                 seen.entry.flags = seen.entry.flags.with(Flags::ANCESTOR);
                 seen.has_extras = true;
             } else {
-                self.extras(&mut seen, at.folder, at.name);
+                self.plan.extras(&mut seen, at.folder, at.name);
             }
             return Ok(Some(Visit::Seen(Box::new(seen))));
         }
@@ -346,30 +324,6 @@ impl Walk {
         let selection = &self.plan.selection;
         let only_way = || selection.leads_to_source(&self.path) && selection.matched_by(&self.path, true).is_some();
         if is_source || (at.in_source && !only_way()) { Scope::All } else { Scope::Sources }
-    }
-
-    /// Whether the name is left out by a pattern or because it is our own.
-    fn passes_over(&self, at: &At<'_>, stat: &Stat, is_folder: bool) -> bool {
-        if self.plan.own.contains(&(stat.file_system, stat.inode)) {
-            self.plan.notes.lock().leave_out(&self.path, LeftOut::Own);
-            return true;
-        }
-        if !at.in_source {
-            return false;
-        }
-        let Some(rule) = self.plan.selection.left_out_by(&self.path, is_folder) else {
-            if self.path.len() > MAX_PATH_BYTES {
-                self.plan.notes.lock().warn(&self.path[..200], "its path is too long; it is left out");
-                return true;
-            }
-            return false;
-        };
-        let mut notes = self.plan.notes.lock();
-        if let Some(count) = notes.rules.get_mut(rule) {
-            count.names += 1;
-            count.bytes += if stat.kind == Some(Kind::File) { stat.size } else { 0 };
-        }
-        true
     }
 
     fn check_source(&self, at: &At<'_>, stat: &Stat) -> Result<(), ScanError> {
@@ -434,12 +388,13 @@ impl Walk {
             Ok(None) => return Ok(None),
             Err(error) => return self.unlisted(at, seen, error),
         };
-        if !self.extras(&mut seen, folder.as_fd(), b"") {
+        if !self.plan.extras(&mut seen, folder.as_fd(), b"") {
             return Ok(None);
         }
         let frame = Frame {
-            folder: Some(folder),
+            folder: Some(Arc::new(folder)),
             is_lost: false,
+            is_plain: scope == Scope::All && !self.plan.selection.leads_to_source(&self.path),
             path_length: self.path.len(),
             inode: (stat.file_system, stat.inode),
             mount: stat.mount,
@@ -460,40 +415,8 @@ impl Walk {
         }
         self.plan.notes.lock().warn(&self.path, format!("cannot be listed: {error}"));
         seen.reach = Reach::Unlisted;
-        self.extras(&mut seen, at.folder, at.name);
+        self.plan.extras(&mut seen, at.folder, at.name);
         Ok(Some(Visit::Seen(Box::new(seen))))
-    }
-
-    fn seen(&self, stat: &Stat, kind: Kind) -> Seen {
-        let mut entry = blank_entry(&self.path, kind);
-        if stat.ctime >= self.plan.racy_from {
-            entry.flags = Flags::RACY;
-        }
-        entry.size = if kind == Kind::File { stat.size } else { 0 };
-        entry.attributes = Attributes {
-            mode: stat.mode,
-            uid: stat.uid,
-            gid: stat.gid,
-            user: self.plan.owners.user(stat.uid),
-            group: self.plan.owners.group(stat.gid),
-            mtime: stat.mtime,
-            inode_flags: 0,
-            xattrs: Vec::new(),
-        };
-        entry.identity = Identity { inode: stat.inode, ctime: stat.ctime };
-        if matches!(kind, Kind::CharDevice | Kind::BlockDevice) {
-            entry.device = stat.device;
-        }
-        Seen { entry, reach: Reach::Whole, inode: (stat.file_system, stat.inode), links: stat.links, has_extras: false }
-    }
-
-    /// Reads what lstat does not give, if that is wanted now. False when the name changed meanwhile.
-    fn extras(&self, seen: &mut Seen, folder: BorrowedFd<'_>, name: &[u8]) -> bool {
-        if self.plan.extras == Extras::Later {
-            return true;
-        }
-        seen.has_extras = true;
-        load_at(&self.plan.tree, folder, name, &mut seen.entry, &self.plan.notes) == Loaded::Done
     }
 }
 
@@ -501,45 +424,24 @@ impl Iterator for Walk {
     type Item = Result<Seen, ScanError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.done {
-            return None;
+        while !self.done {
+            let found = self.find().and_then(|found| match found {
+                Some(Found::Leaf(leaf)) => self.look_now(&leaf).map(Some),
+                Some(seen) => Ok(Some(Some(seen))),
+                None => Ok(None),
+            });
+            match found {
+                Ok(Some(Some(Found::Seen(seen)))) => return Some(Ok(*seen)),
+                // It was passed over.
+                Ok(Some(Some(Found::Leaf(_)) | None)) => {}
+                Ok(None) => self.done = true,
+                Err(error) => {
+                    self.done = true;
+                    return Some(Err(error));
+                }
+            }
         }
-        let item = self.step().transpose();
-        self.done = !matches!(item, Some(Ok(_)));
-        item
-    }
-}
-
-/// A name in an open folder.
-struct At<'a> {
-    folder: BorrowedFd<'a>,
-    /// Empty for the root, which is `folder` itself.
-    name: &'a [u8],
-    /// Mount of the folder; `None` for the root.
-    mount: Option<u64>,
-    /// Whether the folder is, or lies below, a source.
-    in_source: bool,
-    /// What the folder's list says it is.
-    kind: Option<Kind>,
-}
-
-/// An entry of which only path and kind are known.
-#[must_use]
-pub fn blank_entry(path: &[u8], kind: Kind) -> Entry {
-    Entry {
-        path: path.to_vec(),
-        kind,
-        flags: Flags::default(),
-        size: 0,
-        attributes: Attributes::default(),
-        identity: Identity::default(),
-        link_target: Vec::new(),
-        device: (0, 0),
-        link_group: 0,
-        data_ranges: None,
-        digest: None,
-        pieces: Vec::new(),
-        content: None,
+        None
     }
 }
 

@@ -14,22 +14,24 @@ use crate::entry::{
 
 /// Raw length at which a block is closed.
 pub(crate) const BLOCK_BYTES: usize = 96 << 10;
+/// An entry takes at least a dozen bytes: the lengths, kind, flags, mode and times.
+pub(crate) const MIN_RECORD_BYTES: usize = 12;
 
 /// Fields that follow the fixed ones of an entry, in this order. Bits above these belong to later versions, whose fields
 /// come after all of these.
-mod field {
-    pub(super) const SIZE: u64 = 1;
-    pub(super) const OWNER: u64 = 1 << 1;
-    pub(super) const INODE_FLAGS: u64 = 1 << 2;
-    pub(super) const XATTRS: u64 = 1 << 3;
-    pub(super) const LINK_TARGET: u64 = 1 << 4;
-    pub(super) const DEVICE: u64 = 1 << 5;
-    pub(super) const LINK_GROUP: u64 = 1 << 6;
-    pub(super) const DATA_RANGES: u64 = 1 << 7;
-    pub(super) const DIGEST: u64 = 1 << 8;
-    pub(super) const PIECES: u64 = 1 << 9;
-    pub(super) const CONTENT: u64 = 1 << 10;
-    pub(super) const CONTENT_NEAR: u64 = 1 << 11;
+pub(crate) mod field {
+    pub(crate) const SIZE: u64 = 1;
+    pub(crate) const OWNER: u64 = 1 << 1;
+    pub(crate) const INODE_FLAGS: u64 = 1 << 2;
+    pub(crate) const XATTRS: u64 = 1 << 3;
+    pub(crate) const LINK_TARGET: u64 = 1 << 4;
+    pub(crate) const DEVICE: u64 = 1 << 5;
+    pub(crate) const LINK_GROUP: u64 = 1 << 6;
+    pub(crate) const DATA_RANGES: u64 = 1 << 7;
+    pub(crate) const DIGEST: u64 = 1 << 8;
+    pub(crate) const PIECES: u64 = 1 << 9;
+    pub(crate) const CONTENT: u64 = 1 << 10;
+    pub(crate) const CONTENT_NEAR: u64 = 1 << 11;
 }
 
 /// Why stored bytes are not a block.
@@ -79,10 +81,10 @@ pub(crate) struct BlockBuilder {
 
 /// What an entry may refer back to within its block.
 #[derive(Debug, Default)]
-struct Previous {
-    path: Vec<u8>,
-    owner: Option<(u32, u32, Vec<u8>, Vec<u8>)>,
-    content: Option<ContentRef>,
+pub(crate) struct Previous {
+    pub(crate) path: Vec<u8>,
+    pub(crate) owner: Option<(u32, u32, Vec<u8>, Vec<u8>)>,
+    pub(crate) content: Option<ContentRef>,
 }
 
 /// A block ready to be compressed.
@@ -243,8 +245,7 @@ fn put_time(out: &mut Vec<u8>, time: FileTime) {
 /// Decodes a raw block.
 pub(crate) fn decode(raw: &[u8]) -> Result<Vec<Entry>, BlockError> {
     let mut cursor = Cursor::new(raw);
-    // An entry takes at least a dozen bytes: the lengths, kind, flags, mode and times.
-    let count = cursor.count(12)?;
+    let count = cursor.count(MIN_RECORD_BYTES)?;
     let mut entries: Vec<Entry> = Vec::with_capacity(count);
     let mut previous = Previous::default();
     for _ in 0..count {
@@ -257,7 +258,7 @@ pub(crate) fn decode(raw: &[u8]) -> Result<Vec<Entry>, BlockError> {
     Ok(entries)
 }
 
-fn decode_entry(body: &[u8], previous: &mut Previous) -> Result<Entry, Malformed> {
+pub(crate) fn decode_entry(body: &[u8], previous: &mut Previous) -> Result<Entry, Malformed> {
     let mut cursor = Cursor::new(body);
     let path = decode_path(&mut cursor, &previous.path)?;
     let kind = kind_from(cursor.byte()?)?;
@@ -294,7 +295,7 @@ fn decode_path(cursor: &mut Cursor<'_>, previous: &[u8]) -> Result<Vec<u8>, Malf
     if is_clean_path(&path) { Ok(path) } else { Err(Malformed("a path is not clean")) }
 }
 
-fn kind_from(number: u8) -> Result<Kind, Malformed> {
+pub(crate) fn kind_from(number: u8) -> Result<Kind, Malformed> {
     Ok(match number {
         1 => Kind::File,
         2 => Kind::Folder,
@@ -307,7 +308,7 @@ fn kind_from(number: u8) -> Result<Kind, Malformed> {
     })
 }
 
-fn decode_time(cursor: &mut Cursor<'_>) -> Result<FileTime, Malformed> {
+pub(crate) fn decode_time(cursor: &mut Cursor<'_>) -> Result<FileTime, Malformed> {
     let seconds = cursor.i64()?;
     let nanos = cursor.u32()?;
     if nanos > 999_999_999 {
@@ -385,7 +386,7 @@ fn decode_ranges(cursor: &mut Cursor<'_>, size: u64) -> Result<Vec<DataRange>, M
     Ok(ranges)
 }
 
-fn decode_content(
+pub(crate) fn decode_content(
     cursor: &mut Cursor<'_>,
     fields: u64,
     previous: Option<ContentRef>,
@@ -408,7 +409,7 @@ pub(crate) fn stored_digest(stored: &[u8]) -> Digest {
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
-mod tests {
+pub(crate) mod tests {
     use proptest::collection::{btree_map, vec};
     use proptest::prelude::*;
 
@@ -478,7 +479,7 @@ mod tests {
             )
     }
 
-    fn block() -> impl Strategy<Value = Vec<Entry>> {
+    pub(crate) fn block() -> impl Strategy<Value = Vec<Entry>> {
         let name = vec(prop::sample::select(b"ab/\xff\n".as_slice()), 0..12);
         btree_map(name, entry(), 1..20).prop_map(|entries| {
             let mut entries: Vec<Entry> = entries
@@ -491,7 +492,7 @@ mod tests {
         })
     }
 
-    fn raw(entries: &[Entry]) -> Vec<u8> {
+    pub(crate) fn raw(entries: &[Entry]) -> Vec<u8> {
         let mut builder = BlockBuilder::default();
         entries.iter().for_each(|entry| builder.push(entry));
         builder.take().map(|block| block.raw).unwrap_or_else(|| vec![0; 512])

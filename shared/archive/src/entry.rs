@@ -193,7 +193,9 @@ pub const MAX_PATH_BYTES: usize = 256 << 10;
 #[must_use]
 pub fn cmp_paths(a: &[u8], b: &[u8]) -> Ordering {
     let rank = |byte: u8| if byte == b'/' { 0 } else { u16::from(byte) + 1 };
-    for (x, y) in a.iter().zip(b) {
+    // Neighbours share long beginnings: these are passed over a word at a time.
+    let words = a.chunks_exact(8).zip(b.chunks_exact(8)).take_while(|(x, y)| x == y).count();
+    for (x, y) in a.iter().zip(b).skip(8 * words) {
         if x != y {
             return rank(*x).cmp(&rank(*y));
         }

@@ -10,6 +10,7 @@ pub mod digest;
 pub mod entry;
 pub mod file;
 pub mod footer;
+pub mod glance;
 pub mod header;
 pub mod overlay;
 pub mod pack;

@@ -14,6 +14,7 @@ use crate::block::{self, BlockError};
 use crate::codec::{Codec, CodecError, Decompressor, MAX_FRAME_BYTES};
 use crate::entry::{Entry, cmp_paths, is_at_or_below};
 use crate::footer::{Footer, FooterError, MAX_FOOTER_BYTES};
+use crate::glance::Glances;
 use crate::header::{Header, MAX_HEADER_BYTES};
 use crate::table::{self, BlockInfo, FRAMES_PER_CHUNK, FrameInfo, Table};
 
@@ -260,6 +261,18 @@ impl ArchiveReader {
         Ok(entries)
     }
 
+    /// A quick look at the entries of block `number`; `raw` is working memory.
+    pub fn glances<'b>(&self, number: usize, raw: &'b mut Vec<u8>) -> Result<Glances<'b>, ReadError> {
+        let missing = ReadError::NoSuchPart { part: Part::Block, number: number as u64 };
+        let info = self.table.blocks.get(number).ok_or(missing)?;
+        self.load(&info.frame, Part::Block, raw)?;
+        let glances = Glances::new(raw).map_err(|source| ReadError::Block { number, source })?;
+        if glances.left() as u64 != info.entries {
+            return Err(ReadError::Inconsistent("an index block and the table differ"));
+        }
+        Ok(glances)
+    }
+
     /// All entries in path order.
     #[must_use]
     pub fn entries(&self) -> Entries<'_> {
@@ -282,8 +295,9 @@ impl ArchiveReader {
         Ok(found.map(|at| entries.swap_remove(at)))
     }
 
-    /// The last block whose first path is not after `path`.
-    fn block_of(&self, path: &[u8]) -> usize {
+    /// Number of the last block whose first path is not after `path`; the first one, where there is none.
+    #[must_use]
+    pub fn block_of(&self, path: &[u8]) -> usize {
         let after = self.table.blocks.partition_point(|block| cmp_paths(&block.first_path, path).is_le());
         after.saturating_sub(1)
     }

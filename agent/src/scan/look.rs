@@ -1,0 +1,217 @@
+//! One name of the tree: what is known of it after looking, and whether it belongs to the backup at all.
+//!
+//! Shared by the walker, which goes into folders, and by the comparison's workers, which look at everything else. A name
+//! that is gone is no entry; a name that cannot be looked at is one, of which only the path is known.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use coord_archive::entry::{Attributes, Entry, FileTime, Flags, Identity, Kind, MAX_PATH_BYTES};
+use coord_archive::header::Mount;
+
+use super::error::ScanError;
+use super::extras::{Loaded, load_at};
+use super::mounts::Mounts;
+use super::notes::{LeftOut, SharedNotes};
+use super::owners::Owners;
+use super::selection::Selection;
+use super::tree::{Stat, Tree};
+
+/// Whether the walker reads what lstat does not give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extras {
+    /// Yes: extended attributes, inode flags, link targets.
+    Now,
+    /// The caller asks [`Tree`] for them where it needs them.
+    Later,
+}
+
+/// How far the walker got with a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Looked at; a folder's names were read and follow.
+    Whole,
+    /// A folder that could not be listed. Nothing below it follows, and nothing is known of it.
+    Unlisted,
+    /// Listed in its folder, but lstat failed: only the path, and perhaps the kind, are known.
+    Unseen,
+    /// A file system of the kernel's own is mounted here and not entered.
+    Pseudo,
+    /// The newest backup had a file system mounted here; there is none now. Not entered.
+    LostMount,
+}
+
+/// A name of the tree.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// What is known of it; digest and content are not.
+    pub entry: Entry,
+    /// How far the walker got.
+    pub reach: Reach,
+    /// Device and inode, which group hard links within this scan.
+    pub inode: ((u32, u32), u64),
+    /// Number of names of the inode.
+    pub links: u32,
+    /// Whether the entry has what lstat does not give.
+    pub has_extras: bool,
+}
+
+/// What to walk and how.
+#[derive(Debug)]
+pub struct WalkPlan {
+    /// The tree.
+    pub tree: Arc<Tree>,
+    /// What of it.
+    pub selection: Arc<Selection>,
+    /// The mount table.
+    pub mounts: Arc<Mounts>,
+    /// Names of owners.
+    pub owners: Arc<Owners>,
+    /// Inodes (device, inode) that are the agent's own.
+    pub own: HashSet<((u32, u32), u64)>,
+    /// File systems that were mounted in the newest backup, sorted by path as bytes.
+    pub expected_mounts: Arc<Vec<Mount>>,
+    /// An entry whose change time is this or later is racy: two seconds before the scan began.
+    pub racy_from: FileTime,
+    /// Where to tell about what is not an entry.
+    pub notes: SharedNotes,
+    /// Whether to read what lstat does not give.
+    pub extras: Extras,
+}
+
+impl WalkPlan {
+    /// Whether the name is left out by a pattern or because it is our own.
+    pub(super) fn passes_over(&self, path: &[u8], at: &At<'_>, stat: &Stat, is_folder: bool) -> bool {
+        if self.own.contains(&(stat.file_system, stat.inode)) {
+            self.notes.lock().leave_out(path, LeftOut::Own);
+            return true;
+        }
+        if !at.in_source {
+            return false;
+        }
+        let Some(rule) = self.selection.left_out_by(path, is_folder) else {
+            if path.len() > MAX_PATH_BYTES {
+                self.notes.lock().warn(&path[..200], "its path is too long; it is left out");
+                return true;
+            }
+            return false;
+        };
+        let mut notes = self.notes.lock();
+        if let Some(count) = notes.rules.get_mut(rule) {
+            count.names += 1;
+            count.bytes += if stat.kind == Some(Kind::File) { stat.size } else { 0 };
+        }
+        true
+    }
+
+    /// A name whose lstat failed: gone, or of it nothing but the path is known. A source that is either ends the scan.
+    pub(super) fn unseen(&self, path: &[u8], at: &At<'_>, error: io::Error) -> Result<Option<Seen>, ScanError> {
+        let gone = error.kind() == io::ErrorKind::NotFound;
+        if !at.in_source || self.selection.is_source(path) {
+            let path = path.to_vec();
+            return Err(if gone {
+                ScanError::SourceMissing { path }
+            } else {
+                ScanError::SourceUnreadable { path, source: error }
+            });
+        }
+        let mut notes = self.notes.lock();
+        if gone {
+            notes.vanished += 1;
+            return Ok(None);
+        }
+        if self.selection.left_out_by(path, at.kind == Some(Kind::Folder)).is_some() {
+            return Ok(None);
+        }
+        notes.warn(path, format!("cannot be looked at: {error}"));
+        drop(notes);
+        let entry = blank_entry(path, at.kind.unwrap_or(Kind::File));
+        Ok(Some(Seen { entry, reach: Reach::Unseen, inode: ((0, 0), 0), links: 1, has_extras: true }))
+    }
+
+    /// What follows from lstat of a name that its folder's list calls no folder.
+    pub(super) fn leaf(&self, path: &[u8], at: &At<'_>, stat: &Stat) -> Option<Seen> {
+        let Some(kind) = stat.kind else {
+            self.notes.lock().leave_out(path, LeftOut::Socket);
+            return None;
+        };
+        let is_folder = kind == Kind::Folder;
+        if self.passes_over(path, at, stat, is_folder) {
+            return None;
+        }
+        let mut seen = self.seen(path, stat, kind);
+        if is_folder {
+            self.notes.lock().warn(path, "became a folder while it was looked at; the next backup takes what is in it");
+            seen.reach = Reach::Unlisted;
+        }
+        Some(seen)
+    }
+
+    /// What lstat says of a name.
+    pub(super) fn seen(&self, path: &[u8], stat: &Stat, kind: Kind) -> Seen {
+        let mut entry = blank_entry(path, kind);
+        if stat.ctime >= self.racy_from {
+            entry.flags = Flags::RACY;
+        }
+        entry.size = if kind == Kind::File { stat.size } else { 0 };
+        entry.attributes = Attributes {
+            mode: stat.mode,
+            uid: stat.uid,
+            gid: stat.gid,
+            user: self.owners.user(stat.uid),
+            group: self.owners.group(stat.gid),
+            mtime: stat.mtime,
+            inode_flags: 0,
+            xattrs: Vec::new(),
+        };
+        entry.identity = Identity { inode: stat.inode, ctime: stat.ctime };
+        if matches!(kind, Kind::CharDevice | Kind::BlockDevice) {
+            entry.device = stat.device;
+        }
+        Seen { entry, reach: Reach::Whole, inode: (stat.file_system, stat.inode), links: stat.links, has_extras: false }
+    }
+
+    /// Reads what lstat does not give, if that is wanted now. False when the name changed meanwhile.
+    pub(super) fn extras(&self, seen: &mut Seen, folder: BorrowedFd<'_>, name: &[u8]) -> bool {
+        if self.extras == Extras::Later {
+            return true;
+        }
+        seen.has_extras = true;
+        load_at(&self.tree, folder, name, &mut seen.entry, &self.notes) == Loaded::Done
+    }
+}
+
+/// A name in an open folder.
+pub(super) struct At<'a> {
+    pub(super) folder: BorrowedFd<'a>,
+    /// Empty for the root, which is `folder` itself.
+    pub(super) name: &'a [u8],
+    /// Mount of the folder; `None` for the root.
+    pub(super) mount: Option<u64>,
+    /// Whether the folder is, or lies below, a source.
+    pub(super) in_source: bool,
+    /// What the folder's list says it is.
+    pub(super) kind: Option<Kind>,
+}
+
+/// An entry of which only path and kind are known.
+#[must_use]
+pub fn blank_entry(path: &[u8], kind: Kind) -> Entry {
+    Entry {
+        path: path.to_vec(),
+        kind,
+        flags: Flags::default(),
+        size: 0,
+        attributes: Attributes::default(),
+        identity: Identity::default(),
+        link_target: Vec::new(),
+        device: (0, 0),
+        link_group: 0,
+        data_ranges: None,
+        digest: None,
+        pieces: Vec::new(),
+        content: None,
+    }
+}
