@@ -25,6 +25,10 @@ pub enum Part {
         size_bytes: u64,
         /// BLAKE3 of the content.
         digest: Vec<u8>,
+        /// The backup could not read it, or a folder above it: the content is that of the last one that could.
+        stale: bool,
+        /// The content may be of no one moment.
+        changed_while_read: bool,
     },
 }
 
@@ -36,10 +40,13 @@ pub fn read_file(store: &LocalStore, order: &ReadFileOrder, emit: &mut dyn FnMut
         Some(location) => Some((open_archive(store, location)?, location)),
         None => None,
     };
+    let mut stale = false;
     let found = match &differential {
         Some((reader, location)) => {
-            if hidden(reader, location, &order.path)? {
-                return Err(not_found(&order.path));
+            match above(reader, location, &order.path)? {
+                Above::Hides => return Err(not_found(&order.path)),
+                Above::Stale => stale = true,
+                Above::Clear => {}
             }
             let found = reader.find(&order.path).map_err(|error| of_read(&location.key, &error))?;
             found.map(|entry| {
@@ -60,20 +67,33 @@ pub fn read_file(store: &LocalStore, order: &ReadFileOrder, emit: &mut dyn FnMut
         }
     };
     check_kind(&entry)?;
-    send(reader, location, &entry, emit)
+    let stale = stale || entry.flags.contains(Flags::STALE);
+    send(reader, location, (&entry, stale), emit)
 }
 
-/// Whether the differential says that nothing of the full shows through at `path`.
-fn hidden(reader: &ArchiveReader, location: &ArchiveLocation, path: &[u8]) -> Result<bool, Failure> {
+/// What a differential says of the folders above a path.
+enum Above {
+    /// Nothing that concerns the path.
+    Clear,
+    /// One of them could not be read: what is below it is as in the full.
+    Stale,
+    /// One of them is no folder any more: nothing of the full shows through.
+    Hides,
+}
+
+fn above(reader: &ArchiveReader, location: &ArchiveLocation, path: &[u8]) -> Result<Above, Failure> {
     let mut ancestor = parent(path);
+    let mut said = Above::Clear;
     while let Some(folder) = ancestor {
         let found = reader.find(folder).map_err(|error| of_read(&location.key, &error))?;
-        if found.is_some_and(|entry| entry.kind != Kind::Folder) {
-            return Ok(true);
+        match found {
+            Some(entry) if entry.flags.contains(Flags::STALE) => said = Above::Stale,
+            Some(entry) if entry.kind != Kind::Folder => return Ok(Above::Hides),
+            Some(_) | None => {}
         }
         ancestor = parent(folder);
     }
-    Ok(false)
+    Ok(said)
 }
 
 fn check_kind(entry: &Entry) -> Result<(), Failure> {
@@ -94,7 +114,7 @@ fn check_kind(entry: &Entry) -> Result<(), Failure> {
 fn send(
     reader: &ArchiveReader,
     location: &ArchiveLocation,
-    entry: &Entry,
+    (entry, stale): (&Entry, bool),
     emit: &mut dyn FnMut(Part) -> bool,
 ) -> Result<(), Failure> {
     let mut hasher = ContentHasher::new();
@@ -117,7 +137,8 @@ fn send(
     if entry.digest.is_some_and(|digest| digest != found.digest) {
         return Err(damaged(location, entry, "its digest is wrong"));
     }
-    emit(Part::End { size_bytes: found.size, digest: found.digest.0.to_vec() });
+    let changed_while_read = entry.flags.contains(Flags::CHANGED_WHILE_READ);
+    emit(Part::End { size_bytes: found.size, digest: found.digest.0.to_vec(), stale, changed_while_read });
     Ok(())
 }
 

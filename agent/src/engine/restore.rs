@@ -4,17 +4,18 @@
 //! Not here: how a tree is written safely (the archive package), and which restore point serves which path (the coordinator's plan).
 
 use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::time::Instant;
 
 use coord_archive::entry::is_at_or_below;
+use coord_archive::header::Mount;
 use coord_archive::reader::ArchiveReader;
 use coord_archive::unpack::{self, Listing, Overwrite, UnpackError, UnpackOptions, UnpackReport};
 use coord_shared::api::{self, RestorePart, RestoreTask, finished};
 use coord_shared::fault::{ErrorCode, Fault};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, statx};
 use rustix::io::Errno;
 
 use super::archive::{of_read, open_archive};
@@ -25,6 +26,7 @@ use super::{Done, Failure, HostWork, RunContext};
 use crate::chain::chain;
 use crate::printable::printable;
 use crate::scan::Selection;
+use crate::scan::mounts::Mounts;
 
 /// Folders made on the way to the target.
 const FOLDER_MODE: u32 = 0o755;
@@ -57,6 +59,12 @@ pub(super) fn run(work: &HostWork, context: &RunContext, task: &RestoreTask) -> 
         return Err(Failure::lasting(Fault::new(ErrorCode::NothingToRestore, "the order names nothing to restore")));
     }
     let mut total = Total::default();
+    let mounts = Mounts::read();
+    let is_mounted = |recorded: &Mount, folder: BorrowedFd<'_>| {
+        let found = statx(folder, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID);
+        let now = found.map(|found| mounts.of(found.stx_mnt_id, folder));
+        now.is_ok_and(|now| now.kind == recorded.file_system && now.identity == recorded.identity)
+    };
     for part in &parts {
         context.check_stop()?;
         let target = open_target(&work.root, &task.target_folder)?;
@@ -69,6 +77,7 @@ pub(super) fn run(work: &HostWork, context: &RunContext, task: &RestoreTask) -> 
             selection: part.selection.clone(),
             overwrite,
             delete_extra: if task.delete_extra { Some(&covers) } else { None },
+            is_mounted: Some(&is_mounted),
             threads: work.threads,
         };
         let unpacked =

@@ -38,7 +38,9 @@ fn read(store: &LocalStore, order: &ReadFileOrder, chunks: &mpsc::Sender<FileChu
     let mut emit = |part| {
         let part = match part {
             Part::Data(data) => file_chunk::Part::Data(data),
-            Part::End { size_bytes, digest } => file_chunk::Part::End(FileEnd { size_bytes, digest }),
+            Part::End { size_bytes, digest, stale, changed_while_read } => {
+                file_chunk::Part::End(FileEnd { size_bytes, digest, stale, changed_while_read })
+            }
         };
         chunks.blocking_send(chunk(part)).is_ok()
     };

@@ -168,6 +168,12 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Whether the attributes are those of something: a name that could not even be looked at has none.
+    #[must_use]
+    pub fn has_attributes(&self) -> bool {
+        !self.flags.contains(Flags::UNREAD) || self.identity != Identity::default()
+    }
+
     /// Bytes of content that an archive stores for this entry: its size without its holes.
     #[must_use]
     pub fn stored_bytes(&self) -> u64 {

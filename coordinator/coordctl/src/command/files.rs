@@ -154,6 +154,7 @@ pub async fn cat(session: &mut Session, args: &CatArgs) -> Result<(), Failure> {
             }
             Some(file_chunk::Part::End(end)) => {
                 out.flush()?;
+                warn_of(session, &end);
                 return hasher.check(&end);
             }
             Some(file_chunk::Part::Fault(fault)) => return Err(Fault::from_api(&fault).into()),
@@ -161,6 +162,18 @@ pub async fn cat(session: &mut Session, args: &CatArgs) -> Result<(), Failure> {
         }
     }
     Err(Fault::new(ErrorCode::Unavailable, "the file broke off before its end").with_hint("repeat the command").into())
+}
+
+/// What the bytes on standard output do not say: they are not, or not surely, those of the time asked for.
+fn warn_of(session: &Session, end: &api::FileEnd) {
+    if end.stale {
+        session
+            .out
+            .talk("warning: that backup could not read this file: its content is that of the last one that could");
+    }
+    if end.changed_while_read {
+        session.out.talk("warning: this file changed while it was read: its content may be of no one moment");
+    }
 }
 
 /// Counts and hashes what went through, to compare with what the archive's index says.

@@ -1,7 +1,8 @@
 //! Removing what the backup does not have.
 //!
-//! Owns what is spared: names that the backup's selection does not cover, whatever is at or below a stale or unread entry,
-//! and everything on another mount. Folders are emptied through their descriptors; no symbolic link is followed.
+//! Owns what is spared: names that the backup's selection does not cover or the restore's does not take, whatever is at or
+//! below a stale or unread entry, everything in a folder that the backup only passed through, and everything at or below a
+//! mount point that is not the one the backup saw. Folders are emptied through their descriptors; no symbolic link is followed.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
@@ -36,9 +37,9 @@ pub(super) fn remove_all(context: &Context<'_>) -> Result<(), UnpackError> {
         while let Some(level) = levels.pop_if(|level| !is_at_or_below(&entry.path, &level.picked.entry().path)) {
             remove_in(context, covers, &level)?;
         }
-        let spared = entry.flags.contains(Flags::STALE)
-            || entry.flags.contains(Flags::UNREAD)
-            || levels.last().is_some_and(|level| level.spared);
+        let spared = [Flags::STALE, Flags::UNREAD].iter().any(|flag| entry.flags.contains(*flag))
+            || levels.last().is_some_and(|level| level.spared)
+            || entry.kind == Kind::Folder && is_foreign_mount(context, &entry.path)?;
         if let Some(level) = levels.last_mut() {
             level.names.push(super::tree::split(&entry.path).1.to_vec());
         }
@@ -55,7 +56,9 @@ pub(super) fn remove_all(context: &Context<'_>) -> Result<(), UnpackError> {
 fn remove_in(context: &Context<'_>, covers: Covers<'_>, level: &Level) -> Result<(), UnpackError> {
     let path = &level.picked.entry().path;
     let is_new = context.is_marked(level.picked.number, mark::CREATED);
-    if level.spared || !level.picked.selected || is_new {
+    // What is in a folder that was only passed through, or that a kernel's file system covered, was never looked at.
+    let is_passed = level.picked.entry().flags.contains(Flags::ANCESTOR);
+    if level.spared || !level.picked.selected || is_new || is_passed {
         return Ok(());
     }
     let Ok(folder) = context.tree.folder(path) else { return Ok(()) };
@@ -72,6 +75,42 @@ fn remove_in(context: &Context<'_>, covers: Covers<'_>, level: &Level) -> Result
         extra.remove(folder.as_fd(), &name, path, 0)?;
     }
     context.advance(path, None, 0)
+}
+
+/// Whether something is mounted on this folder of the backup that was not mounted there then. The target itself is where
+/// it was asked for.
+fn is_foreign_mount(context: &Context<'_>, path: &[u8]) -> Result<bool, UnpackError> {
+    if path.is_empty() {
+        return Ok(false);
+    }
+    let (above, name) = super::tree::split(path);
+    let opened = context.tree.folder(above).and_then(|parent| Ok((open_folder(parent.as_fd(), name)?, parent)));
+    let (folder, parent) = match opened {
+        Ok(opened) => opened,
+        // Nothing is there that could be removed.
+        Err(_) => return Ok(false),
+    };
+    if !is_mounted(parent.as_fd(), folder.as_fd()).map_err(|error| failed(path, error))? {
+        return Ok(false);
+    }
+    let recorded = context.point.mounts().find(|mount| mount.path == path);
+    let is_known =
+        recorded.is_some_and(|mount| context.options.is_mounted.is_some_and(|ask| ask(mount, folder.as_fd())));
+    if !is_known {
+        let why = "another file system is mounted here; nothing in it was removed";
+        context.report.different(path, why);
+    }
+    Ok(!is_known)
+}
+
+fn open_folder(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
+    openat(parent, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn is_mounted(parent: BorrowedFd<'_>, folder: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let (outer, inner) = (status_of(parent)?, status_of(folder)?);
+    Ok(inner.stx_attributes.contains(rustix::fs::StatxAttributes::MOUNT_ROOT)
+        || InodeId::of(&outer).device() != InodeId::of(&inner).device())
 }
 
 /// Removes what is in the folder `name` as far as `delete_extra` covers it; without that option nothing.
@@ -120,7 +159,7 @@ impl Extra<'_> {
     /// Removes one name and everything below it as far as that is covered. Says whether anything was removed.
     fn remove(&self, parent: BorrowedFd<'_>, name: &[u8], above: &[u8], depth: usize) -> Result<bool, UnpackError> {
         let path = below(above, name);
-        if !(self.covers)(&path) {
+        if !(self.covers)(&path) || !self.context.options.selection.takes(&path) {
             return Ok(false);
         }
         let result = match status(parent, name) {
@@ -169,12 +208,8 @@ impl Extra<'_> {
 
     /// Opens a folder unless something is mounted on it.
     fn open_same_mount(&self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<Option<OwnedFd>, Errno> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let folder = openat(parent, name, flags, Mode::empty())?;
-        let (outer, inner) = (status_of(parent)?, status_of(folder.as_fd())?);
-        let is_mount = inner.stx_attributes.contains(rustix::fs::StatxAttributes::MOUNT_ROOT)
-            || InodeId::of(&outer).device() != InodeId::of(&inner).device();
-        Ok((!is_mount).then_some(folder))
+        let folder = open_folder(parent, name)?;
+        Ok((!is_mounted(parent, folder.as_fd())?).then_some(folder))
     }
 
     fn empty(&self, folder: &OwnedFd, path: &[u8], depth: usize) -> Result<bool, UnpackError> {

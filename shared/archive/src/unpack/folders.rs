@@ -92,7 +92,13 @@ fn make_one(
         Some(above) => make_below(context, last, picked, above),
     };
     match made {
-        Ok(place) => Ok(place),
+        Ok(place) => {
+            // Whatever is restored below it is of the state of the full, whether or not the folder itself was asked for.
+            if place == Place::Ready && picked.entry().flags.contains(Flags::STALE) {
+                context.report.stale(path);
+            }
+            Ok(place)
+        }
         Err((_, error)) if is_fatal(error) => Err(UnpackError::Target { path: path.clone(), source: error.into() }),
         Err((what, error)) => {
             context.report.failed(path, what, error);
@@ -108,8 +114,8 @@ fn use_root(context: &Context<'_>, picked: &Picked) -> Result<Place, Errno> {
     let is_wanted = picked.selected && !picked.entry().flags.contains(Flags::ANCESTOR);
     if context.root_was_empty() && is_wanted {
         context.journal.note(b"");
-        context.mark(picked.number, mark::APPLY);
-        note_flags(context, picked);
+        apply_if_known(context, picked);
+        note_unread(context, picked);
     } else {
         use_existing(context, fd.as_fd(), &status_of(fd.as_fd())?, picked)?;
     }
@@ -151,9 +157,10 @@ fn create(
     context.will_change(above, split(path).0);
     context.journal.note(path);
     mkdirat(parent, split(path).1, Mode::RWXU).map_err(|error| ("it cannot be created", error))?;
-    context.mark(picked.number, mark::APPLY | mark::CREATED);
+    context.mark(picked.number, mark::CREATED);
+    apply_if_known(context, picked);
     context.report.count(|counts| counts.folders += 1);
-    note_flags(context, picked);
+    note_unread(context, picked);
     Ok(Place::Ready)
 }
 
@@ -163,11 +170,15 @@ fn open(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(parent, name, flags, Mode::empty())
 }
 
-fn note_flags(context: &Context<'_>, picked: &Picked) {
-    let entry = picked.entry();
-    if picked.selected && entry.flags.contains(Flags::STALE) {
-        context.report.stale(&entry.path);
+/// A folder that could not even be looked at has none to set.
+fn apply_if_known(context: &Context<'_>, picked: &Picked) {
+    if picked.entry().has_attributes() {
+        context.mark(picked.number, mark::APPLY);
     }
+}
+
+fn note_unread(context: &Context<'_>, picked: &Picked) {
+    let entry = picked.entry();
     if picked.selected && entry.flags.contains(Flags::UNREAD) {
         context.report.unread(&entry.path);
     }
@@ -180,8 +191,8 @@ fn use_existing(context: &Context<'_>, fd: BorrowedFd<'_>, found: &Statx, picked
     context.journal.clean(fd);
     if context.journal.was_unfinished(&entry.path) {
         context.journal.note(&entry.path);
-        context.mark(picked.number, mark::APPLY);
-        note_flags(context, picked);
+        apply_if_known(context, picked);
+        note_unread(context, picked);
         return Ok(());
     }
     if context.journal.was_changed(&entry.path) {
@@ -190,7 +201,10 @@ fn use_existing(context: &Context<'_>, fd: BorrowedFd<'_>, found: &Statx, picked
     if !picked.selected || entry.flags.contains(Flags::ANCESTOR) {
         return Ok(());
     }
-    note_flags(context, picked);
+    note_unread(context, picked);
+    if !entry.has_attributes() {
+        return Ok(());
+    }
     let difference = attributes::difference(context, Handle::Open(fd), found, entry)?;
     match difference {
         None if context.options.overwrite == Overwrite::Always => context.mark(picked.number, mark::APPLY),

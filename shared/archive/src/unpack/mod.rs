@@ -8,9 +8,9 @@
 //! hard links, then remove what is extra, then set folders' attributes and inode flags, deepest first.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
-use crate::header::escape;
+use crate::header::{Mount, escape};
 use crate::overlay::Origin;
 use crate::progress::Progress;
 use crate::reader::{ArchiveReader, ReadError};
@@ -53,6 +53,9 @@ pub enum Overwrite {
 /// Whether the backup's selection covers a path, so that its absence from the backup means that it was not there.
 pub type Covers<'a> = &'a (dyn Fn(&[u8]) -> bool + Sync);
 
+/// Whether the recorded mount is what is mounted on the open folder now.
+pub type IsMounted<'a> = &'a (dyn Fn(&Mount, BorrowedFd<'_>) -> bool + Sync);
+
 /// How to unpack.
 #[derive(Clone)]
 pub struct UnpackOptions<'a> {
@@ -61,16 +64,25 @@ pub struct UnpackOptions<'a> {
     /// What to do with names that exist and differ. A folder in the way of something else is removed only when it is
     /// empty, or when `delete_extra` covers everything in it.
     pub overwrite: Overwrite,
-    /// Removes names below selected folders that the backup does not have and this covers. Nothing is removed at or below
-    /// a stale or unread entry, below a mount point, or below something that is not covered.
+    /// Removes names below selected folders that the backup does not have, this covers and the selection's patterns take.
+    /// Nothing is removed at or below a stale or unread entry, below a mount point that is not recognised, or below
+    /// something that is not covered.
     pub delete_extra: Option<Covers<'a>>,
+    /// Recognises the mounts that the backup recorded; without it, what is below any mount point is spared.
+    pub is_mounted: Option<IsMounted<'a>>,
     /// Threads that decode and write; 0 means one for each core.
     pub threads: usize,
 }
 
 impl Default for UnpackOptions<'_> {
     fn default() -> Self {
-        Self { selection: Selection::everything(), overwrite: Overwrite::Never, delete_extra: None, threads: 0 }
+        Self {
+            selection: Selection::everything(),
+            overwrite: Overwrite::Never,
+            delete_extra: None,
+            is_mounted: None,
+            threads: 0,
+        }
     }
 }
 

@@ -82,7 +82,7 @@ pub(super) fn place(context: &Context<'_>, hands: &mut Hands, job: &Job) -> Resu
 
 fn try_place(context: &Context<'_>, hands: &mut Hands, job: &Job) -> Result<(), PlaceError> {
     let entry = &job.placed.entry;
-    if entry.kind == Kind::File && entry.flags.contains(Flags::UNREAD) {
+    if entry.flags.contains(Flags::UNREAD) {
         context.report.unread(&entry.path);
         return Ok(());
     }

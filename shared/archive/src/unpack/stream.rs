@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use super::selection::Selection;
 use super::{UnpackError, UnpackOptions};
 use crate::entry::{Entry, Flags, Kind, cmp_paths, is_at_or_below, parent};
-use crate::header::Level;
+use crate::header::{Level, Mount};
 use crate::overlay::{Origin, Placed, overlay};
 use crate::reader::{ArchiveReader, ReadError};
 
@@ -47,6 +47,11 @@ impl<'a> Point<'a> {
             Origin::Full => self.full,
             Origin::Differential => self.differential.unwrap_or(self.full),
         }
+    }
+
+    /// The mounts that the newest archive recorded.
+    pub(super) fn mounts(&self) -> impl Iterator<Item = &'a Mount> {
+        self.differential.unwrap_or(self.full).header().mounts.iter()
     }
 
     /// Bytes of content that both archives say they store.

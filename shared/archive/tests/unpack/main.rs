@@ -12,4 +12,5 @@ mod differential;
 mod exact;
 mod existing;
 mod racing;
+mod spared;
 mod story;
