@@ -99,7 +99,7 @@ fn pack(
     let mut options = PackOptions::new(codec);
     options.level = args.level.unwrap_or_else(|| codec.default_level());
     options.threads = args.threads;
-    pack::pack(steps, scan.tree(), header, &options, sink).map_err(|error| pack_fault(&error))
+    pack::pack(steps, scan, header, &options, sink).map_err(|error| pack_fault(&error))
 }
 
 /// With `--verify`, an archive that cannot be read back is a failure; it stays where it is, to be looked at.

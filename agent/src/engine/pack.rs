@@ -121,10 +121,9 @@ fn file_name(key: &str) -> String {
 }
 
 fn write(parts: &Parts<'_>, header: Header, options: &PackOptions, sink: Sink<'_>) -> Result<PackReport, Failure> {
-    let tree = parts.scan.tree();
     let packed = match parts.changes {
-        None => pack::pack(parts.scan.full(), tree, header, options, sink),
-        Some((_, comparison)) => pack::pack(comparison.changes.steps(), tree, header, options, sink),
+        None => pack::pack(parts.scan.full(), parts.scan, header, options, sink),
+        Some((_, comparison)) => pack::pack(comparison.changes.steps(), parts.scan, header, options, sink),
     };
     packed.map_err(|error| of_pack(&error))
 }

@@ -10,7 +10,7 @@ use coord_archive::entry::{Entry, Flags, Kind};
 use rustix::io::Errno;
 
 use super::notes::SharedNotes;
-use super::tree::Tree;
+use super::tree::{ExtraAttributes, Tree};
 
 /// Whether a name was still there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,11 @@ pub fn load_at(tree: &Tree, folder: BorrowedFd<'_>, name: &[u8], entry: &mut Ent
             }
         }
     }
-    match tree.extra_at(folder, name, entry.kind) {
+    put(tree.extra_at(folder, name, entry.kind), entry, notes)
+}
+
+fn put(extra: io::Result<ExtraAttributes>, entry: &mut Entry, notes: &SharedNotes) -> Loaded {
+    match extra {
         Ok(extra) => {
             for (attribute, error) in extra.failed {
                 let reason = format!("attribute {} cannot be read: {error}", attribute.escape_ascii());
@@ -49,6 +53,12 @@ pub fn load_at(tree: &Tree, folder: BorrowedFd<'_>, name: &[u8], entry: &mut Ent
             Loaded::Done
         }
     }
+}
+
+/// As [`load_at`], of the entry's open file.
+pub fn load_open(tree: &Tree, file: BorrowedFd<'_>, entry: &mut Entry, notes: &SharedNotes) {
+    let extra = tree.extra_of(file);
+    put(extra, entry, notes);
 }
 
 /// As [`load_at`], by the entry's path.

@@ -22,7 +22,8 @@ use super::tree::{Stat, Tree};
 /// Whether the walker reads what lstat does not give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extras {
-    /// Yes: extended attributes, inode flags, link targets.
+    /// Yes: extended attributes, inode flags, link targets. Only those of a file with one name are left to whoever opens it
+    /// for its content, which saves opening it twice.
     Now,
     /// The caller asks [`Tree`] for them where it needs them.
     Later,
@@ -175,7 +176,8 @@ impl WalkPlan {
 
     /// Reads what lstat does not give, if that is wanted now. False when the name changed meanwhile.
     pub(super) fn extras(&self, seen: &mut Seen, folder: BorrowedFd<'_>, name: &[u8]) -> bool {
-        if self.extras == Extras::Later {
+        let is_left_to_reader = seen.entry.kind == Kind::File && seen.links < 2;
+        if self.extras == Extras::Later || is_left_to_reader {
             return true;
         }
         seen.has_extras = true;

@@ -2,7 +2,7 @@
 //!
 //! [`Scan::begin`] opens the root and compiles the selection. [`Scan::full`] gives the steps of a full while it walks;
 //! [`Scan::compare`] walks, compares with the base full's index and the newest differential's, and gives a list of changes
-//! with exact figures. Both feed `coord_archive::pack::pack`, with [`Scan::tree`] as the source of content.
+//! with exact figures. Both feed `coord_archive::pack::pack`, with the scan itself as the source of content.
 //!
 //! Owns one law: absent is not deleted. A tombstone follows only from having read the folder that held the name; whatever
 //! could not be read keeps its base state and is flagged. Levels, chains and what becomes of an archive are not here.
@@ -29,14 +29,16 @@ pub mod walk;
 
 use std::collections::HashSet;
 use std::fs;
+use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use coord_archive::entry::{FileTime, cmp_paths};
+use coord_archive::entry::{Entry, FileTime, cmp_paths};
 use coord_archive::header::{Header, Mount, dot_coord_name};
+use coord_archive::pack::Source;
 use coord_archive::progress::Progress;
 use coord_archive::reader::ArchiveReader;
 use jiff::Timestamp;
@@ -142,7 +144,7 @@ impl Scan {
         }
     }
 
-    /// The tree: where the packer reads content from.
+    /// The tree.
     #[must_use]
     pub fn tree(&self) -> &Tree {
         &self.tree
@@ -259,6 +261,17 @@ impl Scan {
             notes: self.notes.clone(),
             extras,
         })
+    }
+}
+
+/// Where the packer reads content from.
+impl Source for Scan {
+    fn open(&self, path: &[u8]) -> io::Result<fs::File> {
+        self.tree.open_any(path)
+    }
+
+    fn complete(&self, file: &fs::File, entry: &mut Entry) {
+        extras::load_open(&self.tree, file.as_fd(), entry, &self.notes);
     }
 }
 

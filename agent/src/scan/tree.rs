@@ -4,6 +4,7 @@
 //! scan asks of the system goes through here, which is also where a test puts a [`Lens`]: another time, another device
 //! number, a folder that cannot be read. What the answers mean is decided elsewhere (`walk`, `compare`).
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -11,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use coord_archive::entry::{FileTime, Kind, Xattr, parent};
-use coord_archive::pack::Source;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
@@ -19,6 +19,8 @@ use rustix::io::Errno;
 const MAX_STEP_BYTES: usize = 4000;
 /// The kernel's limit of a list of attribute names, and of one value, in bytes.
 const MAX_XATTR_BYTES: usize = 64 << 10;
+/// Folders kept open for those who name paths; about one for each thread.
+const KEPT_FOLDERS: usize = 4;
 /// Inode flags that a restore can set again (those of chattr that users may modify).
 const RESTORABLE_INODE_FLAGS: u32 = 0x2083_C4FF;
 
@@ -130,8 +132,8 @@ pub struct Tree {
     root: OwnedFd,
     path: PathBuf,
     lens: Box<dyn Lens>,
-    /// The folder that was asked for last: changed names come in path order, mostly of one folder.
-    last_folder: Mutex<Option<(Vec<u8>, Arc<OwnedFd>)>>,
+    /// The folders that were asked for last: names come in path order, mostly of one folder for each thread.
+    last_folders: Mutex<VecDeque<(Vec<u8>, Arc<OwnedFd>)>>,
 }
 
 impl std::fmt::Debug for Tree {
@@ -157,7 +159,7 @@ impl Tree {
         let path = root.canonicalize()?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(&path, flags, Mode::empty())?;
-        Ok(Self { root, path, lens, last_folder: Mutex::new(None) })
+        Ok(Self { root, path, lens, last_folders: Mutex::default() })
     }
 
     /// Absolute path of the root, without symbolic links.
@@ -208,14 +210,13 @@ impl Tree {
     /// # Errors
     /// As openat2(2).
     pub fn folder(&self, path: &[u8]) -> io::Result<Arc<OwnedFd>> {
-        let mut last = self.last_folder.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, fd)) = last.as_ref()
-            && known == path
-        {
+        let mut last = self.last_folders.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, fd)) = last.iter().find(|(known, _)| known == path) {
             return Ok(Arc::clone(fd));
         }
         let fd = Arc::new(self.beneath(path, OFlags::PATH | OFlags::DIRECTORY)?);
-        *last = Some((path.to_vec(), Arc::clone(&fd)));
+        last.truncate(KEPT_FOLDERS - 1);
+        last.push_front((path.to_vec(), Arc::clone(&fd)));
         Ok(fd)
     }
 
@@ -233,16 +234,37 @@ impl Tree {
     /// # Errors
     /// As openat2(2); `NotFound` also when the name is no regular file any more.
     pub fn open_file(&self, path: &[u8]) -> io::Result<File> {
-        self.lens.open(path)?;
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let fd = match self.beneath(path, flags | OFlags::NOATIME) {
-            Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => self.beneath(path, flags)?,
-            other => other?,
-        };
-        if FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) != FileType::RegularFile {
+        let file = self.open_any(path)?;
+        if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
             return Err(io::Error::new(io::ErrorKind::NotFound, "is no regular file any more"));
         }
+        Ok(file)
+    }
+
+    /// As [`Tree::open_file`], for a caller that finds out itself what it has opened.
+    ///
+    /// # Errors
+    /// As openat2(2).
+    pub fn open_any(&self, path: &[u8]) -> io::Result<File> {
+        self.lens.open(path)?;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let (folder, name) = self.locate(path)?;
+        let name = if name.is_empty() { b"." } else { name };
+        let fd = match open_step(folder.as_fd(), name, flags | OFlags::NOATIME) {
+            Err(Errno::PERM) => open_step(folder.as_fd(), name, flags)?,
+            other => other?,
+        };
         Ok(File::from(fd))
+    }
+
+    /// Extended attributes and inode flags of an open file.
+    ///
+    /// # Errors
+    /// When their list cannot be read.
+    pub fn extra_of(&self, file: BorrowedFd<'_>) -> io::Result<ExtraAttributes> {
+        let mut extra = Place::Open(file).xattrs()?;
+        extra.inode_flags = inode_flags(file);
+        Ok(extra)
     }
 
     /// lstat of the name at `path`.
@@ -280,8 +302,7 @@ impl Tree {
             other => other?,
         };
         if let Some(Ok(fd)) = &opened {
-            // Refused where a file system has no such flags.
-            extra.inode_flags = rustix::fs::ioctl_getflags(fd).map_or(0, |flags| flags.bits() & RESTORABLE_INODE_FLAGS);
+            extra.inode_flags = inode_flags(fd.as_fd());
         }
         Ok(extra)
     }
@@ -313,12 +334,6 @@ impl Tree {
         }
         let from = at.as_ref().map_or(self.root.as_fd(), AsFd::as_fd);
         Ok(open_step(from, if rest.is_empty() { b"." } else { rest }, flags)?)
-    }
-}
-
-impl Source for Tree {
-    fn open(&self, path: &[u8]) -> io::Result<File> {
-        self.open_file(path)
     }
 }
 
@@ -358,6 +373,11 @@ fn open_quietly(folder: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> Result<Ow
         Err(Errno::PERM) => rustix::fs::openat(folder, name, flags, Mode::empty()),
         other => other,
     }
+}
+
+/// Restorable flags of an open inode; none where a file system has no such flags and refuses.
+fn inode_flags(fd: BorrowedFd<'_>) -> u32 {
+    rustix::fs::ioctl_getflags(fd).map_or(0, |flags| flags.bits() & RESTORABLE_INODE_FLAGS)
 }
 
 /// Where attributes are read from.

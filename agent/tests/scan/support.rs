@@ -77,7 +77,7 @@ impl Bench {
         let mut header = Header::new(Level::Full, b"", started_at);
         scan.describe(&mut header, None)?;
         let mut out = SealedFile::create(&self.new_archive("full")).unwrap();
-        let report = match pack(scan.full(), scan.tree(), header, &options(), Sink { out: &mut out, progress: &() }) {
+        let report = match pack(scan.full(), &scan, header, &options(), Sink { out: &mut out, progress: &() }) {
             Ok(report) => report,
             Err(coord_archive::pack::PackError::Steps(error)) => return Err(error),
             Err(other) => panic!("{other:?}"),
@@ -145,7 +145,7 @@ impl Bench {
         });
         let mut out = SealedFile::create(&self.new_archive("diff")).unwrap();
         let sink = Sink { out: &mut out, progress: &() };
-        let report = pack(found.changes.steps(), scan.tree(), header, &options(), sink).unwrap();
+        let report = pack(found.changes.steps(), &scan, header, &options(), sink).unwrap();
         (found, made(out, report, scan.notes()))
     }
 }

@@ -157,7 +157,10 @@ pub fn verify_reader(
         for _ in 0..threads {
             let receive = receive.clone();
             let state = &state;
-            scope.spawn(move || receive.into_iter().for_each(|job| state.check(job)));
+            scope.spawn(move || {
+                let mut raw = Vec::new();
+                receive.into_iter().for_each(|job| state.check(job, &mut raw));
+            });
         }
         drop(receive);
         planner.run(&mut |job| {
@@ -228,13 +231,14 @@ struct State<'a> {
 }
 
 impl State<'_> {
-    fn check(&self, job: Job) {
+    /// `raw` is working memory.
+    fn check(&self, job: Job, raw: &mut Vec<u8>) {
         if self.cancelled.load(Ordering::Relaxed) {
             return;
         }
         let mut part = Verification::default();
         match job {
-            Job::Frame { number, spans } => self.check_frame(number, spans, &mut part),
+            Job::Frame { number, spans } => self.check_frame(number, spans, raw, &mut part),
             Job::Long(entry) => {
                 part.files = 1;
                 part.bytes = entry.stored_bytes();
@@ -251,14 +255,13 @@ impl State<'_> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).merge(part);
     }
 
-    fn check_frame(&self, number: u64, spans: Vec<Span>, part: &mut Verification) {
-        let mut raw = Vec::new();
-        let readable = self.reader.frame(number, &mut raw).is_ok();
+    fn check_frame(&self, number: u64, spans: Vec<Span>, raw: &mut Vec<u8>, part: &mut Verification) {
+        let readable = self.reader.frame(number, raw).is_ok();
         part.damaged_frames = u64::from(!readable);
         for span in spans {
             part.files += u64::from(span.is_first());
             part.bytes += span.length as u64;
-            if !readable || !span.matches(&raw) {
+            if !readable || !span.matches(raw) {
                 part.add_damaged(span.path);
             }
         }

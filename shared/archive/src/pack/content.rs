@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{FileType, SeekFrom, Stat, fgetxattr, flistxattr, fstat, seek};
-use rustix::io::Errno;
+use rustix::io::{Errno, pread};
 
 use super::{MAX_FILE_BYTES, Reason, Source};
 use crate::entry::{DataRange, Entry, FileTime, Flags, Xattr};
@@ -48,10 +49,30 @@ impl OpenFile {
             return Err(NotStored(Reason::TooLarge));
         }
         refresh(entry, &stat, &file, scan_start);
+        source.complete(&file, entry);
         entry.size = before.size;
         let allocated = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
         entry.data_ranges = if allocated < before.size { data_ranges(&file, before.size) } else { None };
         Ok(Self { file, before })
+    }
+
+    /// Appends the first `length` bytes to `out`; what the file no longer has becomes zeros. The room for them is not
+    /// written twice.
+    pub(super) fn append(&self, length: usize, out: &mut Vec<u8>) -> io::Result<()> {
+        let begin = out.len();
+        let end = begin + length;
+        out.reserve(length);
+        while out.len() < end {
+            let at = (out.len() - begin) as u64;
+            match pread(&self.file, spare_capacity(out), at) {
+                Ok(0) => break,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // It may have grown, and there may have been room for more.
+        out.resize(end, 0);
+        Ok(())
     }
 
     /// Fills `buffer` from `offset` on; what the file no longer has becomes zeros.

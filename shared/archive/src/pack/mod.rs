@@ -91,6 +91,12 @@ pub trait Source: Sync {
     /// Opens a regular file for reading, beneath the root, following no symbolic link and not waiting for a pipe's writer.
     fn open(&self, path: &[u8]) -> io::Result<File>;
 
+    /// Puts what lstat does not give, extended attributes and inode flags, out of the open file into its entry, so that they
+    /// are of the moment of its content. A source whose steps have them already need not.
+    fn complete(&self, file: &File, entry: &mut Entry) {
+        let _unchanged = (file, entry);
+    }
+
     /// The host's clock; asked once, when the last byte of content has been read.
     fn now(&self) -> Timestamp {
         Timestamp::now()

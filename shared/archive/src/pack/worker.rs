@@ -34,6 +34,8 @@ pub(super) struct Worker<'a, 's> {
     compressor: Compressor,
     stored: Vec<u8>,
     raw: Vec<u8>,
+    /// Room for a piece of a large file.
+    piece: Vec<u8>,
     timings: Timings,
     job: JobState,
 }
@@ -65,6 +67,7 @@ impl<'a, 's> Worker<'a, 's> {
             compressor,
             stored: Vec::new(),
             raw: Vec::new(),
+            piece: Vec::new(),
             timings: Timings::default(),
             job: JobState::default(),
         }
@@ -103,7 +106,8 @@ impl<'a, 's> Worker<'a, 's> {
             }
         }
         self.timings.read += nanos(begun);
-        self.finish_job()
+        let frame = self.take_frame()?;
+        self.finish_job(frame)
     }
 
     fn step(&mut self, step: Step) -> Result<(), SealError> {
@@ -233,17 +237,16 @@ impl<'a, 's> Worker<'a, 's> {
         let from = self.raw.len();
         // Bounded by PIECE_BYTES.
         let length = stored_bytes as usize;
-        self.raw.resize(from + length.next_multiple_of(BLOCK), 0);
-        let content = &mut self.raw[from..from + length];
         match &entry.data_ranges {
             None => {
-                file.read(0, content)?;
-                entry.digest = Some(Digest::of(content));
+                file.append(length, &mut self.raw)?;
+                entry.digest = Some(Digest::of(&self.raw[from..]));
                 entry.pieces = Vec::new();
             }
             Some(ranges) => {
+                self.raw.resize(from + length, 0);
                 let mut hasher = ContentHasher::new();
-                let mut rest = content;
+                let mut rest = &mut self.raw[from..];
                 let mut at = 0;
                 for range in ranges {
                     let (part, others) = rest.split_at_mut(range.length as usize);
@@ -258,6 +261,7 @@ impl<'a, 's> Worker<'a, 's> {
                 (entry.digest, entry.pieces) = (Some(found.digest), found.pieces);
             }
         }
+        self.raw.resize(self.raw.len().next_multiple_of(BLOCK), 0);
         if stored_bytes == 0 {
             return Ok(Place::AsGiven);
         }
@@ -330,34 +334,46 @@ impl<'a, 's> Worker<'a, 's> {
         let begun = Instant::now();
         // Bounded by PIECE_BYTES.
         let length = large.piece_length(index) as usize;
-        self.raw.resize(length.next_multiple_of(BLOCK), 0);
-        let read = large.file.read(index * PIECE_BYTES, &mut self.raw[..length]);
+        // Not cleared between pieces: clearing would cost as much as reading.
+        let mut piece = std::mem::take(&mut self.piece);
+        piece.resize(length.next_multiple_of(BLOCK), 0);
+        let read = large.file.read(index * PIECE_BYTES, &mut piece[..length]);
         if read.is_err() {
-            self.raw.fill(0);
+            piece.fill(0);
         } else {
-            self.raw[length..].fill(0);
+            piece[length..].fill(0);
         }
-        let value = read.map(|()| piece_value(index, &self.raw[..length])).map_err(|error| error.to_string());
+        let value = read.map(|()| piece_value(index, &piece[..length])).map_err(|error| error.to_string());
         large.piece_read(index, value);
         self.timings.read += nanos(begun);
-        self.finish_job()
+        let frame = self.compress(&piece)?;
+        self.piece = piece;
+        self.finish_job(frame)
     }
 
-    fn compress(&mut self) -> Result<Option<Frame>, SealError> {
-        if self.raw.is_empty() {
+    fn compress(&mut self, raw: &[u8]) -> Result<Option<Frame>, SealError> {
+        if raw.is_empty() {
             return Ok(None);
         }
         let begun = Instant::now();
-        self.compressor.compress(&self.raw, &mut self.stored).map_err(SealError::Codec)?;
-        let frame = Frame::new(std::mem::take(&mut self.stored), self.raw.len());
-        self.raw.clear();
+        self.compressor.compress(raw, &mut self.stored).map_err(SealError::Codec)?;
+        let frame = Frame::new(std::mem::take(&mut self.stored), raw.len());
         self.timings.compress += nanos(begun);
         Ok(Some(frame))
     }
 
+    /// Compresses what was collected, and begins to collect anew.
+    fn take_frame(&mut self) -> Result<Option<Frame>, SealError> {
+        let mut raw = std::mem::take(&mut self.raw);
+        let frame = self.compress(&raw);
+        raw.clear();
+        self.raw = raw;
+        frame
+    }
+
     /// Hands the frame at hand to the sealer while the job goes on; waits for the job's turn.
     fn emit(&mut self) -> Result<(), SealError> {
-        if let Some(frame) = self.compress()? {
+        if let Some(frame) = self.take_frame()? {
             let begun = Instant::now();
             self.stored = self.sealer.stream(self.job.seq, frame)?;
             self.job.frames += 1;
@@ -366,8 +382,7 @@ impl<'a, 's> Worker<'a, 's> {
         Ok(())
     }
 
-    fn finish_job(&mut self) -> Result<(), SealError> {
-        let frame = self.compress()?;
+    fn finish_job(&mut self, frame: Option<Frame>) -> Result<(), SealError> {
         let begun = Instant::now();
         let job = std::mem::take(&mut self.job);
         let finished = Finished {
