@@ -1,7 +1,8 @@
 //! `archive list` and `archive cat`.
 
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, BufWriter, Read as _, Write as _};
 
+use coord_archive::digest::ContentHasher;
 use coord_archive::entry::{Entry, FileTime, Flags, Kind};
 use coord_archive::reader::ArchiveReader;
 use coord_shared::exit::Exit;
@@ -9,6 +10,9 @@ use coord_shared::fault::{ErrorCode, Fault};
 use jiff::Timestamp;
 
 use super::{CatArgs, Format, ListArgs, archive_path, open, read_fault, shown};
+
+/// Most of a file that is held in memory before it is written out.
+const HELD_BYTES: usize = 8 << 20;
 
 pub(super) fn list(args: &ListArgs) -> Result<Exit, Fault> {
     let archive = open(&args.archive)?;
@@ -172,33 +176,37 @@ pub(super) fn cat(args: &CatArgs) -> Result<Exit, Fault> {
         let message = format!("only attributes of {} differ here; its content is in {base}", shown(&path));
         return Err(Fault::new(ErrorCode::NotFound, message).with_hint(format!("coord-agent archive cat {base} PATH")));
     }
-    let mut content = archive.content(&entry).map_err(|error| read_fault(&args.archive, &error))?;
-    let mut out = Output { out: io::stdout().lock(), failed: None };
-    match io::copy(&mut content, &mut out) {
-        Ok(_) => out.out.flush().map_or_else(|error| closed(&error), |()| Ok(Exit::Done)),
-        Err(error) => match out.failed {
-            Some(kind) => closed(&kind.into()),
-            None => {
-                let message = format!("{}: {}: {error}", args.archive.display(), shown(&path));
-                Err(Fault::new(ErrorCode::ArchiveDamaged, message))
-            }
-        },
-    }
+    print_content(args, &archive, &entry)
 }
 
-/// Standard output, remembering that it was the one that failed.
-struct Output<W> {
-    out: W,
-    failed: Option<io::ErrorKind>,
-}
-
-impl<W: io::Write> io::Write for Output<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.out.write(bytes).inspect_err(|error| self.failed = Some(error.kind()))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush().inspect_err(|error| self.failed = Some(error.kind()))
+/// Writes the content out. What fits into memory is checked before the first byte leaves, the rest at its end: each frame
+/// of it was checked before.
+fn print_content(args: &CatArgs, archive: &ArchiveReader, entry: &Entry) -> Result<Exit, Fault> {
+    let mut content = archive.content(entry).map_err(|error| read_fault(&args.archive, &error))?;
+    let mut out = io::stdout().lock();
+    let mut hasher = ContentHasher::new();
+    let mut buffer = vec![0; usize::try_from(entry.size).map_or(HELD_BYTES, |size| size.clamp(1, HELD_BYTES))];
+    let damaged = |why: &str| {
+        let message = format!("{}: {}: {why}", args.archive.display(), shown(&entry.path));
+        Fault::new(ErrorCode::ArchiveDamaged, message)
+    };
+    let mut left = entry.size;
+    loop {
+        let count = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        content.read_exact(&mut buffer[..count]).map_err(|error| damaged(&error.to_string()))?;
+        hasher.update(&buffer[..count]);
+        left -= count as u64;
+        if left == 0 && Some(std::mem::take(&mut hasher).finish().digest) != entry.digest {
+            return Err(damaged(
+                "its content has another digest than the index says; what was written of it is not it",
+            ));
+        }
+        if let Err(error) = out.write_all(&buffer[..count]) {
+            return closed(&error);
+        }
+        if left == 0 {
+            return out.flush().map_or_else(|error| closed(&error), |()| Ok(Exit::Done));
+        }
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! Nothing here streams: a frame is bounded by [`MAX_FRAME_BYTES`], so it fits a buffer that its owner uses again.
 
-use std::io;
+use std::io::{self, Read as _};
 
-use zstd::zstd_safe::{CParameter, DParameter};
+use zstd::zstd_safe::{CParameter, DCtx, DParameter, InBuffer, OutBuffer, ResetDirective};
 
 /// Largest decompressed frame that is written or accepted.
 pub const MAX_FRAME_BYTES: usize = 64 << 20;
@@ -131,7 +131,7 @@ impl Compressor {
 pub struct Decompressor(Outer);
 
 enum Outer {
-    Zstd(zstd::bulk::Decompressor<'static>),
+    Zstd(DCtx<'static>),
     Gzip(libdeflater::Decompressor),
 }
 
@@ -140,7 +140,7 @@ impl Decompressor {
     pub fn new(codec: Codec) -> Result<Self, CodecError> {
         match codec {
             Codec::Zstd => {
-                let mut inner = zstd::bulk::Decompressor::new().map_err(|_| CodecError::Damaged("no zstd context"))?;
+                let mut inner = DCtx::try_create().ok_or(CodecError::Damaged("no zstd context"))?;
                 inner
                     .set_parameter(DParameter::WindowLogMax(27))
                     .map_err(|_| CodecError::Damaged("no zstd window limit"))?;
@@ -153,10 +153,7 @@ impl Decompressor {
     /// Replaces the content of `out` by what the frame in `stored` holds, which is at most `limit` bytes.
     /// `stored` is exactly one frame.
     pub fn decompress(&mut self, stored: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), CodecError> {
-        let limit = limit.min(MAX_FRAME_BYTES);
-        let declared = self.declared_length(stored)?;
-        let length = usize::try_from(declared).ok().filter(|length| *length <= limit);
-        let Some(length) = length else { return Err(CodecError::TooLarge { found: declared, limit }) };
+        let length = self.bounded_length(stored, limit)?;
         match &mut self.0 {
             Outer::Zstd(inner) => {
                 if zstd::zstd_safe::find_frame_compressed_size(stored).ok() != Some(stored.len()) {
@@ -164,9 +161,8 @@ impl Decompressor {
                 }
                 out.clear();
                 out.reserve(length);
-                let found = inner
-                    .decompress_to_buffer(stored, out)
-                    .map_err(|_| CodecError::Damaged("zstd data or checksum is wrong"))?;
+                let found =
+                    inner.decompress(out, stored).map_err(|_| CodecError::Damaged("zstd data or checksum is wrong"))?;
                 if found != length {
                     return Err(CodecError::Damaged("the zstd frame has another length than it says"));
                 }
@@ -182,6 +178,53 @@ impl Decompressor {
             }
         }
         Ok(())
+    }
+
+    /// Replaces the content of `out` by the first `wanted` bytes of what the frame in `stored` holds, or by all of a
+    /// shorter one. What comes behind them is not decompressed, so the frame's own checksum proves nothing here.
+    pub(crate) fn decompress_prefix(
+        &mut self,
+        stored: &[u8],
+        wanted: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), CodecError> {
+        let length = self.bounded_length(stored, MAX_FRAME_BYTES)?;
+        if length <= wanted {
+            return self.decompress(stored, length, out);
+        }
+        out.clear();
+        out.reserve(wanted);
+        match &mut self.0 {
+            Outer::Zstd(inner) => {
+                let damaged = |_| CodecError::Damaged("zstd data is wrong");
+                inner.reset(ResetDirective::SessionOnly).map_err(damaged)?;
+                out.resize(wanted, 0);
+                let mut target = OutBuffer::around(out.as_mut_slice());
+                let mut source = InBuffer::around(stored);
+                while target.pos() < wanted {
+                    let before = (target.pos(), source.pos);
+                    inner.decompress_stream(&mut target, &mut source).map_err(damaged)?;
+                    if (target.pos(), source.pos) == before {
+                        return Err(CodecError::Damaged("the zstd frame ends early"));
+                    }
+                }
+            }
+            Outer::Gzip(_) => {
+                let read = flate2::bufread::GzDecoder::new(stored).take(wanted as u64).read_to_end(out);
+                if read.ok() != Some(wanted) {
+                    return Err(CodecError::Damaged("gzip data is wrong"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The declared length, when it is at most `limit`.
+    fn bounded_length(&self, stored: &[u8], limit: usize) -> Result<usize, CodecError> {
+        let limit = limit.min(MAX_FRAME_BYTES);
+        let declared = self.declared_length(stored)?;
+        let length = usize::try_from(declared).ok().filter(|length| *length <= limit);
+        length.ok_or(CodecError::TooLarge { found: declared, limit })
     }
 
     fn declared_length(&self, stored: &[u8]) -> Result<u64, CodecError> {
@@ -221,6 +264,31 @@ mod tests {
             if codec == Codec::Zstd {
                 assert!(decompressor.decompress(&twice, MAX_FRAME_BYTES, &mut back).is_err());
             }
+        }
+    }
+
+    #[test]
+    fn the_beginning_of_a_frame_comes_without_the_rest() {
+        for codec in [Codec::Zstd, Codec::Gzip] {
+            let raw: Vec<u8> = (0..400_000_u32).flat_map(|number| number.wrapping_mul(number).to_le_bytes()).collect();
+            let (mut stored, mut back) = (Vec::new(), Vec::new());
+            Compressor::new(codec, codec.default_level()).unwrap().compress(&raw, &mut stored).unwrap();
+            let mut decompressor = Decompressor::new(codec).unwrap();
+            for wanted in [1, 513, 300_000, raw.len() - 1, raw.len(), raw.len() + 1] {
+                decompressor.decompress_prefix(&stored, wanted, &mut back).unwrap();
+                assert_eq!(raw[..wanted.min(raw.len())], back, "{codec:?} {wanted}");
+            }
+            // Damage behind what is wanted is never reached.
+            let at = stored.len() - 30_000;
+            stored[at..at + 1000].fill(0xff);
+            decompressor.decompress_prefix(&stored, 100_000, &mut back).unwrap();
+            assert_eq!(raw[..100_000], back, "{codec:?}");
+            assert!(decompressor.decompress(&stored, raw.len(), &mut back).is_err());
+            // A frame that was left in the middle leaves nothing behind in the context.
+            stored.clear();
+            Compressor::new(codec, codec.default_level()).unwrap().compress(&raw, &mut stored).unwrap();
+            decompressor.decompress(&stored, raw.len(), &mut back).unwrap();
+            assert_eq!(raw, back);
         }
     }
 

@@ -17,8 +17,10 @@ use crate::footer::{Footer, FooterError, MAX_FOOTER_BYTES};
 use crate::glance::Glances;
 use crate::header::{Header, MAX_HEADER_BYTES};
 use crate::table::{self, BlockInfo, FRAMES_PER_CHUNK, FrameInfo, Table};
+use tail::Tailed;
 
 mod content;
+mod tail;
 
 pub use content::{Content, StoredContent};
 
@@ -167,7 +169,7 @@ impl std::fmt::Display for Part {
 
 /// An open archive.
 pub struct ArchiveReader {
-    store: Box<dyn ReadAt>,
+    store: Tailed,
     footer: Footer,
     header: Header,
     table: Table,
@@ -190,10 +192,9 @@ impl ArchiveReader {
 
     /// Opens an archive: reads footer, table and header, and checks that they agree.
     pub fn open(store: Box<dyn ReadAt>) -> Result<Self, ReadError> {
-        let size = store.size().map_err(|source| ReadError::Io { offset: 0, source })?;
-        let tail_length = size.min(MAX_FOOTER_BYTES as u64);
-        let tail = read_at(store.as_ref(), size - tail_length, tail_length)?;
-        let footer = Footer::decode(&tail).map_err(ReadError::Footer)?;
+        let store = Tailed::read(store)?;
+        let size = store.len();
+        let footer = Footer::decode(store.last(MAX_FOOTER_BYTES)).map_err(ReadError::Footer)?;
         let footer_length = Footer::stored_length(footer.codec) as u64;
         let table_end = footer.table_offset.checked_add(u64::from(footer.table_length));
         if footer.table_length as usize > 2 * MAX_FRAME_BYTES {
@@ -202,10 +203,10 @@ impl ArchiveReader {
         if footer.stored_bytes != size || table_end.is_none() || table_end != size.checked_sub(footer_length) {
             return Err(ReadError::Inconsistent("its length is not what the footer says"));
         }
-        let table = read_table(store.as_ref(), &footer)?;
+        let table = read_table(&store, &footer)?;
         let mut raw = Vec::new();
         let mut scratch = Scratch { decompressor: new_decompressor(footer.codec)?, stored: Vec::new() };
-        scratch.load(store.as_ref(), &table.head, Part::Header, &mut raw)?;
+        scratch.load(&store, &table.head, Part::Header, &mut raw)?;
         let header = decode_head(&raw).ok_or(ReadError::Inconsistent("its header cannot be read"))?;
         if header.level != footer.level || header.dot_coord != footer.dot_coord {
             return Err(ReadError::Inconsistent("header and footer differ"));
@@ -243,7 +244,7 @@ impl ArchiveReader {
         let missing = ReadError::NoSuchPart { part: Part::Block, number: number as u64 };
         let info = self.table.blocks.get(number).ok_or(missing)?;
         let mut stored = Vec::new();
-        read_checked(self.store.as_ref(), &info.frame, Part::Block, &mut stored)?;
+        read_checked(&self.store, &info.frame, Part::Block, &mut stored)?;
         Ok(stored)
     }
 
@@ -360,7 +361,7 @@ impl ArchiveReader {
 
     /// Reads, checks and decompresses one part.
     fn load(&self, frame: &FrameInfo, part: Part, raw: &mut Vec<u8>) -> Result<(), ReadError> {
-        self.with_scratch(|scratch| scratch.load(self.store.as_ref(), frame, part, raw))
+        self.with_scratch(|scratch| scratch.load(&self.store, frame, part, raw))
     }
 
     fn with_scratch(&self, work: impl FnOnce(&mut Scratch) -> Result<(), ReadError>) -> Result<(), ReadError> {

@@ -4,7 +4,10 @@ use std::io::{self, Read};
 use std::vec;
 
 use super::{ArchiveReader, Part, ReadError, read_at};
-use crate::entry::{DataRange, Entry, Flags};
+use crate::entry::{ContentRef, DataRange, Entry, Flags};
+
+/// Up to here in a frame a content is taken from the frame's beginning. Frames are about this long.
+const MAX_PREFIX_BYTES: u64 = 4 << 20;
 
 /// The stored bytes of a file, data range after data range. Each frame is decompressed when it is reached.
 #[derive(Debug)]
@@ -28,12 +31,15 @@ impl<'a> StoredContent<'a> {
         if entry.flags.contains(Flags::CONTENT_IN_BASE) && reader.header().level == crate::header::Level::Differential {
             return Err(no_content());
         }
-        // A file that fits into its first frame costs no look into the frame table: the frame's own checksum and the
-        // file's digest protect it. Everything longer takes the table's word for every frame.
-        content.first_frame(position.frame, position.frame_offset, position.frame_length)?;
         content.at = position.offset as usize;
         content.next_frame = position.frame + 1;
-        if content.raw.len().checked_sub(content.at).is_none_or(|left| (left as u64) < remaining) {
+        // A file that fits into its first frame costs no look into the frame table, and what is behind it in the frame is
+        // not decompressed: the file's digest protects it. Everything longer takes the table's word for every frame.
+        let end = u64::from(position.offset).saturating_add(remaining);
+        if end <= MAX_PREFIX_BYTES {
+            content.beginning_of_frame(&position, end as usize)?;
+        }
+        if (content.raw.len() as u64) < end {
             reader.frame(position.frame, &mut content.raw)?;
         }
         if content.at > content.raw.len() {
@@ -42,20 +48,22 @@ impl<'a> StoredContent<'a> {
         Ok(content)
     }
 
-    fn first_frame(&mut self, number: u64, offset: u64, length: u32) -> Result<(), ReadError> {
+    fn beginning_of_frame(&mut self, position: &ContentRef, wanted: usize) -> Result<(), ReadError> {
+        let ContentRef { frame: number, frame_offset: offset, frame_length: length, .. } = *position;
         let inside = offset
             .checked_add(u64::from(length))
             .is_some_and(|end| end <= self.reader.table.head.offset && number < self.reader.frame_count());
         if !inside || length as usize > 2 * crate::codec::MAX_FRAME_BYTES {
             return Err(ReadError::NoSuchPart { part: Part::Frame, number });
         }
-        let stored = read_at(self.reader.store.as_ref(), offset, u64::from(length))?;
+        let stored = read_at(&self.reader.store, offset, u64::from(length))?;
         let raw = &mut self.raw;
         self.reader.with_scratch(|scratch| {
-            scratch
-                .decompressor
-                .decompress(&stored, crate::codec::MAX_FRAME_BYTES, raw)
-                .map_err(|source| ReadError::Codec { part: Part::Frame, offset, source })
+            scratch.decompressor.decompress_prefix(&stored, wanted, raw).map_err(|source| ReadError::Codec {
+                part: Part::Frame,
+                offset,
+                source,
+            })
         })
     }
 

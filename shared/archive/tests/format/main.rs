@@ -4,6 +4,7 @@
 mod damage;
 mod golden;
 mod moving;
+mod reads;
 mod roundtrip;
 mod stock_tools;
 mod support;
