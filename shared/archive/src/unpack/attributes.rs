@@ -120,33 +120,41 @@ fn belongs_to_target(name: &[u8]) -> bool {
 }
 
 /// Sets everything but inode flags: owner, extended attributes, mode, time, in this order, since a new owner clears
-/// capabilities and set-id bits.
-pub(super) fn apply(context: &Context<'_>, handle: Handle<'_>, entry: &Entry) {
+/// capabilities and set-id bits. What `found`, the status at hand, has already is not set again.
+pub(super) fn apply(context: &Context<'_>, handle: Handle<'_>, entry: &Entry, found: &Statx) {
     let wanted = &entry.attributes;
     let check = |what: &str, result: Result<(), Errno>| {
         if let Err(error) = result {
             context.report.not_settable(&entry.path, what, error);
         }
     };
-    let (uid, gid) = (Uid::from_raw(wanted.uid), Gid::from_raw(wanted.gid));
-    check("owner", chownat(handle.fd(), "", Some(uid), Some(gid), AtFlags::EMPTY_PATH));
-    apply_xattrs(handle, wanted, &check);
-    if entry.kind != Kind::Symlink {
+    let mut is_untouched = (found.stx_uid, found.stx_gid) == (wanted.uid, wanted.gid);
+    if !is_untouched {
+        let (uid, gid) = (Uid::from_raw(wanted.uid), Gid::from_raw(wanted.gid));
+        check("owner", chownat(handle.fd(), "", Some(uid), Some(gid), AtFlags::EMPTY_PATH));
+    }
+    is_untouched &= apply_xattrs(handle, wanted, &check);
+    let has_mode = is_untouched && u32::from(found.stx_mode) & 0o7777 == wanted.mode & 0o7777;
+    if entry.kind != Kind::Symlink && !has_mode {
         check("mode", handle.set_mode(wanted.mode));
     }
     check("time", handle.set_mtime(wanted.mtime));
 }
 
-fn apply_xattrs(handle: Handle<'_>, wanted: &Attributes, check: &dyn Fn(&str, Result<(), Errno>)) {
+/// Returns whether there was nothing to do: an ACL that is set or removed changes the mode as well.
+fn apply_xattrs(handle: Handle<'_>, wanted: &Attributes, check: &dyn Fn(&str, Result<(), Errno>)) -> bool {
+    let mut is_untouched = wanted.xattrs.is_empty();
     let present = handle.xattr_names().unwrap_or_default();
     for name in present.iter().filter(|name| !belongs_to_target(name)) {
         if wanted.xattrs.iter().all(|xattr| xattr.name != *name) {
             check("extended attribute", handle.remove_xattr(name));
+            is_untouched = false;
         }
     }
     for xattr in &wanted.xattrs {
         check(&format!("extended attribute {}", xattr.name.escape_ascii()), handle.set_xattr(xattr));
     }
+    is_untouched
 }
 
 /// Sets the modification time alone.

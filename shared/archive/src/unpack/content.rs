@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt as _;
 
 use super::UnpackError;
 use super::context::Context;
-use crate::digest::ContentHasher;
+use crate::digest::{ContentHasher, Digest};
 use crate::entry::{DataRange, Entry};
 use crate::overlay::{Origin, Placed};
 use crate::pack::MAX_FILE_BYTES;
@@ -75,6 +75,15 @@ pub(super) fn write(
     }
     context.charge(&entry.path, entry.stored_bytes())?;
     let mut source = Source::new(frames, placed)?;
+    if entry.data_ranges.is_none()
+        && let Some(bytes) = source.all_in_one(context, entry.size)?
+    {
+        if Some(Digest::of(bytes)) != entry.digest {
+            return Err(wrong_digest());
+        }
+        file.write_all_at(bytes, 0).map_err(ContentError::Target)?;
+        return Ok(context.advance(&entry.path, None, entry.size)?);
+    }
     let mut hasher = ContentHasher::new();
     let whole = [DataRange { offset: 0, length: entry.size }];
     let ranges = match &entry.data_ranges {
@@ -98,11 +107,11 @@ pub(super) fn write(
         }
     }
     hash_hole(context, &mut hasher, entry, entry.size - at)?;
-    if Some(hasher.finish().digest) == entry.digest {
-        Ok(())
-    } else {
-        Err(ContentError::Damaged("its content has another digest than the index says".to_owned()))
-    }
+    if Some(hasher.finish().digest) == entry.digest { Ok(()) } else { Err(wrong_digest()) }
+}
+
+fn wrong_digest() -> ContentError {
+    ContentError::Damaged("its content has another digest than the index says".to_owned())
 }
 
 fn hash_hole(context: &Context<'_>, hasher: &mut ContentHasher, entry: &Entry, length: u64) -> Result<(), UnpackError> {
@@ -132,6 +141,17 @@ impl<'a> Source<'a> {
             None if placed.entry.stored_bytes() == 0 => Ok(Self { frames, origin, frame: 0, at: 0 }),
             None => Err(ContentError::Damaged("the index does not say where its content is".to_owned())),
         }
+    }
+
+    /// The whole content of `size` bytes, if it lies in one frame.
+    fn all_in_one(&mut self, context: &Context<'_>, size: u64) -> Result<Option<&[u8]>, ContentError> {
+        let Ok(length) = usize::try_from(size) else { return Ok(None) };
+        if length == 0 {
+            return Ok(Some(&[]));
+        }
+        let from = self.at;
+        let frame = self.frames.get(context, self.origin, self.frame)?;
+        Ok(frame.get(from..).and_then(|rest| rest.get(..length)))
     }
 
     /// The next bytes, at least one and at most `limit`.

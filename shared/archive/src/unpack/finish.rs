@@ -57,8 +57,12 @@ fn leave(context: &Context<'_>, folder: &Picked, systems: &mut FileSystems) {
         Ok(fd) => fd,
         Err(error) => return context.report.not_settable(&entry.path, "the folder cannot be opened", error),
     };
+    let status = match status_of(fd.as_fd()) {
+        Ok(status) => status,
+        Err(error) => return context.report.not_settable(&entry.path, "the folder cannot be looked at", error),
+    };
     if apply {
-        attributes::apply(context, Handle::Open(fd.as_fd()), entry);
+        attributes::apply(context, Handle::Open(fd.as_fd()), entry, &status);
         set_flags(context, fd.as_fd(), folder);
     } else if changed && folder.selected && !entry.flags.contains(Flags::ANCESTOR) {
         attributes::apply_mtime(context, Handle::Open(fd.as_fd()), &entry.path, entry.attributes.mtime);
@@ -66,9 +70,7 @@ fn leave(context: &Context<'_>, folder: &Picked, systems: &mut FileSystems) {
         // Only the root comes here: the journal came and went, and nothing else changed in it.
         attributes::apply_mtime(context, Handle::Open(fd.as_fd()), &entry.path, context.journal.root_mtime());
     }
-    if let Ok(status) = status_of(fd.as_fd())
-        && systems.len() < MAX_FILE_SYSTEMS
-    {
+    if systems.len() < MAX_FILE_SYSTEMS {
         systems.entry(InodeId::of(&status).device()).or_insert(fd);
     }
 }

@@ -1,7 +1,8 @@
 //! Putting one name that is not a folder in its place.
 //!
-//! Owns the order of steps: whatever a name becomes is made whole under a temporary name in the same folder, with its
-//! digest checked and its attributes set, and then renamed. A name that was not there is never replaced in between.
+//! Owns the order of steps: whatever a name becomes is made whole without a name, or under a temporary one in the same
+//! folder, with its digest checked and its attributes set, and then linked or renamed. A name that was not there is never
+//! replaced in between.
 
 use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -60,8 +61,19 @@ fn name_error(what: &'static str) -> impl Fn(Errno) -> PlaceError {
 /// Whether there is something to be replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Slot {
+    /// This restore made the folder and nobody looked: nothing is expected.
+    Unseen,
     Free,
     Taken,
+}
+
+/// What became of a thing that was made.
+enum Made {
+    Placed(InodeId),
+    /// Somebody else took the name meanwhile; it is reported.
+    Left,
+    /// There is something where nothing was expected.
+    Collided,
 }
 
 /// Restores one name. Errors end the whole restore; everything else is in the report.
@@ -88,16 +100,20 @@ fn try_place(context: &Context<'_>, hands: &mut Hands, job: &Job) -> Result<(), 
     }
     let (above, name) = split(&entry.path);
     let folder = hands.folder.get(&context.tree, above).map_err(name_error("its folder cannot be opened"))?;
-    let Some(slot) = prepare(context, folder, name, job)? else { return Ok(()) };
-    note_flags(context, entry);
-    let id = match entry.kind {
-        Kind::File => make_file(context, &mut hands.frames, (folder, name, slot), &job.placed)?,
-        Kind::Symlink | Kind::Fifo | Kind::CharDevice | Kind::BlockDevice => {
-            make_special(context, (folder, name, slot), entry)?
-        }
-        Kind::Folder | Kind::Tombstone => return Ok(()),
-    };
-    let Some(id) = id else { return Ok(()) };
+    let mut slot = Slot::Unseen;
+    if context.is_marked(job.folder, mark::CREATED) {
+        context.will_change(job.folder, above);
+    } else {
+        let Some(found) = prepare(context, folder, name, job)? else { return Ok(()) };
+        slot = found;
+    }
+    let mut made = make(context, &mut hands.frames, (folder, name, slot), &job.placed)?;
+    if matches!(made, Made::Collided) {
+        let Some(slot) = prepare(context, folder, name, job)? else { return Ok(()) };
+        made = make(context, &mut hands.frames, (folder, name, slot), &job.placed)?;
+    }
+    let Made::Placed(id) = made else { return Ok(()) };
+    note_placed(context, entry);
     if entry.attributes.inode_flags & RESTORABLE_INODE_FLAGS != 0 {
         context.mark(job.number, mark::FLAGS);
     }
@@ -105,10 +121,25 @@ fn try_place(context: &Context<'_>, hands: &mut Hands, job: &Job) -> Result<(), 
     Ok(())
 }
 
-fn note_flags(context: &Context<'_>, entry: &Entry) {
+fn make(
+    context: &Context<'_>,
+    frames: &mut LastFrame,
+    place: (BorrowedFd<'_>, &[u8], Slot),
+    placed: &Placed,
+) -> Result<Made, PlaceError> {
+    let entry = &placed.entry;
+    // The note comes first: after a kill, flags that were not set yet are known.
     if entry.attributes.inode_flags & RESTORABLE_INODE_FLAGS != 0 {
         context.journal.note(&entry.path);
     }
+    match entry.kind {
+        Kind::File => make_file(context, frames, place, placed),
+        Kind::Symlink | Kind::Fifo | Kind::CharDevice | Kind::BlockDevice => make_special(context, place, entry),
+        Kind::Folder | Kind::Tombstone => Ok(Made::Left),
+    }
+}
+
+fn note_placed(context: &Context<'_>, entry: &Entry) {
     if entry.flags.contains(Flags::STALE) {
         context.report.stale(&entry.path);
     }
@@ -184,35 +215,32 @@ fn make_room(
     }
 }
 
-/// Gives what is under the temporary name its own name. `None`: somebody else took the name meanwhile.
-fn give_name(
-    context: &Context<'_>,
-    temporary: &mut Temporary<'_>,
-    (name, slot): (&[u8], Slot),
-    path: &[u8],
-) -> Result<Option<()>, PlaceError> {
-    let folder = temporary.folder;
-    let from = temporary.name.clone();
-    let renamed = match slot {
-        Slot::Free => rename_new(folder, &from, name),
-        Slot::Taken => match renameat(folder, from.as_slice(), folder, name) {
+/// Gives what is under the temporary name its own name.
+fn give_name(temporary: &mut Temporary<'_>, name: &[u8], slot: Slot) -> Result<(), Errno> {
+    let (folder, from) = (temporary.folder, temporary.name.as_slice());
+    match slot {
+        Slot::Free | Slot::Unseen => rename_new(folder, from, name),
+        Slot::Taken => match renameat(folder, from, folder, name) {
             Err(Errno::PERM) => {
                 release(folder, name);
-                renameat(folder, from.as_slice(), folder, name)
+                renameat(folder, from, folder, name)
             }
             other => other,
         },
-    };
-    match renamed {
-        Ok(()) => {
-            temporary.kept = true;
-            Ok(Some(()))
-        }
-        Err(Errno::EXIST) if slot == Slot::Free => {
+    }?;
+    temporary.kept = true;
+    Ok(())
+}
+
+/// What it means that something whole did not get its name.
+fn not_named(context: &Context<'_>, slot: Slot, path: &[u8], error: Errno) -> Result<Made, PlaceError> {
+    match (error, slot) {
+        (Errno::EXIST, Slot::Unseen) => Ok(Made::Collided),
+        (Errno::EXIST, Slot::Free) => {
             context.report.different(path, "appeared while restoring");
-            Ok(None)
+            Ok(Made::Left)
         }
-        Err(error) => Err(PlaceError::Name("it cannot get its name", error)),
+        (error, Slot::Unseen | Slot::Free | Slot::Taken) => Err(PlaceError::Name("it cannot get its name", error)),
     }
 }
 
@@ -236,44 +264,65 @@ fn release(folder: BorrowedFd<'_>, name: &[u8]) {
     }
 }
 
+/// A file that does not replace anything is made without a name where the file system can do that: nobody can reach it
+/// before it is whole, and a kill leaves nothing behind.
 fn make_file(
     context: &Context<'_>,
     frames: &mut LastFrame,
     (folder, name, slot): (BorrowedFd<'_>, &[u8], Slot),
     placed: &Placed,
-) -> Result<Option<InodeId>, PlaceError> {
-    let entry = &placed.entry;
+) -> Result<Made, PlaceError> {
+    if slot != Slot::Taken
+        && let Some(file) = context.tree.unnamed_file(folder, placed.entry.attributes.mode)
+    {
+        let id = fill(context, frames, placed, &file)?;
+        if let Some(linked) = context.tree.name_file(file.as_fd(), folder, name) {
+            return linked.map_or_else(
+                |error| not_named(context, slot, &placed.entry.path, error),
+                |()| Ok(count_file(context, &placed.entry, id)),
+            );
+        }
+    }
     let temporary_name = context.tree.temporary_name();
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = openat(folder, temporary_name.as_slice(), flags, Mode::RUSR | Mode::WUSR)
         .map_err(name_error("it cannot be created"))?;
     let mut temporary = Temporary { folder, name: temporary_name, kept: false };
-    let file = File::from(fd);
-    content::write(context, frames, placed, &file).map_err(|error| match error {
+    let id = fill(context, frames, placed, &File::from(fd))?;
+    match give_name(&mut temporary, name, slot) {
+        Ok(()) => Ok(count_file(context, &placed.entry, id)),
+        Err(error) => not_named(context, slot, &placed.entry.path, error),
+    }
+}
+
+/// Gives an empty new file its content, with its digest checked, and its attributes.
+fn fill(context: &Context<'_>, frames: &mut LastFrame, placed: &Placed, file: &File) -> Result<InodeId, PlaceError> {
+    let status = status_of(file.as_fd()).map_err(name_error("it cannot be looked at"))?;
+    content::write(context, frames, placed, file).map_err(|error| match error {
         ContentError::Damaged(why) => PlaceError::Damaged(why),
         ContentError::Target(error) => {
             PlaceError::Name("it cannot be written", Errno::from_io_error(&error).unwrap_or(Errno::IO))
         }
         ContentError::Ends(error) => PlaceError::Ends(error),
     })?;
-    attributes::apply(context, Handle::Open(file.as_fd()), entry);
-    let id = InodeId::of(&status_of(file.as_fd()).map_err(name_error("it cannot be looked at"))?);
-    if give_name(context, &mut temporary, (name, slot), &entry.path)?.is_none() {
-        return Ok(None);
-    }
+    attributes::apply(context, Handle::Open(file.as_fd()), &placed.entry, &status);
+    Ok(InodeId::of(&status))
+}
+
+fn count_file(context: &Context<'_>, entry: &Entry, id: InodeId) -> Made {
     context.report.count(|counts| {
         counts.files += 1;
         counts.bytes += entry.stored_bytes();
         counts.digests_verified += 1;
     });
-    Ok(Some(id))
+    Made::Placed(id)
 }
 
 fn make_special(
     context: &Context<'_>,
     (folder, name, slot): (BorrowedFd<'_>, &[u8], Slot),
     entry: &Entry,
-) -> Result<Option<InodeId>, PlaceError> {
+) -> Result<Made, PlaceError> {
     let temporary_name = context.tree.temporary_name();
     let create = |file_type| {
         let device = makedev(entry.device.0, entry.device.1);
@@ -294,9 +343,9 @@ fn make_special(
     if found.stx_nlink != 1 || existing::type_of(&found) == FileType::RegularFile {
         return Err(PlaceError::Name("it was replaced while it was made", Errno::AGAIN));
     }
-    attributes::apply(context, Handle::Path(fd.as_fd()), entry);
-    if give_name(context, &mut temporary, (name, slot), &entry.path)?.is_none() {
-        return Ok(None);
+    attributes::apply(context, Handle::Path(fd.as_fd()), entry, &found);
+    if let Err(error) = give_name(&mut temporary, name, slot) {
+        return not_named(context, slot, &entry.path, error);
     }
     context.report.count(|counts| match entry.kind {
         Kind::Symlink => counts.symlinks += 1,
@@ -304,7 +353,7 @@ fn make_special(
             counts.specials += 1;
         }
     });
-    Ok(Some(InodeId::of(&found)))
+    Ok(Made::Placed(InodeId::of(&found)))
 }
 
 /// Makes the name of `job` a further link to what `leader` is; falls back to a copy of its own.
@@ -365,8 +414,11 @@ fn try_link(
     if linked.is_none_or(|linked| InodeId::of(&linked) != leader.id) {
         return Ok(false);
     }
-    if give_name(context, &mut temporary, (name, slot), &entry.path)?.is_some() {
-        context.report.count(|counts| counts.links += 1);
+    match give_name(&mut temporary, name, slot) {
+        Ok(()) => context.report.count(|counts| counts.links += 1),
+        Err(error) => {
+            not_named(context, slot, &entry.path, error)?;
+        }
     }
     Ok(true)
 }

@@ -3,10 +3,11 @@
 //! Owns that no symbolic link and no `..` is followed on the way: `openat2` with BENEATH and NO_SYMLINKS where the kernel
 //! has it, else one folder after another with O_NOFOLLOW. What is done in a folder is done by others, on its descriptor.
 
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat, openat2, statx, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags, linkat, openat, openat2, statx, unlinkat};
 use rustix::io::Errno;
 
 /// What all our temporary names begin with.
@@ -36,6 +37,8 @@ pub(super) struct Tree {
     resolver: Resolver,
     run: String,
     next_name: AtomicU64,
+    /// Whether files can be made without a name and be given one, as far as is known.
+    has_unnamed: AtomicBool,
 }
 
 impl Tree {
@@ -50,7 +53,7 @@ impl Tree {
 
     pub(super) fn with_resolver(root: OwnedFd, resolver: Resolver) -> Self {
         let run = uuid::Uuid::new_v4().simple().to_string();
-        Self { root, resolver, run, next_name: AtomicU64::new(0) }
+        Self { root, resolver, run, next_name: AtomicU64::new(0), has_unnamed: AtomicBool::new(true) }
     }
 
     /// The target itself.
@@ -67,6 +70,42 @@ impl Tree {
     pub(super) fn temporary_name(&self) -> Vec<u8> {
         let number = self.next_name.fetch_add(1, Ordering::Relaxed);
         [OWN_PREFIX, format!("{}-{number:x}", self.run).as_bytes()].concat()
+    }
+
+    /// A new file on the file system of `folder` that has no name yet; `None` where there is no such thing.
+    pub(super) fn unnamed_file(&self, folder: BorrowedFd<'_>, mode: u32) -> Option<File> {
+        if !self.has_unnamed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        // Nobody can reach it, so it may have its own permissions from the beginning; set-id bits come later.
+        match openat(folder, ".", flags, Mode::from_raw_mode(mode & 0o777)) {
+            Ok(fd) => Some(File::from(fd)),
+            Err(error) => {
+                // What is wrong with the folder itself shows again with a named file.
+                if matches!(error, Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) {
+                    self.has_unnamed.store(false, Ordering::Relaxed);
+                }
+                None
+            }
+        }
+    }
+
+    /// Gives an unnamed file a name that must be free; `None` when that cannot be done here.
+    pub(super) fn name_file(
+        &self,
+        file: BorrowedFd<'_>,
+        folder: BorrowedFd<'_>,
+        name: &[u8],
+    ) -> Option<Result<(), Errno>> {
+        match linkat(file, "", folder, name, AtFlags::EMPTY_PATH) {
+            // Old kernels want a capability for it, and say that they do not find the file.
+            Err(Errno::NOENT | Errno::INVAL | Errno::OPNOTSUPP | Errno::PERM | Errno::XDEV) => {
+                self.has_unnamed.store(false, Ordering::Relaxed);
+                None
+            }
+            ended => Some(ended),
+        }
     }
 
     /// Opens the folder `path` for reading.

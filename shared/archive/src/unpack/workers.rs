@@ -1,6 +1,7 @@
 //! The first pass: folders by one thread, everything else by several.
 //!
-//! Names go to the threads in batches that stay within one frame where they can, so that a frame is decoded once. Further
+//! Names go to the threads in batches that stay within one frame, those of a full and of a differential apart, so that a
+//! frame is decoded once. Further
 //! names of a hard link wait for the second pass, when it is known what they are linked to.
 
 use std::collections::HashSet;
@@ -15,8 +16,8 @@ use super::place::{Hands, Job, place};
 use crate::entry::{Entry, Flags, Kind};
 use crate::overlay::{Origin, Placed};
 
-/// Most names in one batch.
-const MAX_BATCH_JOBS: usize = 256;
+/// Most names in one batch: more than the smallest files that fit into a frame of 2 MiB.
+const MAX_BATCH_JOBS: usize = 2048;
 
 /// Most bytes of content in one batch of several names.
 const MAX_BATCH_BYTES: u64 = 8 << 20;
@@ -28,7 +29,7 @@ pub(super) fn write_all(context: &Context<'_>) -> Result<bool, UnpackError> {
         some => some,
     };
     let failure = Mutex::new(None);
-    let (to_workers, batches) = bounded::<Vec<Job>>(2 * threads);
+    let (to_workers, batches) = bounded::<Vec<Job>>(threads);
     let produced = std::thread::scope(|scope| {
         for _ in 0..threads {
             let batches = batches.clone();
@@ -65,7 +66,8 @@ fn produce(context: &Context<'_>, to_workers: Sender<Vec<Job>>) -> Result<bool, 
     let mut folders = Folders::default();
     let mut groups: HashSet<GroupKey> = HashSet::new();
     let mut deferred = false;
-    let mut batch = Batch { jobs: Vec::new(), bytes: 0, frame: None, to_workers };
+    let mut of_full = Batch::new(to_workers.clone());
+    let mut of_differential = Batch::new(to_workers);
     let mut stream = context.stream();
     while let Some(picked) = stream.next_picked().inspect_err(|_| context.stop())? {
         folders.enter(&picked);
@@ -89,12 +91,17 @@ fn produce(context: &Context<'_>, to_workers: Sender<Vec<Job>>) -> Result<bool, 
             continue;
         }
         let folder = folders.number();
+        let batch = match picked.placed.content {
+            Origin::Full => &mut of_full,
+            Origin::Differential => &mut of_differential,
+        };
         batch.add(Job { placed: picked.placed, number: picked.number, folder });
         if context.is_stopped() {
             return Err(UnpackError::Cancelled);
         }
     }
-    batch.send();
+    of_full.send();
+    of_differential.send();
     Ok(deferred)
 }
 
@@ -104,18 +111,22 @@ pub(super) fn group_of(placed: &Placed) -> Option<GroupKey> {
     (*link_group != 0 && !flags.contains(Flags::UNREAD)).then_some(*link_group)
 }
 
-/// Names on their way to one thread.
+/// Names on their way to one thread, all with content in the same archive.
 struct Batch {
     jobs: Vec<Job>,
     bytes: u64,
-    frame: Option<(Origin, u64)>,
+    frame: Option<u64>,
     to_workers: Sender<Vec<Job>>,
 }
 
 impl Batch {
+    fn new(to_workers: Sender<Vec<Job>>) -> Self {
+        Self { jobs: Vec::new(), bytes: 0, frame: None, to_workers }
+    }
+
     /// Names without content go with whatever is at hand; a new frame begins a new batch.
     fn add(&mut self, job: Job) {
-        let frame = job.placed.entry.content.map(|content| (job.placed.content, content.frame));
+        let frame = job.placed.entry.content.map(|content| content.frame);
         if frame.is_some() && self.frame.is_some() && frame != self.frame {
             self.send();
         }

@@ -1,12 +1,14 @@
 //! Somebody who owns the target swaps its folders for symbolic links while root restores into it.
 
+use std::ops::ControlFlow;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use coord_archive::codec::Codec;
-use coord_archive::unpack::{Overwrite, UnpackOptions};
+use coord_archive::progress::{Advance, Progress};
+use coord_archive::unpack::{Overwrite, UnpackOptions, unpack};
 
 use crate::story::{Story, unpack_to};
 
@@ -72,4 +74,38 @@ fn folders_swapped_for_links_lead_no_restore_outside() {
     assert!(swaps > 100 && restores > 3);
     assert_eq!(crate::tree::compare::list(&outside).unwrap().len(), before);
     assert_eq!(std::fs::read(outside.join("canary")).unwrap(), b"alive");
+}
+
+/// Puts a file of its own into a folder as soon as the restore has made it.
+struct Intruder {
+    target: PathBuf,
+}
+
+impl Progress for Intruder {
+    fn advance(&self, step: Advance<'_>) -> ControlFlow<()> {
+        if step.path == b"folder" {
+            std::fs::write(self.target.join("folder/name"), "somebody else's").unwrap();
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+#[test]
+fn a_name_that_appears_in_a_folder_the_restore_made_is_treated_like_any_other() {
+    let story = Story::new(Codec::Zstd);
+    let folder = story.source().join("folder");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("name"), "ours").unwrap();
+    std::fs::write(folder.join("other"), "ours").unwrap();
+    let full = story.full();
+    for (overwrite, expected) in [(Overwrite::Never, "somebody else's"), (Overwrite::IfChanged, "ours")] {
+        let target = story.target(&format!("{overwrite:?}"));
+        let opened = std::fs::File::open(&target).unwrap().into();
+        let options = UnpackOptions { overwrite, ..UnpackOptions::default() };
+        let report = unpack(&full, None, opened, &options, &Intruder { target: target.clone() }).unwrap();
+        assert_eq!(std::fs::read_to_string(target.join("folder/name")).unwrap(), expected);
+        assert_eq!(std::fs::read_to_string(target.join("folder/other")).unwrap(), "ours");
+        assert_eq!(report.different.total, u64::from(overwrite == Overwrite::Never));
+        assert_eq!(std::fs::read_dir(target.join("folder")).unwrap().count(), 2, "nothing temporary is left");
+    }
 }
