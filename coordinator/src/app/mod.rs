@@ -21,6 +21,7 @@ pub mod jobs;
 pub mod join;
 pub mod keep_jobs;
 pub mod label_host;
+pub mod last_read;
 pub mod list_jobs;
 pub mod names;
 pub mod plan_restore;

@@ -112,15 +112,23 @@ fn bytes(list: Vec<Bytes>) -> Vec<Vec<u8>> {
     list.into_iter().map(|bytes| bytes.0).collect()
 }
 
+/// What a restore run restores.
+///
+/// # Errors
+/// `internal` when its row does not say.
+pub fn spec(run: &RunRecord) -> Result<RestoreSpec, Fault> {
+    serde_json::from_value(run.spec.clone()).map_err(|error| {
+        tracing::error!(run = %run.id, %error, "the task of a restore run does not read");
+        Fault::new(ErrorCode::Internal, format!("run {} does not say what to restore", run.id.short()))
+    })
+}
+
 /// The task that the host of a restore run is given.
 ///
 /// # Errors
 /// `archive_damaged` when an archive was found damaged since the run was made, `not_found` when its backup is gone.
 pub async fn build(app: &App, run: &RunRecord) -> Result<api::RestoreTask, Fault> {
-    let spec: RestoreSpec = serde_json::from_value(run.spec.clone()).map_err(|error| {
-        tracing::error!(run = %run.id, %error, "the task of a restore run does not read");
-        Fault::new(ErrorCode::Internal, format!("run {} does not say what to restore", run.id.short()))
-    })?;
+    let spec = spec(run)?;
     let mut parts = Vec::new();
     for part in spec.parts {
         let full = archive(app, part.full).await?;

@@ -8,7 +8,7 @@ use coord_shared::run::{RunKind, RunState};
 use coord_shared::wire::{from_us, optional_us, to_us};
 
 use super::backups::checks;
-use super::{App, names};
+use super::{App, last_read, names};
 use crate::catalog::{AttemptRecord, FaultRecord, PhaseWord, ProgressRecord, RunFilter, RunRecord};
 
 /// Warnings answered when no number is asked for.
@@ -69,14 +69,15 @@ pub fn has_ended(run: &api::Run) -> bool {
     RunState::from_api(run.state()).is_none_or(|state| !state.is_open())
 }
 
-/// The kept warnings of a run and how many there were.
+/// The kept warnings of a run and how many there were; a restore's with the last backup that read what its own could not.
 ///
 /// # Errors
 /// `not_found`, or `ambiguous` with the candidates.
 pub async fn warnings(app: &App, text: &str, limit: u32) -> Result<api::RunWarnings, Fault> {
     let run = names::run(app, text).await?;
     let limit = if limit == 0 { DEFAULT_WARNINGS } else { limit };
-    let notes = app.catalog.run_warnings(run.id, limit).await?;
+    let mut notes = app.catalog.run_warnings(run.id, limit).await?;
+    last_read::complete(app, &run, &mut notes).await?;
     let notes =
         notes.into_iter().map(|note| api::PathNote { path: note.path, kind: note.kind, detail: note.detail }).collect();
     Ok(api::RunWarnings { notes, total: run.warnings_total })

@@ -50,7 +50,7 @@ pub use entries::{FileVersion, VersionKind};
 pub use error::{CatalogError, Result};
 pub use fleet::{CoordinatorRecord, Fleet};
 pub use health::{EndedRun, FleetFigures, JobHealth};
-pub use history::{DigestHit, PathVersion};
+pub use history::{DigestHit, MAX_HISTORY, PathVersion};
 pub use hosts::{Host, HostFacts, HostState, NewHost};
 pub use ingest::{BlockOutcome, IndexIntake, IndexProgress};
 pub use jobs::{Job, JobFilter, JobState};

@@ -298,6 +298,46 @@ async fn a_backup_is_listed_and_brought_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_restore_of_what_could_not_be_read_names_the_last_backup_that_read_it() {
+    let fleet = Fleet::start().await;
+    let mut operator = OperatorServiceClient::new(fleet.admin().await);
+    let mut host = Host::join(&fleet, "one").await;
+    apply(&mut operator, &policy("web", "[\"/etc\"]")).await;
+    let unread = |mut entries: Vec<Entry>| {
+        for entry in entries.iter_mut().filter(|entry| entry.path == b"etc/hosts") {
+            (entry.flags, entry.digest) = (Flags::UNREAD, None);
+        }
+        entries
+    };
+    // Read twice, then twice not.
+    let mut backups = Vec::new();
+    let now = Timestamp::now();
+    for (hours_ago, entries) in [
+        (4, tree("etc", 50)),
+        (3, tree("etc", 100)),
+        (2, unread(tree("etc", 100))),
+        (1, unread([tree("etc", 100), vec![entry("new", Kind::File, 1)]].concat())),
+    ] {
+        let request =
+            api::StartBackupRequest { host: "one".into(), policy: "web".into(), level: api::Level::Full.into() };
+        operator.start_backup(request).await.unwrap();
+        backups.push(host.back_up(&fleet, now - hours_ago.hours(), entries).await);
+    }
+    operator.start_restore(restore(&["etc"], None)).await.unwrap();
+    let order = host.order().await;
+    let note = |path: &str, kind: &str| api::PathNote { path: path.into(), kind: kind.into(), detail: String::new() };
+    let notes = vec![note("etc/hosts", "unread"), note("etc/never", "stale"), note("etc/nginx", "different")];
+    host.report(&order, 1, Event::Warnings(api::Warnings { notes })).await;
+    let request = api::ListRunWarningsRequest { run: order.run_id.clone(), limit: 0 };
+    let warnings = operator.list_run_warnings(request).await.unwrap().into_inner();
+    let said: HashMap<String, String> =
+        warnings.notes.into_iter().map(|note| (String::from_utf8(note.path).unwrap(), note.detail)).collect();
+    assert!(said["etc/hosts"].contains(&backups[1].short()), "{said:?}");
+    assert_eq!((said["etc/never"].as_str(), said["etc/nginx"].as_str()), ("no backup that is kept has read it", ""));
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_is_refused_with_what_there_is_instead() {
     let fleet = Fleet::start().await;
     let mut operator = OperatorServiceClient::new(fleet.admin().await);
