@@ -293,3 +293,19 @@ fn packages_take_their_dependencies_from_the_workspace() {
         }
     }
 }
+
+#[test]
+fn the_tests_that_the_safety_table_names_exist() {
+    let text = read(&root().join("ARCHITECTURE.md"));
+    let table = text.split("\n## ").find(|section| section.starts_with("Safety table")).unwrap();
+    // Names stand between single asterisks; bold row titles between two.
+    let named: BTreeSet<&str> = table
+        .split('*')
+        .filter(|part| part.contains('_') && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'))
+        .collect();
+    assert!(named.len() > 10, "{named:?}");
+    let sources: Vec<String> = rust_files().iter().map(|path| read(path)).collect();
+    let missing = |name: &&&str| !sources.iter().any(|source| source.contains(&format!("fn {name}(")));
+    let missing: Vec<_> = named.iter().filter(missing).collect();
+    assert!(missing.is_empty(), "no such tests: {missing:?}");
+}

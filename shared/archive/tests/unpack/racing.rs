@@ -109,3 +109,33 @@ fn a_name_that_appears_in_a_folder_the_restore_made_is_treated_like_any_other() 
         assert_eq!(std::fs::read_dir(target.join("folder")).unwrap().count(), 2, "nothing temporary is left");
     }
 }
+
+/// Two operators, or one who repeated the command: whoever comes second finds what is equal and adds what is missing.
+#[test]
+fn two_restores_into_one_target_at_once_end_in_the_tree() {
+    let story = Story::new(Codec::Zstd);
+    for number in 0..60 {
+        let folder = story.source().join(format!("folder-{}", number % 7));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(format!("file-{number}")), vec![b'x'; number * 997]).unwrap();
+    }
+    let full = story.full();
+    for round in 0..8 {
+        let target = story.target(&format!("target-{round}"));
+        let options = UnpackOptions { overwrite: Overwrite::IfChanged, ..UnpackOptions::default() };
+        std::thread::scope(|scope| {
+            let restore = || unpack_to(&full, None, &target, &options).map(drop);
+            let restores = [scope.spawn(restore), scope.spawn(restore)];
+            for restore in restores {
+                restore.join().unwrap().unwrap();
+            }
+        });
+        // A third one mends what the second took for different while the first was at it.
+        let report = unpack_to(&full, None, &target, &options).unwrap();
+        assert!(report.is_clean(), "{report:?}");
+        assert_eq!(story.differences(&target), Vec::<String>::new(), "round {round}");
+        for name in crate::tree::compare::list(&target).unwrap().into_keys() {
+            assert!(!name.windows(15).any(|part| part == b".coord-restore-"), "{}", name.escape_ascii());
+        }
+    }
+}
