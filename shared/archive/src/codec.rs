@@ -6,6 +6,8 @@ use std::io::{self, Read as _};
 
 use zstd::zstd_safe::{CParameter, DCtx, DParameter, InBuffer, OutBuffer, ResetDirective};
 
+use crate::gzip::GzipCompressor;
+
 /// Largest decompressed frame that is written or accepted.
 pub const MAX_FRAME_BYTES: usize = 64 << 20;
 
@@ -81,7 +83,7 @@ pub struct Compressor(Inner);
 
 enum Inner {
     Zstd(zstd::bulk::Compressor<'static>),
-    Gzip(libdeflater::Compressor),
+    Gzip(GzipCompressor),
 }
 
 impl Compressor {
@@ -97,10 +99,7 @@ impl Compressor {
                 inner.set_parameter(CParameter::ChecksumFlag(true)).map_err(CodecError::Compress)?;
                 Ok(Self(Inner::Zstd(inner)))
             }
-            Codec::Gzip => {
-                let level = libdeflater::CompressionLvl::new(level).map_err(|_| bad_level())?;
-                Ok(Self(Inner::Gzip(libdeflater::Compressor::new(level))))
-            }
+            Codec::Gzip => Ok(Self(Inner::Gzip(GzipCompressor::new(level).map_err(|_| bad_level())?))),
         }
     }
 
@@ -116,11 +115,7 @@ impl Compressor {
                 inner.compress_to_buffer(raw, out).map_err(CodecError::Compress)?;
             }
             Inner::Gzip(inner) => {
-                out.resize(inner.gzip_compress_bound(raw.len()), 0);
-                let length = inner
-                    .gzip_compress(raw, out)
-                    .map_err(|_| CodecError::Compress(io::Error::other("gzip ran out of room")))?;
-                out.truncate(length);
+                inner.compress(raw, out).map_err(CodecError::Compress)?;
             }
         }
         Ok(())

@@ -11,6 +11,7 @@ pub mod entry;
 pub mod file;
 pub mod footer;
 pub mod glance;
+mod gzip;
 pub mod header;
 pub mod overlay;
 pub mod pack;
