@@ -11,7 +11,7 @@ use coord_shared::tls::{PeerIdentity, PeerKind};
 use super::App;
 use super::authorize::Role;
 use crate::bootstrap::{Grant, PendingGrant, pending};
-use crate::catalog::{CatalogError, NewCertificate, NewToken, TokenKind};
+use crate::catalog::{CatalogError, MADE_LOCALLY, NewCertificate, NewToken, TokenKind};
 
 /// Takes every waiting grant in. One that makes no sense is reported and left.
 pub async fn take_grants(app: &App, state: &Path) -> Result<(), Fault> {
@@ -52,7 +52,7 @@ async fn take(app: &App, pending: &PendingGrant) -> Result<(), Fault> {
                 host_name: None,
                 operator: Some((user.clone(), role.parse().map_err(|_| nonsense("role"))?)),
                 uses: 1,
-                created_by: "coordinator".to_owned(),
+                created_by: MADE_LOCALLY.to_owned(),
                 lives,
             };
             app.catalog.create_token(&token).await?;

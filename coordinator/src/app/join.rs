@@ -175,10 +175,10 @@ async fn join_operator(
     let generation = newest.map_or(Generation(1), |newest: CertificateRecord| newest.generation.next());
     let issued = issue(app, PeerKind::Operator, name, key)?;
     let certificate = new_certificate(&issued, generation);
-    match app.catalog.join_operator(token.id, (name, role), &certificate).await? {
+    match app.catalog.join_operator(token, (name, role), &certificate).await? {
         JoinOutcome::Joined => {}
         JoinOutcome::Refused(state) => return Err(lost_race(state)),
-        JoinOutcome::NameTaken => return Err(Fault::new(ErrorCode::NameTaken, format!("the name {name} is taken"))),
+        JoinOutcome::NameTaken => return Err(super::tokens::operator_taken(name)),
     }
     record(app, PeerKind::Operator, name, "operator_logged_in", role.as_str()).await;
     Ok(answer(app, &issued.pem, name, name, to_us(issued.identity.not_after)))

@@ -38,7 +38,8 @@ pub struct Creator<'a> {
 /// Makes a token.
 ///
 /// # Errors
-/// `invalid_argument` for a life, labels or names that cannot be; `permission_denied` for a role above the creator's own.
+/// `invalid_argument` for a life, labels or names that cannot be; `permission_denied` for a role above the creator's own, and for
+/// the name of an operator with a role above it; `name_taken` for the name of one who was put out.
 pub async fn create(
     app: &App,
     creator: Creator<'_>,
@@ -46,6 +47,9 @@ pub async fn create(
 ) -> Result<api::CreatedToken, Fault> {
     let kind = kind(&request.kind)?;
     let operator = operator(kind, creator, &request)?;
+    if let Some((name, _)) = &operator {
+        speaks_for(app, creator, name).await?;
+    }
     let labels: BTreeMap<String, String> = request.labels.into_iter().collect();
     check_labels(&labels)?;
     let host_name = match request.host.as_str() {
@@ -122,6 +126,27 @@ fn operator(
             Ok(Some((user.to_string(), role)))
         }
     }
+}
+
+/// A login with an operator's name is that operator, whatever role the token says: who could not be them anyway does not get it.
+/// Judged again when the token is redeemed.
+async fn speaks_for(app: &App, creator: Creator<'_>, name: &str) -> Result<(), Fault> {
+    let Some(operator) = app.catalog.operator(name).await? else { return Ok(()) };
+    if !operator.active {
+        return Err(operator_taken(name));
+    }
+    if creator.user != name && creator.role.is_none_or(|own| operator.role > own) {
+        let message = format!("{name} is {}, and a login with that name is theirs", operator.role);
+        return Err(Fault::new(ErrorCode::PermissionDenied, message)
+            .with_hint(format!("choose another name, or ask {name} or an admin of the fleet")));
+    }
+    Ok(())
+}
+
+/// The name belongs to an operator who was put out, or who is more than the token's maker.
+pub(super) fn operator_taken(name: &str) -> Fault {
+    Fault::new(ErrorCode::NameTaken, format!("the name {name} belongs to another operator, and names are never reused"))
+        .with_hint("get a token with another name: coordctl token create --kind operator --user NAME")
 }
 
 /// Checks labels that hosts are to get.

@@ -66,6 +66,6 @@ pub use reports::{ReportOutcome, ReportedEvent, RunReport};
 pub use runs::{AskedRun, AttemptOutcome, AttemptRecord, RunFilter, RunRecord, Transition};
 pub use schedule::{DueRun, Planned, ScheduleOutcome, ScheduleStep};
 pub use sessions::{HostSession, OpenSession, OpenedSession};
-pub use tokens::{JoinOutcome, NewToken, Redemption, TokenKind, TokenRecord, TokenState};
+pub use tokens::{JoinOutcome, MADE_LOCALLY, NewToken, Redemption, TokenKind, TokenRecord, TokenState};
 pub use walk::SubtreeWalk;
 pub use words::UnknownWord;

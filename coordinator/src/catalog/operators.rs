@@ -51,11 +51,17 @@ super::words::impl_word!(OperatorRole, "role: viewer, restorer, operator or admi
 
 const BY_NAME: Sql = Sql("SELECT name, role, state FROM operators WHERE name = $1");
 
-// A grant never brings back who was put out.
+// A grant never brings back who was put out, never lowers a role, and reaches a name that is taken only when it comes from that
+// person ($3), from somebody with at least their role, or from the coordinator's own machine (NULL). It is judged here, beside the
+// row, because the name may have got its role after the token was made.
 pub(super) const GRANT: Sql = Sql("
-    INSERT INTO operators (name, role) VALUES ($1, $2)
-    ON CONFLICT (name) DO UPDATE SET role = EXCLUDED.role
-    WHERE operators.state = 'active'");
+    WITH ranks (role, rank) AS (VALUES ('viewer', 1), ('restorer', 2), ('operator', 3), ('admin', 4))
+    INSERT INTO operators AS o (name, role) VALUES ($1, $2)
+    ON CONFLICT (name) DO UPDATE SET role = (
+        SELECT r.role FROM ranks r WHERE r.role IN (o.role, EXCLUDED.role) ORDER BY r.rank DESC LIMIT 1)
+    WHERE o.state = 'active' AND ($3::text IS NULL OR $3 = o.name OR EXISTS (
+        SELECT FROM operators m JOIN ranks theirs ON theirs.role = m.role JOIN ranks its ON its.role = o.role
+        WHERE m.name = $3 AND m.state = 'active' AND theirs.rank >= its.rank))");
 
 const SET_STATE: Sql = Sql("UPDATE operators SET state = $2 WHERE name = $1");
 
@@ -76,9 +82,9 @@ impl Catalog {
         self.connection().await?.query_opt(&BY_NAME, &[&name]).await?.as_ref().map(read).transpose()
     }
 
-    /// Makes an operator, or gives an active one this role.
+    /// Makes an operator, or raises an active one to this role, in the name of the coordinator's own machine.
     pub async fn grant_operator(&self, name: &str, role: OperatorRole) -> Result<()> {
-        self.connection().await?.execute(&GRANT, &[&name, &role.as_str()]).await?;
+        self.connection().await?.execute(&GRANT, &[&name, &role.as_str(), &None::<&str>]).await?;
         Ok(())
     }
 

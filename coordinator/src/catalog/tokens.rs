@@ -19,6 +19,9 @@ use super::row::{digest, get, int, json, optional_word, seconds, small, to_json,
 /// Wrong secrets that a token survives; one more and it is revoked.
 pub const MAX_TOKEN_FAILURES: i32 = 5;
 
+/// Maker of the tokens that come from the coordinator's own machine. No operator has this name, because it is no slug.
+pub const MADE_LOCALLY: &str = "coordinator (local)";
+
 /// What joins with a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenKind {
@@ -111,7 +114,7 @@ pub enum JoinOutcome {
     Joined,
     /// The token could not be used any more: its state now.
     Refused(TokenState),
-    /// The host's name is taken.
+    /// The host's name is taken; or the operator's is, by somebody whom the token's maker cannot speak for.
     NameTaken,
 }
 
@@ -307,12 +310,13 @@ impl Catalog {
     /// Redeems a token for an operator and a certificate, in one transaction.
     pub async fn join_operator(
         &self,
-        id: TokenId,
+        token: &TokenRecord,
         operator: (&str, OperatorRole),
         certificate: &NewCertificate,
     ) -> Result<JoinOutcome> {
         let (name, role) = (operator.0, operator.1.as_str());
-        self.join(id, (&GRANT, &[&name, &role]), certificate).await
+        let maker = Some(token.created_by.as_str()).filter(|maker| *maker != MADE_LOCALLY);
+        self.join(token.id, (&GRANT, &[&name, &role, &maker]), certificate).await
     }
 
     async fn join(
@@ -333,8 +337,8 @@ impl Catalog {
         }
         transaction.execute(&SPEND, &[&id.uuid()]).await?;
         match transaction.execute(subject.0, subject.1).await {
+            Ok(0) | Err(CatalogError::Taken { .. }) => return Ok(JoinOutcome::NameTaken),
             Ok(_) => {}
-            Err(CatalogError::Taken { .. }) => return Ok(JoinOutcome::NameTaken),
             Err(error) => return Err(error),
         }
         let params: super::pool::Params<'_> = &[

@@ -3,10 +3,16 @@
 use std::time::Duration;
 
 use crate::support::{Fleet, wait_for};
+use coord_shared::api::CreateTokenRequest;
+use coord_shared::api::operator_service_client::OperatorServiceClient;
+use coord_shared::clock::SystemClock;
 use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::tls::{ClientTls, HeldIdentity, PeerIdentity, PeerKind};
 use coord_shared::token::{Token, TokenSecret};
+use coordinator::app::authorize::Role;
+use coordinator::catalog::HostState;
 use coordinator::grpc::access::{self, Access};
+use coordinator::init;
 use coordinator::pki::{Authority, CertificateOrder};
 use http::uri::PathAndQuery;
 use rcgen::KeyPair;
@@ -71,6 +77,57 @@ async fn every_rpc_refuses_no_wrong_unknown_and_revoked_certificates() {
         wait_for("a revocation to act", refused).await;
         assert_eq!(*access, Access::Agent);
     }
+    fleet.stop().await;
+}
+
+/// A token for an operator, made by whoever the channel belongs to.
+async fn operator_token(maker: &Channel, user: &str, role: &str) -> Result<Token, Fault> {
+    let request =
+        CreateTokenRequest { kind: "operator".into(), user: user.into(), role: role.into(), ..Default::default() };
+    let made = OperatorServiceClient::new(maker.clone()).create_token(request).await.map_err(Fault::from)?;
+    Ok(made.into_inner().secret_line.parse().unwrap())
+}
+
+/// Logs an operator in with a token that `maker` makes.
+async fn log_in(fleet: &Fleet, maker: &Channel, user: &str, role: &str) -> Channel {
+    let (token, key) = (operator_token(maker, user, role).await.unwrap(), KeyPair::generate().unwrap());
+    let joined = fleet.join(&token, "", &key).await.unwrap();
+    fleet.member(user, &joined.certificate_pem, &key).tls.connect(&fleet.main).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_logs_in_as_an_operator_of_a_higher_role_than_their_own() {
+    let fleet = Fleet::start().await;
+    let admin = fleet.admin().await;
+    let ada = log_in(&fleet, &admin, "ada", "operator").await;
+    let role = async |name: &str| fleet.catalog.operator(name).await.unwrap().unwrap().role;
+    for asked in ["viewer", "operator"] {
+        let refused = operator_token(&ada, "admin", asked).await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::PermissionDenied, "{asked}: {refused}");
+        assert!(refused.message.contains("admin is admin"), "{refused}");
+    }
+    // The name is free when the token is made, and an admin's when it is used.
+    let early = operator_token(&ada, "bob", "viewer").await.unwrap();
+    let bob = log_in(&fleet, &admin, "bob", "admin").await;
+    let late = fleet.join(&early, "", &KeyPair::generate().unwrap()).await.unwrap_err();
+    assert_eq!(late.code, ErrorCode::NameTaken, "{late}");
+    // A second machine of one's own, a viewer's, and an admin for an admin: nobody's role goes down with it.
+    drop(log_in(&fleet, &ada, "ada", "viewer").await);
+    drop(log_in(&fleet, &ada, "eve", "viewer").await);
+    drop(log_in(&fleet, &ada, "eve", "viewer").await);
+    drop(log_in(&fleet, &bob, "admin", "viewer").await);
+    for (name, wanted) in [("ada", Role::Operator), ("eve", Role::Viewer), ("admin", Role::Admin), ("bob", Role::Admin)]
+    {
+        assert_eq!(role(name).await, wanted, "{name}");
+    }
+    // Nor does one come in as somebody who was put out; and the machine's own administrator is asked nothing.
+    fleet.catalog.set_operator_state("eve", HostState::Revoked).await.unwrap();
+    assert_eq!(operator_token(&admin, "eve", "viewer").await.unwrap_err().code, ErrorCode::NameTaken);
+    let line = init::operator_token(&fleet.state(), "admin", "viewer", &SystemClock).unwrap();
+    let token: Token = line.parse().unwrap();
+    wait_for("the token to be taken in", || async { fleet.join(&token, "", &KeyPair::generate().unwrap()).await.ok() })
+        .await;
+    assert_eq!(role("admin").await, Role::Admin);
     fleet.stop().await;
 }
 

@@ -152,6 +152,22 @@ async fn a_host_whose_coordinator_is_gone_is_not_connected() {
 }
 
 #[tokio::test]
+async fn a_grant_never_lowers_a_role() {
+    with_catalog(async |catalog| {
+        for (number, (had, granted)) in
+            OperatorRole::ALL.into_iter().flat_map(|had| OperatorRole::ALL.map(|granted| (had, granted))).enumerate()
+        {
+            let name = format!("ada-{number}");
+            catalog.grant_operator(&name, had).await.unwrap();
+            catalog.grant_operator(&name, granted).await.unwrap();
+            let has = catalog.operator(&name).await.unwrap().unwrap().role;
+            assert_eq!(has, had.max(granted), "{had}, granted {granted}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_grant_does_not_bring_back_who_was_put_out() {
     with_catalog(async |catalog| {
         catalog.grant_operator("ada", OperatorRole::Viewer).await.unwrap();
