@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::path::Path;
 
 use coord_shared::tls::PeerIdentity;
 use coord_shared::wire::from_us;
@@ -11,6 +12,7 @@ use crate::config::{Config, ConfigError};
 use crate::identity::{Identity, IdentityError};
 use crate::journal::{Journal, SegmentError};
 use crate::state::{StateError, StateFolder};
+use crate::store::{LocalStore, SET_ASIDE_KEPT, SetAside, StoreError};
 
 /// Facts of this machine for the operator's eyes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +51,9 @@ pub enum StatusError {
     /// The lock cannot be looked at.
     #[error("cannot look whether an agent runs")]
     State(#[from] StateError),
+    /// The archive folder cannot be looked at.
+    #[error("cannot look at the archives")]
+    Store(#[from] StoreError),
     /// Standard output is closed.
     #[error("cannot print")]
     Print(#[from] io::Error),
@@ -80,6 +85,7 @@ pub fn print(state: &StateFolder, now: Timestamp, out: &mut dyn Write) -> Result
     writeln!(out, "coordinator  {}", config.endpoints.join(", "))?;
     writeln!(out, "root         {}", config.root.display())?;
     writeln!(out, "archives     {} (as safe as this host)", config.archive_folder(state).display())?;
+    print_set_aside(&config.archive_folder(state), out)?;
     let lock = match state.lock() {
         Ok(lock) => Some(lock),
         Err(StateError::InUse { .. }) => None,
@@ -91,6 +97,20 @@ pub fn print(state: &StateFolder, now: Timestamp, out: &mut dyn Write) -> Result
         print_journal(state, out)?;
     }
     Ok(true)
+}
+
+/// Says nothing of a folder that is not there yet: only the agent makes it.
+fn print_set_aside(archives: &Path, out: &mut dyn Write) -> Result<(), StatusError> {
+    let kept = if archives.is_dir() { LocalStore::open(archives)?.all_set_aside()? } else { None };
+    if let Some(SetAside { folder, archives, bytes }) = kept {
+        let days = SET_ASIDE_KEPT.as_secs() / (24 * 3600);
+        writeln!(
+            out,
+            "set aside    {archives} archives of attempts that do not count, {bytes} bytes, in {}: each is removed after {days} days",
+            folder.display()
+        )?;
+    }
+    Ok(())
 }
 
 fn validity(identity: &Identity, now: Timestamp) -> String {

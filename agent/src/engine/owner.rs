@@ -29,6 +29,8 @@ const MAX_HELD_ATTEMPTS: usize = 256;
 const TICK: Duration = Duration::from_millis(500);
 /// Heartbeats before the coordinator said how often it wants them.
 const FIRST_HEARTBEAT: Duration = Duration::from_secs(5);
+/// How often archives that were set aside are looked through.
+const CLEARING: Duration = Duration::from_secs(3600);
 /// Wait before an index that could not be sent is tried again.
 const INDEX_RETRY: Duration = Duration::from_secs(10);
 
@@ -77,6 +79,7 @@ pub struct Engine {
     /// Index that the session is sending now.
     sending: Option<String>,
     next_index: Instant,
+    next_clearing: Instant,
     wanted: BTreeSet<String>,
 }
 
@@ -100,6 +103,7 @@ impl Engine {
             next_heartbeat: Instant::now(),
             sending: None,
             next_index: Instant::now(),
+            next_clearing: Instant::now(),
             wanted: BTreeSet::new(),
         };
         (engine, events)
@@ -138,7 +142,8 @@ impl Engine {
                 tracing::info!(run = %key, "going on with an archive that was sealed before the restart");
                 self.start(key, held.order, held.sealed);
             } else {
-                self.remove_archives(&key);
+                // A seal is journalled before it is reported, but the journal may have lost its last records.
+                self.set_aside(&key);
                 let fault =
                     Fault::new(ErrorCode::AgentRestarted, "the agent was restarted in the middle of the attempt");
                 self.fail(&key, Failure::retryable(fault));
@@ -363,7 +368,7 @@ impl Engine {
             self.fail(key, Failure::retryable(fault));
         }
         if !running.succeeded {
-            self.remove_archives(key);
+            self.set_aside(key);
         }
     }
 
@@ -398,8 +403,8 @@ impl Engine {
                 }
             }
             Disposition::Forget | Disposition::Abort => {
+                self.set_aside(key);
                 self.close(key);
-                self.remove_archives(key);
                 if let Some(backup_id) = backup_id {
                     self.journal.note(Body::Forgotten(Forgotten { backup_id, archive_gone: true }));
                 }
@@ -412,15 +417,36 @@ impl Engine {
         self.next_index = Instant::now();
     }
 
-    fn remove_archives(&self, key: &AttemptKey) {
-        let removed = self.store.archives_of(&key.run_id, key.attempt).and_then(|archives| {
-            archives.iter().try_for_each(|archive| {
-                tracing::info!(%archive, "removing the archive of an attempt that does not count");
-                self.store.remove(archive)
+    /// Takes the archives of an attempt that does not count out of the way. Never one of a backup that both ends closed: only its
+    /// name ties an archive to an attempt, and the names of attempts come from the wire.
+    fn set_aside(&self, key: &AttemptKey) {
+        let memory = self.journal.memory();
+        let own = memory.attempt(key).and_then(|held| held.sealed.as_ref()).map(|sealed| sealed.backup_id.as_str());
+        let committed: BTreeSet<&str> = memory
+            .backups()
+            .iter()
+            .filter(|(id, _)| Some(id.as_str()) != own)
+            .filter_map(|(_, backup)| backup.location.as_ref().map(|location| location.key.as_str()))
+            .collect();
+        let moved = self.store.archives_of(&key.run_id, key.attempt).and_then(|archives| {
+            archives.iter().filter(|archive| !committed.contains(archive.as_str())).try_for_each(|archive| {
+                tracing::info!(%archive, "setting aside the archive of an attempt that does not count");
+                self.store.set_aside(archive, self.clock.now())
             })
         });
-        if let Err(error) = removed {
+        if let Err(error) = moved {
             tracing::warn!(run = %key, error = %crate::chain::chain(&error), "an archive that does not count is still there");
+        }
+    }
+
+    fn remove_set_aside(&mut self) {
+        self.next_clearing = Instant::now() + CLEARING;
+        match self.store.remove_set_aside(self.clock.now()) {
+            Ok(0) => {}
+            Ok(archives) => tracing::info!(archives, "removed archives that were set aside a week ago"),
+            Err(error) => {
+                tracing::warn!(error = %crate::chain::chain(&error), "archives that were set aside could not be removed")
+            }
         }
     }
 
@@ -450,6 +476,9 @@ impl Engine {
 
     fn look_after(&mut self) {
         self.journal.retry();
+        if self.next_clearing <= Instant::now() {
+            self.remove_set_aside();
+        }
         let Some(link) = &mut self.link else { return };
         if std::mem::take(&mut link.behind) {
             self.send_everything_again();

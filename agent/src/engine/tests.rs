@@ -145,6 +145,11 @@ fn archives(folder: &Path) -> usize {
     std::fs::read_dir(place).map_or(0, Iterator::count)
 }
 
+fn set_aside(folder: &Path) -> u64 {
+    let kept = LocalStore::open(&folder.join("archives")).unwrap().all_set_aside().unwrap();
+    kept.map_or(0, |kept| kept.archives)
+}
+
 /// Blocks the work until its stop flag is set, as a long scan does.
 fn until_stopped(context: &RunContext) -> Result<Done, Failure> {
     match context.wait_level(Duration::from_secs(60))? {
@@ -297,7 +302,7 @@ async fn a_cancelled_run_stops_says_so_and_leaves_no_archive() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_late_success_that_does_not_count_loses_its_archive() {
+async fn the_archive_of_a_late_success_that_does_not_count_is_set_aside() {
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().to_owned();
     let mut agent = Process::start(folder.path(), move |context| {
@@ -313,6 +318,41 @@ async fn a_late_success_that_does_not_count_loses_its_archive() {
     let greeting = agent.connect(api::HelloAnswer::default()).await;
     assert!(greeting.held.is_empty() && greeting.unsent_indexes.is_empty(), "{greeting:?}");
     assert_eq!(archives(folder.path()), 0);
+    assert_eq!(set_aside(folder.path()), 1);
+    agent.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_repeats_a_committed_attempt_and_is_aborted_does_not_cost_its_archive() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().to_owned();
+    let mut agent = Process::start(folder.path(), move |context| {
+        let sealed = sealed(&store, context);
+        context.report(run_report::Event::Sealed(sealed.clone()))?;
+        Ok(done(Some(sealed)))
+    });
+    agent.connect(api::HelloAnswer::default()).await;
+    agent.order("r1").await;
+    let (sequence, _) = agent.finished().await;
+    for sequence in 1..=sequence {
+        agent.acknowledge("r1", sequence, Disposition::Forget).await;
+    }
+    assert!(agent.connect(api::HelloAnswer::default()).await.held.is_empty(), "both ends closed the attempt");
+    agent.end().await;
+
+    let mut agent = Process::start(folder.path(), until_stopped);
+    agent.connect(api::HelloAnswer::default()).await;
+    agent.order("r1").await;
+    agent.report().await;
+    agent
+        .receive(FromCoordinator::Cancel(api::CancelRun { run_id: "r1".into(), attempt: 1, reason: "malice".into() }))
+        .await;
+    let (sequence, _) = agent.finished().await;
+    agent.acknowledge("r1", sequence, Disposition::Abort).await;
+    while !agent.connect(api::HelloAnswer::default()).await.held.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((archives(folder.path()), set_aside(folder.path())), (1, 0));
     agent.end().await;
 }
 

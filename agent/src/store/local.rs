@@ -168,15 +168,6 @@ impl LocalStore {
         Err(StoreError::Missing { key: location.key.clone(), looked_at })
     }
 
-    /// Removes an archive that does not count: of an attempt that was given up.
-    pub fn remove(&self, key: &str) -> Result<(), StoreError> {
-        let path = self.path(key)?;
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StoreError::Io { path, source }),
-            Ok(()) | Err(_) => Ok(()),
-        }
-    }
-
     /// Removes what a killed agent left half written. Call it when no run is active. Answers how many files there were.
     pub fn remove_partial_files(&self) -> Result<u64, StoreError> {
         let mut removed = 0;
@@ -193,10 +184,10 @@ impl LocalStore {
 
     /// The names of archives that this attempt sealed, whether it said so or not.
     pub fn archives_of(&self, run: &str, attempt: u32) -> Result<Vec<String>, StoreError> {
-        let mark = format!("-{run}.{attempt}.tar.");
+        let endings = [Codec::Zstd, Codec::Gzip].map(|codec| format!("-{run}.{attempt}.{}", codec.extension()));
         let mut keys = Vec::new();
         self.each_file(&mut |path, name| {
-            let ours = !name.starts_with(b".") && name.windows(mark.len()).any(|part| part == mark.as_bytes());
+            let ours = !name.starts_with(b".") && endings.iter().any(|ending| name.ends_with(ending.as_bytes()));
             if let (true, Ok(below)) = (ours, path.strip_prefix(&self.folder)) {
                 keys.extend(below.to_str().map(str::to_owned));
             }
@@ -211,7 +202,10 @@ impl LocalStore {
             let entries = fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
             entries.map_err(|source| StoreError::Io { path: path.to_owned(), source })
         };
-        let is_folder = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+        // What was set aside is in a folder with a dot.
+        let is_folder = |entry: &fs::DirEntry| {
+            !entry.file_name().as_bytes().starts_with(b".") && entry.file_type().is_ok_and(|kind| kind.is_dir())
+        };
         for host in list(&self.folder)?.into_iter().filter(&is_folder) {
             for policy in list(&host.path())?.into_iter().filter(&is_folder) {
                 for file in list(&policy.path())? {
@@ -250,11 +244,13 @@ fn footer(path: &Path) -> Result<Footer, StoreError> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
     use std::io::Write as _;
+    use std::time::Duration;
 
     use super::*;
+    use crate::store::SET_ASIDE_KEPT;
 
     fn key(attempt: u32) -> String {
         let name = ArchiveName {
@@ -353,8 +349,36 @@ mod tests {
         assert_eq!(store.remove_partial_files().unwrap(), 1);
         assert_eq!(store.archives_of("r1", 1).unwrap(), [key(1)]);
         assert!(store.archives_of("r1", 2).unwrap().is_empty());
-        store.remove(&key(1)).unwrap();
-        store.remove(&key(1)).unwrap();
+    }
+
+    #[test]
+    fn an_archive_that_does_not_count_is_set_aside_for_a_week_and_then_goes() {
+        let scratch = tempfile::tempdir().unwrap();
+        let store = LocalStore::open(scratch.path()).unwrap();
+        let bytes = store_archive(&store, &key(1), 1).stored_bytes;
+        store_archive(&store, &key(2), 2);
+        let now: Timestamp = "2026-11-24T12:00:00Z".parse().unwrap();
+        assert_eq!(store.all_set_aside().unwrap(), None);
+
+        store.set_aside(&key(1), now).unwrap();
+        store.set_aside(&key(1), now).expect("one that is not there is no error");
         assert!(store.archives_of("r1", 1).unwrap().is_empty());
+        let kept = store.all_set_aside().unwrap().unwrap();
+        assert_eq!((kept.archives, kept.bytes), (1, bytes));
+
+        assert_eq!(store.remove_set_aside(now + SET_ASIDE_KEPT).unwrap(), 0);
+        assert_eq!(store.remove_set_aside(now + SET_ASIDE_KEPT + Duration::from_secs(1)).unwrap(), 1);
+        assert_eq!(store.all_set_aside().unwrap(), None);
+        assert_eq!(store.archives_of("r1", 2).unwrap(), [key(2)], "what counts is not touched");
+    }
+
+    #[test]
+    fn the_archives_of_an_attempt_are_its_own_whatever_the_run_is_called() {
+        let scratch = tempfile::tempdir().unwrap();
+        let store = LocalStore::open(scratch.path()).unwrap();
+        store_archive(&store, &key(1), 1);
+        for run in ["", "1", "full-r1.1.tar.zst", "19700101T000000Z-full"] {
+            assert!(store.archives_of(run, 1).unwrap().is_empty(), "{run:?}");
+        }
     }
 }
