@@ -283,6 +283,24 @@ async fn a_base_that_cannot_be_read_is_said_before_a_full_is_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn mounts_are_compared_with_the_newest_archive_that_can_be_read_and_a_run_says_when_none_can() {
+    let unchecked = |ended: &Ended| ended.notes.iter().filter(|note| note.kind == "mounts_unchecked").count();
+    let mut host = Host::start().await;
+    host.write("a", b"a");
+    let first = host.full().await;
+    let second = host.full().await;
+    assert_eq!((unchecked(&first), unchecked(&second)), (0, 0));
+    fs::write(host.path(&second), b"no archive").unwrap();
+    assert_eq!(unchecked(&host.full().await), 0, "the first one tells");
+    for archive in host.stored() {
+        fs::write(archive, b"no archive").unwrap();
+    }
+    let alone = host.full().await;
+    assert_eq!((unchecked(&alone), alone.finished.warnings_total), (1, 1), "{alone:?}");
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_added_exclude_makes_the_next_backup_a_full() {
     let mut host = Host::start().await;
     host.write("file", b"content");

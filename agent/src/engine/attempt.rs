@@ -144,8 +144,8 @@ pub struct RunContext {
     pub order: api::RunOrder,
     /// The archive that an earlier process of this agent sealed and did not verify to the end.
     pub resumed: Option<api::Sealed>,
-    /// The newest archive of the same job that was made here.
-    pub newest_here: Option<api::ArchiveLocation>,
+    /// The newest archives of the same job that were made here, newest first.
+    pub newest_here: Vec<api::ArchiveLocation>,
     /// Stop flag and counters.
     pub control: Arc<Control>,
     /// The host's clock.

@@ -46,7 +46,8 @@ pub(super) struct Backup<'a> {
     pub(super) offset_us: i64,
     /// The chain as far as it can be read here.
     chain: Chain,
-    expected_mounts: Vec<Mount>,
+    /// `None`: there are earlier backups, and none tells.
+    expected_mounts: Option<Vec<Mount>>,
 }
 
 /// The archives that a differential is compared with.
@@ -101,7 +102,8 @@ pub(super) fn finish_sealed(
     let checks = verify::check(work, context, location)?;
     if let Some(failed) = checks.iter().find(|check| !check.passed) {
         let message = format!("the archive did not pass its verification: {}: {}", failed.name, failed.detail);
-        let hint = "look at the disk of the archive folder; the archive was removed";
+        let hint =
+            "look at the disk of the archive folder; the archive was set aside there (coord-agent status says where)";
         return Err(Failure::retryable(Fault::new(ErrorCode::ArchiveDamaged, message).with_hint(hint)));
     }
     let result = api::BackupResult {
@@ -149,7 +151,7 @@ impl Backup<'_> {
             sources: self.task.sources.clone(),
             excludes: self.task.exclude.clone(),
             own: self.work.own_folders.clone(),
-            expected_mounts: self.expected_mounts.clone(),
+            expected_mounts: self.expected_mounts.clone().unwrap_or_default(),
             started_at: self.started_at,
         };
         Scan::begin(&request).map_err(|error| of_scan(&error))
@@ -234,6 +236,7 @@ impl Backup<'_> {
     fn unchanged(&self, scan: &Scan, comparison: &Comparison, ended_at: Timestamp) -> Result<Done, Failure> {
         let found = scan.notes();
         report_notes(self.context, &notes::of_scan(&found))?;
+        let unchecked = self.warn_of_unchecked_mounts()?;
         let number = self.context.next_ordinal(&self.task.policy_id, self.task.ordinal_floor)?;
         let unchanged = api::Unchanged {
             backup_id: self.task.backup_id.clone(),
@@ -247,7 +250,7 @@ impl Backup<'_> {
             scan_ms: between_ms(self.started_at, ended_at),
         };
         let result = api::BackupResult { unchanged: Some(unchanged), ..api::BackupResult::default() };
-        Ok(Done { result: finished::Result::Backup(result), warnings_total: found.warning_count })
+        Ok(Done { result: finished::Result::Backup(result), warnings_total: found.warning_count + unchecked })
     }
 
     fn store(
@@ -258,12 +261,23 @@ impl Backup<'_> {
     ) -> Result<Done, Failure> {
         let packed = pack::pack(self, &Parts { scan, level, changes })?;
         report_notes(self.context, &packed.notes)?;
+        let warnings = packed.warnings + self.warn_of_unchecked_mounts()?;
         self.context.report(run_report::Event::Sealed(packed.sealed.clone()))?;
         if self.task.verify_after {
-            return finish_sealed(self.work, self.context, &packed.sealed, &Measured { warnings: packed.warnings });
+            return finish_sealed(self.work, self.context, &packed.sealed, &Measured { warnings });
         }
         let result = api::BackupResult { sealed: Some(packed.sealed), ..api::BackupResult::default() };
-        Ok(Done { result: finished::Result::Backup(result), warnings_total: packed.warnings })
+        Ok(Done { result: finished::Result::Backup(result), warnings_total: warnings })
+    }
+
+    /// A check that could not be made is said, never passed over in silence. Answers the number of warnings.
+    fn warn_of_unchecked_mounts(&self) -> Result<u64, Failure> {
+        if self.expected_mounts.is_some() {
+            return Ok(0);
+        }
+        let detail = "no earlier archive of this job can be read here: what was mounted then could not be compared with what is now";
+        report_notes(self.context, &[notes::note(b"", "mounts_unchecked", detail)])?;
+        Ok(1)
     }
 
     /// An instant of the host's clock as the coordinator's clock would have shown it.
@@ -272,14 +286,16 @@ impl Backup<'_> {
     }
 }
 
-/// The mounts of the job's newest backup, which this one has to find again.
-fn expected_mounts(work: &HostWork, context: &RunContext, task: &api::BackupTask, chain: &Chain) -> Vec<Mount> {
+/// The mounts of the job's newest backup that can be read, which this one has to find again. `None` when there is such a
+/// backup and none can be read.
+fn expected_mounts(work: &HostWork, context: &RunContext, task: &api::BackupTask, chain: &Chain) -> Option<Vec<Mount>> {
     if task.asked_by_operator && task.level() == api::Level::Full {
-        return Vec::new();
+        return Some(Vec::new());
     }
-    let remembered = context.newest_here.as_ref().and_then(|location| open_archive(&work.store, location).ok());
+    let remembered = context.newest_here.iter().find_map(|location| open_archive(&work.store, location).ok());
     let reader = remembered.as_ref().or_else(|| chain.newest_reader());
-    reader.map(|reader| reader.header().mounts.clone()).unwrap_or_default()
+    let is_first = context.newest_here.is_empty() && task.base.is_none() && task.newest_backup_id.is_empty();
+    reader.map(|reader| reader.header().mounts.clone()).or(is_first.then(Vec::new))
 }
 
 /// Names become folders: they are checked here too, whoever sent them.

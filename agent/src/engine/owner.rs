@@ -25,6 +25,8 @@ use crate::store::LocalStore;
 const MAX_RUNS_AT_ONCE: usize = 4;
 /// Attempts that are held at once; further orders are not taken.
 const MAX_HELD_ATTEMPTS: usize = 256;
+/// Archives of the same job that a run is told of: the first that can be read says what was mounted.
+const MAX_NEWEST_HERE: usize = 8;
 /// How often the engine looks after what nobody reminds it of.
 const TICK: Duration = Duration::from_millis(500);
 /// Heartbeats before the coordinator said how often it wants them.
@@ -274,7 +276,7 @@ impl Engine {
     fn start(&mut self, key: AttemptKey, order: api::RunOrder, resumed: Option<api::Sealed>) {
         let control = Arc::new(Control::default());
         let context = RunContext {
-            newest_here: backup_task(&order).and_then(|task| self.newest_here(&task.policy_id)),
+            newest_here: backup_task(&order).map_or_else(Vec::new, |task| self.newest_here(&task.policy_id)),
             key: key.clone(),
             order,
             resumed,
@@ -296,10 +298,11 @@ impl Engine {
         });
     }
 
-    fn newest_here(&self, policy_id: &str) -> Option<api::ArchiveLocation> {
+    fn newest_here(&self, policy_id: &str) -> Vec<api::ArchiveLocation> {
         let backups = self.journal.memory().backups().values();
-        let newest = backups.filter(|backup| backup.policy_id == policy_id).max_by_key(|backup| backup.ordinal)?;
-        newest.location.clone()
+        let mut newest: Vec<_> = backups.filter(|backup| backup.policy_id == policy_id).collect();
+        newest.sort_by_key(|backup| std::cmp::Reverse(backup.ordinal));
+        newest.into_iter().filter_map(|backup| backup.location.clone()).take(MAX_NEWEST_HERE).collect()
     }
 
     fn report(&mut self, key: &AttemptKey, event: run_report::Event) -> Result<(), NotTaken> {

@@ -51,7 +51,7 @@ pub use selection::{Selection, SelectionError};
 
 use links::Inode;
 use look::{Extras, WalkPlan};
-use mounts::Mounts;
+use mounts::{Mounts, absolute};
 use owners::Owners;
 use tree::{Clear, Lens, Tree};
 use walk::Walk;
@@ -182,7 +182,11 @@ impl Scan {
             let folder = self.tree.folder(source).or_else(|_| Ok(self.tree.locate(source)?.0)).map_err(failed)?;
             let file_system = self.mounts.of(stat.mount, folder.as_fd());
             mounts.retain(|mount| mount.path != *source);
-            mounts.push(file_system.mounted_at(source));
+            let mut mount = file_system.mounted_at(source);
+            if let Some((mount_point, place)) = self.mounts.place_of(stat.mount, &absolute(self.tree.path(), source)) {
+                (mount.mount_point, mount.place) = (mount_point, place);
+            }
+            mounts.push(mount);
         }
         mounts.sort_by(|a, b| cmp_paths(&a.path, &b.path));
         Ok(mounts)

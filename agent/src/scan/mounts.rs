@@ -90,7 +90,13 @@ impl FileSystem {
     /// As the header of an archive records it.
     #[must_use]
     pub fn mounted_at(&self, path: &[u8]) -> Mount {
-        Mount { path: path.to_vec(), file_system: self.kind.clone(), identity: self.identity.clone() }
+        Mount {
+            path: path.to_vec(),
+            file_system: self.kind.clone(),
+            identity: self.identity.clone(),
+            mount_point: Vec::new(),
+            place: Vec::new(),
+        }
     }
 }
 
@@ -98,6 +104,8 @@ impl FileSystem {
 struct Line {
     id: u64,
     device: (u32, u32),
+    /// What of its file system is shown.
+    root: Vec<u8>,
     at: Vec<u8>,
     file_system: FileSystem,
 }
@@ -138,6 +146,27 @@ impl Mounts {
         self.by_id.get(&id).map_or_else(|| by_statfs(folder), |line| self.lines[*line].file_system.clone())
     }
 
+    /// The mount with number `id` that the absolute `path` lies on, and where in that file system the path is. `None` when
+    /// the table does not tell.
+    #[must_use]
+    pub fn place_of(&self, id: u64, path: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+        let line = &self.lines[*self.by_id.get(&id)?];
+        let parts = |path: &[u8]| {
+            path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).map(<[u8]>::to_vec).collect::<Vec<_>>()
+        };
+        let below = parts(path);
+        let below = below.strip_prefix(parts(&line.at).as_slice())?;
+        let place: Vec<u8> =
+            parts(&line.root).iter().chain(below).flat_map(|part| [b"/", part.as_slice()].concat()).collect();
+        Some((line.at.clone(), place))
+    }
+
+    /// Whether anything is mounted at this absolute path.
+    #[must_use]
+    pub fn is_mount_point(&self, path: &[u8]) -> bool {
+        self.lines.iter().any(|line| line.at == path)
+    }
+
     /// Everything but kernel file systems that is mounted strictly below a `source` of the tree at `root` (absolute), with
     /// paths relative to the root, in no particular order. Of several on one place the last counts.
     #[must_use]
@@ -160,6 +189,11 @@ impl Mounts {
     }
 }
 
+/// The absolute path of a path below `root`.
+pub(super) fn absolute(root: &Path, path: &[u8]) -> Vec<u8> {
+    [root.as_os_str().as_bytes(), b"/", path].concat()
+}
+
 /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`
 fn parse_line(line: &[u8]) -> Option<Line> {
     let mut fields = line.split(|byte| *byte == b' ');
@@ -167,11 +201,11 @@ fn parse_line(line: &[u8]) -> Option<Line> {
     let device = fields.nth(1)?;
     let colon = device.iter().position(|byte| *byte == b':')?;
     let device = (u32::try_from(number(&device[..colon])?).ok()?, u32::try_from(number(&device[colon + 1..])?).ok()?);
-    let at = unescape(fields.nth(1)?);
+    let (root, at) = (unescape(fields.next()?), unescape(fields.next()?));
     let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
     let kind = String::from_utf8_lossy(rest.next()?).into_owned();
     let identity = String::from_utf8_lossy(&unescape(rest.next()?)).into_owned();
-    Some(Line { id, device, at, file_system: FileSystem { kind, identity } })
+    Some(Line { id, device, root, at, file_system: FileSystem { kind, identity } })
 }
 
 fn number(text: &[u8]) -> Option<u64> {
@@ -264,6 +298,17 @@ mod tests {
         assert_eq!(find(b"srv/with space").identity, "some-uuid");
         assert_eq!(find(b"srv/with space").file_system, "xfs");
         assert_eq!(find(b"srv/tmp").identity, "tmpfs");
+    }
+
+    #[test]
+    fn a_source_has_the_same_place_whatever_is_mounted_over_it_to_protect_it() {
+        let plain = Mounts::parse(b"22 1 8:1 /@ / rw - btrfs /dev/sda1 rw\n", &HashMap::new());
+        let hardened = b"22 1 8:1 /@ / rw - btrfs /dev/sda1 rw\n23 22 8:1 /@/etc /etc ro - btrfs /dev/sda1 rw\n";
+        let hardened = Mounts::parse(hardened, &HashMap::new());
+        assert_eq!(plain.place_of(22, b"/etc/ssl").unwrap(), (b"/".to_vec(), b"/@/etc/ssl".to_vec()));
+        assert_eq!(hardened.place_of(23, b"/etc/ssl").unwrap(), (b"/etc".to_vec(), b"/@/etc/ssl".to_vec()));
+        assert_eq!(plain.place_of(99, b"/etc"), None);
+        assert!(hardened.is_mount_point(b"/etc") && !plain.is_mount_point(b"/etc"));
     }
 
     #[test]

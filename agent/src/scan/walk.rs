@@ -11,12 +11,13 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use coord_archive::entry::{Flags, Kind};
-use coord_archive::header::Mount;
+use coord_archive::header::{Mount, escape};
 use rustix::fs::{FileType, RawDir};
 use rustix::io::Errno;
 
 use super::error::ScanError;
 use super::look::{At, Reach, Seen, WalkPlan};
+use super::mounts::absolute;
 use super::notes::LeftOut;
 use super::selection::Selection;
 use super::tree::Stat;
@@ -330,14 +331,30 @@ impl Walk {
         let Some(before) = self.expected_mount() else { return Ok(()) };
         let inside = self.plan.tree.pass_at(at.folder, at.name).ok();
         let now = self.plan.mounts.of(stat.mount, inside.as_ref().map_or(at.folder, |folder| folder.as_fd()));
-        if (before.file_system.as_str(), before.identity.as_str()) == (now.kind.as_str(), now.identity.as_str()) {
+        let same =
+            (before.file_system.as_str(), before.identity.as_str()) == (now.kind.as_str(), now.identity.as_str());
+        let place = self.other_place(before, stat);
+        if same && place.is_none() {
             return Ok(());
         }
+        let within = |place: &[u8]| if place.is_empty() { String::new() } else { format!(" at {}", escape(place)) };
         Err(ScanError::SourceMoved {
             path: self.path.clone(),
-            before: format!("{} {}", before.file_system, before.identity),
-            now: format!("{} {}", now.kind, now.identity),
+            before: format!("{} {}{}", before.file_system, before.identity, within(&before.place)),
+            now: format!("{} {}{}", now.kind, now.identity, within(&place.unwrap_or_default())),
         })
+    }
+
+    /// Where in its file system the source is now, if that is elsewhere because what it lay on is not mounted any more: a subvolume
+    /// or bind mount that is gone leaves a folder of the same file system. A mount point that is still there may show
+    /// something else, as after a rollback or in a restarted container; and one more mount may show the same.
+    fn other_place(&self, before: &Mount, stat: &Stat) -> Option<Vec<u8>> {
+        let mounts = &self.plan.mounts;
+        if before.mount_point.is_empty() || mounts.is_mount_point(&before.mount_point) {
+            return None;
+        }
+        let (_, place) = mounts.place_of(stat.mount, &absolute(self.plan.tree.path(), &self.path))?;
+        (place != before.place).then_some(place)
     }
 
     fn expected_mount(&self) -> Option<&Mount> {

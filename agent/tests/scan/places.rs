@@ -5,10 +5,12 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use coord_agent::scan::ScanError;
+use coord_agent::scan::tree::Clear;
 use coord_archive::entry::{Flags, Kind};
 use rustix::fs::{CWD, Mode, OFlags};
 
-use crate::support::{Bench, differences, entry, paths, state};
+use crate::support::{Bench, differences, entry, long_after, paths, state};
 
 /// A file system mounted for one test.
 pub struct Mounted(PathBuf);
@@ -87,6 +89,36 @@ fn other_file_systems_are_entered_and_remembered_and_missed_when_they_are_gone()
     let (found, made) = bench.differential(&full, None);
     assert_eq!((found.figures.stale, found.figures.removed), (1, 0), "not mounted is not deleted");
     assert!(state(&full, Some(&made)).contains_key(&b"data/a"[..]));
+}
+
+#[test]
+fn a_source_that_was_a_bind_mount_and_is_a_plain_folder_of_the_same_file_system_fails_the_scan() {
+    let mut bench = Bench::new();
+    bench.write("elsewhere/a", "a");
+    bench.write("data/left behind", "x");
+    bench.sources = vec![b"/data".to_vec()];
+    let Some(mounted) = Mounted::bind(&bench.at("elsewhere"), &bench.at("data")) else { return };
+    let full = bench.full();
+    assert_eq!(paths(&full), ["", "data", "data/a"]);
+    bench.expected_mounts = full.archive.header().mounts.clone();
+    assert!(bench.compare(&full, None).0.equals_full);
+    drop(mounted);
+    let failed = bench.compare_through(&full, None, long_after(), Box::new(Clear)).unwrap_err();
+    assert!(matches!(&failed, ScanError::SourceMoved { path, .. } if path == b"data"), "{failed:?}");
+    assert!(failed.to_string().contains("elsewhere"), "{failed}");
+    assert!(bench.full_through(long_after(), Box::new(Clear)).is_err(), "a full too, until it is asked for");
+}
+
+#[test]
+fn a_mount_that_only_protects_a_source_comes_and_goes_without_a_word() {
+    let mut bench = Bench::new();
+    bench.write("data/a", "a");
+    bench.sources = vec![b"/data".to_vec()];
+    let Some(mounted) = Mounted::bind(&bench.at("data"), &bench.at("data")) else { return };
+    let full = bench.full();
+    bench.expected_mounts = full.archive.header().mounts.clone();
+    drop(mounted);
+    assert!(bench.compare(&full, None).0.equals_full);
 }
 
 #[test]

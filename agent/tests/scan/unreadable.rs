@@ -157,7 +157,13 @@ fn a_source_that_cannot_be_listed_at_all_fails_the_scan() {
 #[test]
 fn a_mount_point_that_is_a_plain_folder_now_keeps_what_was_mounted_there() {
     let (mut bench, full) = bench_with_folder();
-    let mount = |path: &[u8]| Mount { path: path.to_vec(), file_system: "ext4".to_owned(), identity: "x".to_owned() };
+    let mount = |path: &[u8]| Mount {
+        path: path.to_vec(),
+        file_system: "ext4".to_owned(),
+        identity: "x".to_owned(),
+        mount_point: Vec::new(),
+        place: Vec::new(),
+    };
     bench.expected_mounts = vec![mount(b"folder")];
     fs::remove_dir_all(bench.at("folder")).unwrap();
     fs::create_dir(bench.at("folder")).unwrap();

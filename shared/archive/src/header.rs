@@ -57,6 +57,13 @@ pub struct Mount {
     pub file_system: String,
     /// UUID of the file system, or its mount source where it has none. Never a device number.
     pub identity: String,
+    /// Of a source: the absolute path of the mount that it lies on. Empty where that is not known.
+    #[serde(default, with = "escaped")]
+    pub mount_point: Vec<u8>,
+    /// Of a source: its path within that file system, which tells one subvolume or bind mount from another. Empty where that is
+    /// not known.
+    #[serde(default, with = "escaped")]
+    pub place: Vec<u8>,
 }
 
 /// Everything an archive says of itself.
@@ -232,7 +239,13 @@ mod tests {
     fn a_header_survives_json_with_any_bytes_in_its_paths() {
         let mut header = Header::new(Level::Differential, b"/srv/\xff%\n", Timestamp::UNIX_EPOCH);
         header.sources = vec![b"a%41".to_vec(), vec![]];
-        header.mounts = vec![Mount { path: b"\x00\x7f".to_vec(), file_system: "ext4".into(), identity: "uuid".into() }];
+        header.mounts = vec![Mount {
+            path: b"\x00\x7f".to_vec(),
+            file_system: "ext4".into(),
+            identity: "uuid".into(),
+            mount_point: b"/a\n".to_vec(),
+            place: b"/@".to_vec(),
+        }];
         let json = serde_json::to_string(&header).unwrap();
         assert_eq!(serde_json::from_str::<Header>(&json).unwrap(), header);
     }

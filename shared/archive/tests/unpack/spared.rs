@@ -100,7 +100,13 @@ fn what_is_extra_on_a_mount_that_the_backup_saw_too_is_removed_when_it_is_recogn
     let story = Story::new(Codec::Zstd);
     fs::create_dir_all(story.source().join("data")).unwrap();
     let mut header = Header::new(Level::Full, b"/", Timestamp::now());
-    let recorded = Mount { path: b"data".to_vec(), file_system: "tmpfs".to_owned(), identity: "the disk".to_owned() };
+    let recorded = Mount {
+        path: b"data".to_vec(),
+        file_system: "tmpfs".to_owned(),
+        identity: "the disk".to_owned(),
+        mount_point: Vec::new(),
+        place: Vec::new(),
+    };
     header.mounts = vec![recorded];
     let full = story.pack("full", header, differential::full_of(&story.source()));
     let target = story.target("target");
