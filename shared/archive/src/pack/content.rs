@@ -37,7 +37,8 @@ struct Seen {
 pub(super) struct NotStored(pub(super) Reason);
 
 impl OpenFile {
-    /// Opens the file of `entry`, brings the entry up to its present state, and finds its holes.
+    /// Opens the file of `entry`, brings the entry up to its present state, and finds its holes. A name that was given to
+    /// another file since the scan leaves its group of hard links.
     pub(super) fn open(source: &dyn Source, entry: &mut Entry, scan_start: FileTime) -> Result<Self, NotStored> {
         let file = source.open(&entry.path).map_err(|error| NotStored(reason(&error)))?;
         let stat = fstat(&file).map_err(|errno| NotStored(reason(&errno.into())))?;
@@ -47,6 +48,10 @@ impl OpenFile {
         let before = Seen::of(&stat);
         if before.size > MAX_FILE_BYTES {
             return Err(NotStored(Reason::TooLarge));
+        }
+        // Another file has taken the name: whatever the group's other names are, it is none of them.
+        if entry.identity.inode != 0 && stat.st_ino != entry.identity.inode {
+            entry.link_group = 0;
         }
         refresh(entry, &stat, &file, scan_start);
         source.complete(&file, entry);

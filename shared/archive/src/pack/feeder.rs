@@ -48,6 +48,8 @@ pub(super) struct Large {
     pub(super) file: OpenFile,
     /// Whether this is the second member of a file that changed while the first was read.
     pub(super) is_second: bool,
+    /// Whether the scan saw several names of it, which wait to hear what becomes of this one.
+    linked: bool,
     /// Whether it was still the same when all of it had been read.
     pub(super) changed: OnceLock<bool>,
     /// Number of the job of its first piece.
@@ -64,14 +66,15 @@ struct Pieces {
 }
 
 impl Large {
-    fn new(entry: Entry, file: OpenFile, is_second: bool) -> Self {
+    fn new(entry: Entry, file: OpenFile, linked: bool) -> Self {
         let count = piece_count(entry.size);
         // Bounded by MAX_PIECES: larger files do not come here.
         let values = vec![Digest([0; 32]); count as usize];
         Self {
             entry,
             file,
-            is_second,
+            is_second: false,
+            linked,
             changed: OnceLock::new(),
             first_seq: OnceLock::new(),
             progress: Mutex::new(Pieces { values, left: count, error: None }),
@@ -193,12 +196,16 @@ where
         }
         large.wait();
         let changed = large.file.has_changed();
-        let second = if changed && !large.is_second { self.open_large(&large.entry, true) } else { None };
+        let second = if changed && !large.is_second { self.open_second(&large) } else { None };
         match second {
             // The first member stays in the tar, and the one that follows it takes its place.
             Some(second) => self.large = Some((second, 0)),
             None => {
                 let _first = large.changed.set(changed);
+                if large.linked {
+                    let leads = large.entry.link_group != 0;
+                    self.links.settle(&large.entry.path, leads.then_some(&large.entry.path));
+                }
                 self.carried.push_back(Work::Done(large));
             }
         }
@@ -226,11 +233,9 @@ where
             self.links.register(&entry.path);
         }
         if entry.kind == Kind::File
-            && let Some(large) = self.open_large(entry, false)
+            && let Some(large) = self.open_large(entry)
         {
-            if linked {
-                self.links.settle(&entry.path, Some(&entry.path));
-            }
+            let large = Arc::new(large);
             self.large = Some((Arc::clone(&large), 0));
             // `next` appends the head when it sees the large file.
             return Work::Raw(Vec::new());
@@ -239,14 +244,21 @@ where
     }
 
     /// Opens a file that is worth several workers; anything else about it is found out by the worker that gets it.
-    fn open_large(&self, entry: &Entry, is_second: bool) -> Option<Arc<Large>> {
+    fn open_large(&self, entry: &Entry) -> Option<Large> {
         if entry.size <= PIECE_BYTES {
             return None;
         }
         let mut entry = entry.clone();
+        let linked = entry.link_group != 0;
         let file = OpenFile::open(self.source, &mut entry, self.scan_start).ok()?;
         let fits = entry.size > PIECE_BYTES && piece_count(entry.size) <= MAX_PIECES;
-        (fits && entry.data_ranges.is_none()).then(|| Arc::new(Large::new(entry, file, is_second)))
+        (fits && entry.data_ranges.is_none()).then(|| Large::new(entry, file, linked))
+    }
+
+    /// Opens a file again that changed while it was read.
+    fn open_second(&self, first: &Large) -> Option<Arc<Large>> {
+        let second = self.open_large(&first.entry)?;
+        Some(Arc::new(Large { is_second: true, linked: first.linked, ..second }))
     }
 }
 

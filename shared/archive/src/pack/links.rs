@@ -1,7 +1,8 @@
 //! Which names of hard-linked inodes became members, so that later names can be link members.
 //!
-//! A name is registered when it is handed out and settled when its file was opened or found gone. Later names wait for
-//! that; they only ever wait for earlier ones, so nobody waits in a circle.
+//! A name is registered when it is handed out and settled when its file was read to the end, or could not be. Later names
+//! wait for that; they only ever wait for earlier ones, so nobody waits in a circle. Until then nobody may link to it: the
+//! name may turn out to be another file's by now.
 
 use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

@@ -152,23 +152,24 @@ impl<'a, 's> Worker<'a, 's> {
 
     /// Stores an entry as a member and settles the hard-link name `settles`, which is its own unless it stands in.
     fn store(&mut self, mut entry: Entry, settles: &[u8]) -> Result<(), SealError> {
-        let stored = match Body::without_content(&entry) {
-            Some(body) => {
-                put_header(&mut self.raw, &Member { path: &entry.path, body, attributes: &entry.attributes });
-                if entry.link_group != 0 {
-                    self.links.settle(settles, Some(&entry.path));
-                }
-                self.record(entry, Place::AsGiven);
-                return Ok(());
+        let linked = entry.link_group != 0;
+        if let Some(body) = Body::without_content(&entry) {
+            put_header(&mut self.raw, &Member { path: &entry.path, body, attributes: &entry.attributes });
+            if linked {
+                self.links.settle(settles, Some(&entry.path));
             }
-            None => self.store_file(&mut entry, settles)?,
-        };
+            self.record(entry, Place::AsGiven);
+            return Ok(());
+        }
+        let stored = self.store_file(&mut entry)?;
+        if linked {
+            // A name that has become another file's has left the group, and the next one takes its place.
+            let leads = matches!(stored, Stored::Yes) && entry.link_group != 0;
+            self.links.settle(settles, leads.then_some(&entry.path));
+        }
         match stored {
             Stored::Yes => {}
             Stored::No(reason) => {
-                if entry.link_group != 0 {
-                    self.links.settle(settles, None);
-                }
                 self.warn(&entry.path, reason.clone());
                 if reason != Reason::Vanished {
                     entry.flags = entry.flags.with(Flags::UNREAD);
@@ -181,16 +182,13 @@ impl<'a, 's> Worker<'a, 's> {
     }
 
     /// Tries a file twice: what changed during the first reading is read once more.
-    fn store_file(&mut self, entry: &mut Entry, settles: &[u8]) -> Result<Stored, SealError> {
+    fn store_file(&mut self, entry: &mut Entry) -> Result<Stored, SealError> {
         let mut is_second = false;
         loop {
             let file = match OpenFile::open(self.source, entry, self.scan_start) {
                 Ok(file) => file,
                 Err(NotStored(reason)) => return Ok(Stored::No(reason)),
             };
-            if entry.link_group != 0 {
-                self.links.settle(settles, Some(&entry.path));
-            }
             let stored_bytes = entry.stored_bytes();
             let (frames, length) = (self.job.frames, self.raw.len());
             put_file_header(&mut self.raw, entry);
