@@ -98,6 +98,11 @@ impl Large {
         self.read.notify_all();
     }
 
+    /// Whether no piece has failed so far.
+    fn was_read(&self) -> bool {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner).error.is_none()
+    }
+
     /// Waits until all pieces were read.
     fn wait(&self) {
         let mut pieces = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
@@ -203,7 +208,7 @@ where
             None => {
                 let _first = large.changed.set(changed);
                 if large.linked {
-                    let leads = large.entry.link_group != 0;
+                    let leads = large.entry.link_group != 0 && large.was_read();
                     self.links.settle(&large.entry.path, leads.then_some(&large.entry.path));
                 }
                 self.carried.push_back(Work::Done(large));

@@ -326,8 +326,12 @@ impl State<'_> {
             }
             Place::Like(target) => match self.linked.get(&target) {
                 Some(facts) => facts.clone().copy_to(&mut entry),
-                // Its member was begun and could not be read to the end.
-                None if entry.kind == Kind::File => entry.flags = entry.flags.with(Flags::UNREAD),
+                // A name is settled only when its content is known; should one slip through, nobody may miss it.
+                None if entry.kind == Kind::File => {
+                    entry.flags = entry.flags.with(Flags::UNREAD);
+                    let reason = Reason::Unreadable("the name it is linked to was not stored".to_owned());
+                    self.written.warn(Warning { path: entry.path.clone(), reason });
+                }
                 None => {}
             },
         }

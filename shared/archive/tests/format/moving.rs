@@ -255,8 +255,6 @@ fn a_file_that_cannot_be_read_to_its_end_spoils_nothing_else() {
     for (name, size) in [("a", 5), ("large", 5 << 20), ("small", 700), ("z", 900)] {
         std::fs::write(root.join(name), noise(size as u64, size)).unwrap();
     }
-    std::fs::hard_link(root.join("large"), root.join("large-too")).unwrap();
-    std::fs::hard_link(root.join("small"), root.join("small-too")).unwrap();
     let sparse = std::fs::File::create(root.join("sparse")).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&sparse, &noise(1, 5 << 20), 1 << 20).unwrap();
     let archive = folder.path().join("x");
@@ -267,18 +265,44 @@ fn a_file_that_cannot_be_read_to_its_end_spoils_nothing_else() {
     warned.sort_unstable();
     assert_eq!(warned, [&b"large"[..], b"small", b"sparse"]);
     let reader = ArchiveReader::open_path(&archive).unwrap();
-    for (name, is_read) in [
-        ("a", true),
-        ("large", false),
-        ("large-too", false),
-        ("small", false),
-        ("small-too", true),
-        ("sparse", false),
-        ("z", true),
-    ] {
+    for (name, is_read) in [("a", true), ("large", false), ("small", false), ("sparse", false), ("z", true)] {
         let entry = reader.find(name.as_bytes()).unwrap().unwrap();
         assert_eq!(entry.flags.contains(Flags::UNREAD), !is_read, "{name}");
         assert_eq!(entry.digest.is_some(), is_read, "{name}");
+    }
+    assert!(verify(&archive, &VerifyOptions { samples: 4, ..VerifyOptions::default() }, &()).unwrap().is_ok());
+    assert_eq!(members(&archive, Codec::Zstd).last().unwrap().0, b"./.coord/index");
+}
+
+#[test]
+fn a_name_that_can_be_read_keeps_the_content_of_those_that_cannot() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("tree");
+    std::fs::create_dir(&root).unwrap();
+    let groups = [("large", 5 << 20), ("lost", 5 << 20), ("small", 700)];
+    for (name, size) in groups {
+        std::fs::write(root.join(name), noise(size as u64, size)).unwrap();
+        for other in ["2", "3", "4"] {
+            std::fs::hard_link(root.join(name), root.join([name, other].concat())).unwrap();
+        }
+    }
+    let closed: [&[u8]; 8] = [b"large", b"large2", b"lost", b"lost2", b"lost3", b"lost4", b"small", b"small2"];
+    let archive = folder.path().join("x");
+    let source = Failing(Below(root.clone()), &closed);
+    let report = pack_steps(full_steps(&root), &source, Level::Full, &PackOptions::new(Codec::Zstd), &archive).unwrap();
+    assert_eq!(report.files, 2, "a group's content is stored once");
+    let mut warned: Vec<_> = report.warnings.iter().map(|warning| warning.path.as_slice()).collect();
+    warned.sort_unstable();
+    assert_eq!(warned, closed, "no name is unread in silence");
+    let reader = ArchiveReader::open_path(&archive).unwrap();
+    for (name, size) in groups {
+        let entries = ["", "2", "3", "4"].map(|other| reader.find([name, other].concat().as_bytes()).unwrap().unwrap());
+        for entry in &entries {
+            let is_read = !closed.contains(&entry.path.as_slice());
+            assert_eq!(entry.digest, is_read.then(|| Digest::of(&noise(size as u64, size))), "{name}");
+            assert_eq!(entry.flags.contains(Flags::UNREAD), !is_read, "{name}");
+        }
+        assert_eq!(entries[2].content, entries[3].content, "{name}: they stay one file");
     }
     assert!(verify(&archive, &VerifyOptions { samples: 4, ..VerifyOptions::default() }, &()).unwrap().is_ok());
     assert_eq!(members(&archive, Codec::Zstd).last().unwrap().0, b"./.coord/index");
