@@ -53,6 +53,10 @@ pub async fn commit(
         }
     };
     let own_archive = matches!(point.left, Left::Sealed(_)).then_some(point.backup);
+    if own_archive.is_some() && result.checks.is_empty() {
+        let fault = Fault::new(ErrorCode::InvalidArgument, "the host sealed an archive and did not check it");
+        return Ok(Err(Refusal::Conflict(fault.with_hint("upgrade the host's agent"))));
+    }
     let commit = Commit {
         host: committing.host,
         session: committing.session,

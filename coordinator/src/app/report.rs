@@ -19,7 +19,8 @@ use super::commit::{Committing, commit};
 use super::decide::decide_after_scan;
 use super::hello::disposition;
 use crate::catalog::{
-    CatalogError, CheckRecord, Claimed, FaultRecord, NoteRecord, ReportOutcome, ReportedEvent, RunReport,
+    CatalogError, CheckRecord, CheckedArchive, Claimed, FaultRecord, NoteRecord, ReportOutcome, ReportedEvent,
+    RunReport,
 };
 use crate::sessions::Session;
 
@@ -126,14 +127,17 @@ async fn accept_failed(
     finished: api::Finished,
 ) -> Result<Vec<Message>, Fault> {
     let fault = fault_record(finished.fault.as_ref(), ErrorCode::Internal, "the host gave no reason");
-    let result = match &finished.result {
-        Some(Outcome::Verify(result)) => Some(record_verification(app, session, result).await?.1),
-        Some(Outcome::Restore(result)) => Some(restore_json(result)),
-        Some(Outcome::Backup(_)) | None => None,
+    let (result, checked) = match &finished.result {
+        Some(Outcome::Verify(result)) => {
+            let verification = read_verification(app, session, result).await?;
+            (Some(verification.result), verification.checked)
+        }
+        Some(Outcome::Restore(result)) => (Some(restore_json(result)), Vec::new()),
+        Some(Outcome::Backup(_)) | None => (None, Vec::new()),
     };
     let warnings_total = finished.warnings_total;
     let event = ReportedEvent::Failed { fault, retryable: finished.retryable, result, warnings_total };
-    take(app, session, place, event).await
+    take_with(app, session, place, event, checked).await
 }
 
 fn fault_record(fault: Option<&api::Fault>, code: ErrorCode, message: &str) -> FaultRecord {
@@ -184,47 +188,68 @@ fn wanted(backup: BackupId) -> Message {
     Message::IndexWanted(IndexWanted { backup_id: backup.to_string(), next_block: 0 })
 }
 
-/// A verification: the checks go to the backups whose archives were read; one bad archive fails the run.
+/// A verification: the checks go to the backups whose archives were read; one archive that is bad, or that nobody looked at, fails
+/// the run.
 async fn accept_verify(
     app: &App,
     session: &Session,
     place: Place,
     (verified, warnings_total): (api::VerifyResult, u64),
 ) -> Result<Vec<Message>, Fault> {
-    let (damaged, result) = record_verification(app, session, &verified).await?;
-    let event = if damaged == 0 {
-        ReportedEvent::Succeeded { result, warnings_total }
-    } else {
-        let fault = FaultRecord {
-            code: ErrorCode::ArchiveDamaged.as_str().to_owned(),
-            message: format!("{damaged} of {} archives are damaged", verified.archives.len()),
-            hint: "the next backup is a full; earlier restore points still serve".to_owned(),
-        };
-        ReportedEvent::Failed { fault, retryable: false, result: Some(result), warnings_total }
+    let Verification { checked, unchecked, damaged, result } = read_verification(app, session, &verified).await?;
+    let total = verified.archives.len();
+    let fault = |code: ErrorCode, message: String, hint: &str| FaultRecord {
+        code: code.as_str().to_owned(),
+        message,
+        hint: hint.to_owned(),
     };
-    take(app, session, place, event).await
+    let event = if damaged > 0 {
+        let hint = "the next backup is a full; earlier restore points still serve";
+        let fault = fault(ErrorCode::ArchiveDamaged, format!("{damaged} of {total} archives are damaged"), hint);
+        ReportedEvent::Failed { fault, retryable: false, result: Some(result), warnings_total }
+    } else if unchecked > 0 || checked.is_empty() {
+        let message = format!("the host did not check {unchecked} of {total} archives: they are as they were");
+        let fault = fault(ErrorCode::InvalidArgument, message, "upgrade the host's agent");
+        ReportedEvent::Failed { fault, retryable: false, result: Some(result), warnings_total }
+    } else {
+        ReportedEvent::Succeeded { result, warnings_total }
+    };
+    take_with(app, session, place, event, checked).await
 }
 
-async fn record_verification(
-    app: &App,
-    session: &Session,
-    verified: &api::VerifyResult,
-) -> Result<(usize, serde_json::Value), Fault> {
-    let mut damaged = 0;
+/// What a host says of archives.
+struct Verification {
+    /// Its own that it looked at.
+    checked: Vec<CheckedArchive>,
+    /// Its own that it says nothing of: they stay as they are.
+    unchecked: usize,
+    /// How many of them are damaged.
+    damaged: usize,
+    /// For the run.
+    result: serde_json::Value,
+}
+
+async fn read_verification(app: &App, session: &Session, verified: &api::VerifyResult) -> Result<Verification, Fault> {
+    let (mut checked, mut unchecked, mut damaged) = (Vec::new(), 0, 0);
     let mut archives = Vec::new();
     for archive in verified.archives.iter().take(MAX_CHECKS) {
         let Ok(id) = archive.backup_id.parse::<BackupId>() else { continue };
         // A host can only speak of its own archives.
         let Some(backup) = app.catalog.backup(id).await?.filter(|backup| backup.host == session.host) else { continue };
         let records = checks(&archive.checks);
+        if records.is_empty() {
+            unchecked += 1;
+            continue;
+        }
         if records.iter().any(|check| !check.passed) {
             damaged += 1;
             tracing::warn!(backup = %id, host = %backup.host_name, "an archive is damaged");
         }
-        app.catalog.record_checks(id, &records).await?;
         archives.push(json!({ "backup_id": id.to_string(), "checks": records }));
+        checked.push(CheckedArchive { backup: id, checks: records });
     }
-    Ok((damaged, json!({ "archives": archives, "verify_ms": verified.verify_ms })))
+    let result = json!({ "archives": archives, "verify_ms": verified.verify_ms });
+    Ok(Verification { checked, unchecked, damaged, result })
 }
 
 fn restore_json(result: &api::RestoreResult) -> serde_json::Value {
@@ -245,6 +270,17 @@ fn restore_json(result: &api::RestoreResult) -> serde_json::Value {
 
 /// Stores an event of an attempt and answers the agent.
 async fn take(app: &App, session: &Session, place: Place, event: ReportedEvent) -> Result<Vec<Message>, Fault> {
+    take_with(app, session, place, event, Vec::new()).await
+}
+
+/// The same with what a verification found.
+async fn take_with(
+    app: &App,
+    session: &Session,
+    place: Place,
+    event: ReportedEvent,
+    checked: Vec<CheckedArchive>,
+) -> Result<Vec<Message>, Fault> {
     let last =
         matches!(event, ReportedEvent::Succeeded { .. } | ReportedEvent::Failed { .. } | ReportedEvent::Stopped { .. });
     let retry_after = match &event {
@@ -264,6 +300,7 @@ async fn take(app: &App, session: &Session, place: Place, event: ReportedEvent) 
         attempt: place.attempt,
         sequence: place.sequence,
         event,
+        checked,
         lease: app.settings.lease(),
         retry_after,
     };

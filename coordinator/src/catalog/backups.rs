@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::error::{CatalogError, Result};
-use super::pool::{Catalog, Params, Sql};
+use super::error::Result;
+use super::pool::{Catalog, Params, Sql, Transaction};
 use super::records::CheckRecord;
 use super::row::{count, digest, get, json, small, to_json, word};
 
@@ -39,15 +39,6 @@ pub enum Codec {
     Zstd,
     /// `.tar.gz`.
     Gzip,
-}
-
-/// What a check found out about an archive.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Damage {
-    /// Restore points that name the archive and changed their status.
-    pub changed: Vec<BackupId>,
-    /// Their status now.
-    pub status: BackupStatus,
 }
 
 /// A restore point.
@@ -166,6 +157,12 @@ impl BackupStatus {
             BackupStatus::Damaged => "damaged",
         }
     }
+
+    /// What checks make of a backup. Nobody looked when there are none, and what nobody looked at is not protected.
+    pub fn of(checks: &[CheckRecord]) -> BackupStatus {
+        let passed = !checks.is_empty() && checks.iter().all(|check| check.passed);
+        if passed { BackupStatus::Protected } else { BackupStatus::Damaged }
+    }
 }
 
 impl Searchable {
@@ -244,12 +241,12 @@ const NEWEST_FULL: Sql = Sql(select_backups!(
 
 const CHAIN: Sql = Sql(select_backups!("WHERE base.backup_id = $1 ORDER BY b.seq DESC LIMIT 100000"));
 
-// All points that name the archive share its fate; every new point of a damaged one would name it too.
+// All points that name the archive share its fate; every new point of a damaged one would name it too. A run speaks of the
+// archives of its own job.
 const RECORD_CHECKS: Sql = Sql("
-    UPDATE backups b SET checks = $3, status = $2, verified_at = now()
-    FROM backups checked, backups before
-    WHERE checked.backup_id = $1 AND b.archive_of = checked.archive_of AND before.backup = b.backup
-    RETURNING b.backup_id, before.status <> b.status AS changed");
+    UPDATE backups b SET checks = $4, status = $3, verified_at = now()
+    FROM backups checked
+    WHERE checked.backup_id = $1 AND checked.job = $2 AND b.job = $2 AND b.archive_of = checked.archive_of");
 
 const WANT_INDEX: Sql = Sql(select_backups!(
     "WHERE h.host_id = $1 AND b.searchable = 'pending' AND b.index_blocks > 0 ORDER BY b.job, b.seq LIMIT $2"
@@ -366,24 +363,6 @@ impl Catalog {
         self.connection().await?.query(&CHAIN, &[&full.uuid()]).await?.iter().map(read).collect()
     }
 
-    /// A verification read the archive of this restore point: all points that name the archive share the outcome.
-    pub async fn record_checks(&self, id: BackupId, checks: &[CheckRecord]) -> Result<Damage> {
-        let passed = checks.iter().all(|check| check.passed);
-        let status = if passed { BackupStatus::Protected } else { BackupStatus::Damaged };
-        let checks = to_json(&checks)?;
-        let rows = self.connection().await?.query(&RECORD_CHECKS, &[&id.uuid(), &status.as_str(), &checks]).await?;
-        if rows.is_empty() {
-            return Err(CatalogError::not_found("backup", id));
-        }
-        let mut changed = Vec::new();
-        for row in &rows {
-            if get(row, "changed")? {
-                changed.push(BackupId::from_uuid(get(row, "backup_id")?));
-            }
-        }
-        Ok(Damage { changed, status })
-    }
-
     /// The host's restore points whose index is still wanted, oldest first.
     pub async fn wanted_indexes(&self, host: HostId, limit: u32) -> Result<Vec<Backup>> {
         let params: Params<'_> = &[&host.uuid(), &i64::from(limit)];
@@ -395,4 +374,17 @@ impl Catalog {
         let row = self.connection().await?.query_opt(&NOT_SEARCHABLE, &[]).await?;
         row.map_or(Ok(0), |row| count(&row, "number"))
     }
+}
+
+/// A verification read the archive of this restore point: all points that name the archive share the outcome. One of another job
+/// is passed over.
+pub(super) async fn record_checks(
+    transaction: &Transaction<'_>,
+    job: i32,
+    id: BackupId,
+    checks: &[CheckRecord],
+) -> Result<()> {
+    let (status, checks) = (BackupStatus::of(checks), to_json(&checks)?);
+    transaction.execute(&RECORD_CHECKS, &[&id.uuid(), &job, &status.as_str(), &checks]).await?;
+    Ok(())
 }

@@ -291,8 +291,7 @@ async fn insert_sealed(
     let key = next_key(transaction).await?;
     let seq = int(commit.ordinal.get(), "ordinal")?;
     let (searchable, reason) = searchable(job, seq);
-    let passed = commit.checks.iter().all(|check| check.passed);
-    let status = if passed { BackupStatus::Protected } else { BackupStatus::Damaged };
+    let status = BackupStatus::of(&commit.checks);
     let checks = to_json(&commit.checks)?;
     let counts = [
         sealed.entries,

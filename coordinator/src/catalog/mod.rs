@@ -42,7 +42,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub use audit::{AuditRecord, NewAudit};
-pub use backups::{Backup, BackupFilter, BackupStatus, Codec, Damage, Searchable};
+pub use backups::{Backup, BackupFilter, BackupStatus, Codec, Searchable};
 pub use certificates::{CertificateRecord, CertificateState, NewCertificate, OlderGenerations};
 pub use commit::{Commit, Committed, Left, SealedBackup, UnchangedBackup};
 pub use decisions::{DecisionRecord, DecisionStage, NewDecision};
@@ -62,7 +62,7 @@ pub use operators::{OperatorRecord, OperatorRole};
 pub use policies::{AppliedPolicy, NewPolicyVersion, PolicyChange, PolicyRecord};
 pub use pool::{Catalog, CatalogConfig, ConfigError};
 pub use records::{CheckRecord, FaultRecord, NoteRecord, PhaseWord, ProgressRecord};
-pub use reports::{ReportOutcome, ReportedEvent, RunReport};
+pub use reports::{CheckedArchive, ReportOutcome, ReportedEvent, RunReport};
 pub use runs::{AskedRun, AttemptOutcome, AttemptRecord, RunFilter, RunRecord, Transition};
 pub use schedule::{DueRun, Planned, ScheduleOutcome, ScheduleStep};
 pub use sessions::{HostSession, OpenSession, OpenedSession};

@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
-use coord_shared::ids::{Attempt, HostId, RunId, SessionNumber};
+use coord_shared::ids::{Attempt, BackupId, HostId, RunId, SessionNumber};
 use coord_shared::run::{Event, Illegal, Run, RunKind};
 
+use super::backups::record_checks;
 use super::error::{CatalogError, Result};
 use super::leases::adopt_planned;
 use super::pool::{Catalog, Params, Sql, Transaction};
-use super::records::{FaultRecord, NoteRecord};
+use super::records::{CheckRecord, FaultRecord, NoteRecord};
 use super::row::{big, int};
 use super::runs::{LockedRun, MAX_RUN_WARNINGS, StepContext, Transition, lock_of_host, step};
 
@@ -28,10 +29,21 @@ pub struct RunReport {
     pub sequence: u64,
     /// What happened.
     pub event: ReportedEvent,
+    /// What a verification found: written with the end of the attempt, and only if that counts.
+    pub checked: Vec<CheckedArchive>,
     /// How long the lease lasts from now, if the run goes on.
     pub lease: Duration,
     /// How long the run waits, if it goes back to the queue.
     pub retry_after: Duration,
+}
+
+/// An archive that a verification read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckedArchive {
+    /// The backup that has it.
+    pub backup: BackupId,
+    /// What was looked at: at least one check.
+    pub checks: Vec<CheckRecord>,
 }
 
 /// What a report says.
@@ -125,7 +137,11 @@ impl Catalog {
         let transition = apply(&transaction, &run, report).await?;
         let machine = match transition {
             Transition::Refused(illegal) => return Ok(ReportOutcome::Refused(illegal)),
-            Transition::Updated(machine) | Transition::AlreadyThere(machine) => machine,
+            Transition::Updated(machine) => {
+                store_checks(&transaction, &run, &report.checked).await?;
+                machine
+            }
+            Transition::AlreadyThere(machine) => machine,
         };
         store_facts(&transaction, report).await?;
         transaction.commit().await?;
@@ -171,6 +187,14 @@ async fn store_facts(transaction: &Transaction<'_>, report: &RunReport) -> Resul
     };
     let total = big(total, "warnings")?;
     transaction.execute(&SET_RESULT, &[&id, &attempt, &result, &total]).await?;
+    Ok(())
+}
+
+async fn store_checks(transaction: &Transaction<'_>, run: &LockedRun, checked: &[CheckedArchive]) -> Result<()> {
+    let (RunKind::Verify, Some(job)) = (run.kind, run.job) else { return Ok(()) };
+    for archive in checked {
+        record_checks(transaction, job, archive.backup, &archive.checks).await?;
+    }
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use coord_shared::ids::{BackupId, InstanceId, RunId};
 use coord_shared::run::{RunKind, RunState};
 use coord_shared::tls::PeerKind;
 use coord_shared::wire::to_us;
-use coordinator::catalog::{AskedRun, BackupFilter, JobFilter, RunFilter, ScheduleOutcome, ScheduleStep};
+use coordinator::catalog::{AskedRun, BackupFilter, BackupStatus, JobFilter, RunFilter, ScheduleOutcome, ScheduleStep};
 use tokio::sync::mpsc;
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -333,18 +333,66 @@ async fn a_verification_that_finds_damage_fails_and_the_next_backup_is_a_full() 
     let Some(Task::Verify(task)) = &order.task else { panic!("not a verification: {order:?}") };
     assert_eq!(task.archives.iter().map(|archive| archive.backup_id.as_str()).collect::<Vec<_>>(), [backup.as_str()]);
     let check = api::Check { name: "digest".into(), passed: false, detail: "frame 3".into() };
-    let archives = vec![api::ArchiveChecks { backup_id: backup.clone(), checks: vec![check] }];
-    let done = api::Finished {
-        outcome: api::Outcome::Succeeded.into(),
-        result: Some(api::finished::Result::Verify(api::VerifyResult { archives, verify_ms: 1 })),
-        ..Default::default()
-    };
-    assert_eq!(agent.report(&order, 1, Event::Finished(done)).await, Disposition::Forget);
+    assert_eq!(agent.report(&order, 1, verified(&backup, vec![check])).await, Disposition::Forget);
     let run = fleet.catalog.run(asked.id).await.unwrap().unwrap();
     assert_eq!((run.machine.state, run.fault.unwrap().code.as_str()), (RunState::Failed, "archive_damaged"));
     start_backup(&admin, api::Level::Unspecified).await;
     let order = agent.order().await;
     assert_eq!(backup_of(&order).level(), api::Level::Full);
+    fleet.stop().await;
+}
+
+/// The final report of a verification of one archive.
+fn verified(backup: &str, checks: Vec<api::Check>) -> Event {
+    let archives = vec![api::ArchiveChecks { backup_id: backup.to_owned(), checks }];
+    Event::Finished(api::Finished {
+        outcome: api::Outcome::Succeeded.into(),
+        result: Some(api::finished::Result::Verify(api::VerifyResult { archives, verify_ms: 1 })),
+        ..Default::default()
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_looked_at_is_not_protected() {
+    let fleet = Fleet::start().await;
+    let (admin, member) = (fleet.admin().await, fleet.agent("one").await);
+    apply(&admin, POLICY).await;
+    let mut agent = dial(&fleet, &member, hello(InstanceId::random())).await.unwrap();
+    start_backup(&admin, api::Level::Full).await;
+    let order = agent.order().await;
+    let mut unchecked = finished(&backup_of(&order));
+    if let Event::Finished(api::Finished { result: Some(api::finished::Result::Backup(result)), .. }) = &mut unchecked {
+        result.checks.clear();
+    }
+    assert_eq!(agent.report(&order, 1, unchecked).await, Disposition::Abort);
+    assert!(fleet.catalog.backups(BackupFilter::default()).await.unwrap().is_empty());
+    let run: RunId = order.run_id.parse().unwrap();
+    assert_eq!(fleet.catalog.run(run).await.unwrap().unwrap().fault.unwrap().code, "invalid_argument");
+
+    // Its next attempt does look; a verification that does not changes nothing of what the one before it found.
+    let again = agent.order().await;
+    assert_eq!(agent.report(&again, 1, finished(&backup_of(&again))).await, Disposition::Forget);
+    let backup = backup_of(&again).backup_id;
+    let stored = || async { fleet.catalog.backup(backup.parse().unwrap()).await.unwrap().unwrap() };
+    let bad = api::Check { name: "digest".into(), passed: false, detail: "frame 3".into() };
+    for (checks, code) in [(vec![bad], "archive_damaged"), (vec![], "invalid_argument")] {
+        let asked = AskedRun {
+            id: RunId::random(),
+            kind: RunKind::Verify,
+            host: stored().await.host,
+            job: Some(stored().await.job),
+            asked_by: "schedule".into(),
+            level: None,
+            spec: serde_json::json!({}),
+            priority: 0,
+        };
+        fleet.catalog.ask_run(&asked).await.unwrap();
+        let order = agent.order().await;
+        assert_eq!(agent.report(&order, 1, verified(&backup, checks)).await, Disposition::Forget);
+        let run = fleet.catalog.run(asked.id).await.unwrap().unwrap();
+        assert_eq!((run.machine.state, run.fault.unwrap().code.as_str()), (RunState::Failed, code));
+        assert_eq!(stored().await.status, BackupStatus::Damaged, "{code}");
+    }
     fleet.stop().await;
 }
 

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use coord_shared::ids::{Attempt, BackupId, Ordinal, Seq};
+use coord_shared::ids::{Attempt, BackupId, Ordinal, RunId, Seq};
 use coord_shared::level::Level;
 use coord_shared::run::{RunKind, RunState};
 
-use super::fixture::{Fleet, sealed, unchanged};
+use super::fixture::{Fleet, LEASE, sealed, unchanged};
 use crate::catalog::testing::{with_catalog, with_config};
-use crate::catalog::{BackupStatus, Catalog, CatalogError, CheckRecord, Committed};
+use crate::catalog::{
+    BackupStatus, Catalog, CatalogError, CheckRecord, CheckedArchive, Committed, ReportOutcome, ReportedEvent,
+    RunReport,
+};
 
 #[tokio::test]
 async fn a_repeated_commit_answers_what_is_stored() {
@@ -103,13 +106,68 @@ async fn a_restore_point_without_an_archive_shares_the_fate_of_the_one_it_names(
         assert_eq!((point.level, point.base, point.same_as), (Level::Differential, Some(full), Some(full)));
         assert_eq!(catalog.job(fleet.job).await.unwrap().unwrap().stored_bytes, 1000, "one archive");
         assert_eq!(catalog.chain_of(full).await.unwrap().len(), 2);
-        let bad = CheckRecord { name: "digest".to_owned(), passed: false, detail: "flipped".to_owned() };
-        let damage = catalog.record_checks(again, &[bad]).await.unwrap();
-        assert_eq!((damage.changed.len(), damage.status), (3, BackupStatus::Damaged));
+        let statuses = async || {
+            let points = catalog.backups_of_job(fleet.job, 10).await.unwrap();
+            points.iter().map(|point| point.status).collect::<Vec<_>>()
+        };
+        verify(&fleet, again, false).await;
+        assert_eq!(statuses().await, [BackupStatus::Damaged; 3]);
         assert_eq!(catalog.newest_full(fleet.job).await.unwrap(), None);
-        let good = CheckRecord { name: "digest".to_owned(), passed: true, detail: String::new() };
-        assert_eq!(catalog.record_checks(full, &[good]).await.unwrap().changed.len(), 3);
+        verify(&fleet, full, true).await;
+        assert_eq!(statuses().await, [BackupStatus::Protected; 3]);
         assert_eq!(catalog.newest_full(fleet.job).await.unwrap().unwrap().id, full);
     })
     .await;
+}
+
+#[tokio::test]
+async fn only_the_attempt_that_counts_says_what_a_verification_found() {
+    with_config(async |config| {
+        let client = config.connect().await.unwrap();
+        let catalog = Catalog::new(config).unwrap();
+        let (fleet, other) = (Fleet::new(&catalog).await, Fleet::new(&catalog).await);
+        let full = fleet.back_up(1, sealed(Level::Full, None, 1)).await;
+        let status = async || catalog.backup(full).await.unwrap().unwrap().status;
+        fleet.ask(RunKind::Verify).await;
+        let (run, first) = fleet.claim().await.unwrap();
+        let lapse = "UPDATE runs SET lease_until = now() - INTERVAL '1 s' WHERE lease_until IS NOT NULL";
+        client.batch_execute(lapse).await.unwrap();
+        catalog.reap_lapsed_runs(Duration::ZERO, Duration::ZERO, Duration::ZERO).await.unwrap();
+        let (_, second) = fleet.claim().await.unwrap();
+
+        let stale = verified(&fleet, (run, first), full, false);
+        assert!(matches!(catalog.accept_report(&stale).await.unwrap(), ReportOutcome::Refused(_)));
+        assert_eq!(status().await, BackupStatus::Protected, "an attempt that was replaced");
+        let newest = verified(&fleet, (run, second), full, true);
+        assert!(matches!(catalog.accept_report(&newest).await.unwrap(), ReportOutcome::Taken(_)));
+        let again = RunReport { sequence: 10, ..verified(&fleet, (run, second), full, false) };
+        catalog.accept_report(&again).await.unwrap();
+        assert_eq!(status().await, BackupStatus::Protected, "an attempt that has ended");
+        verify(&other, full, false).await;
+        assert_eq!(status().await, BackupStatus::Protected, "a run of another job");
+    })
+    .await;
+}
+
+/// The end of an attempt that read the archive of `backup`.
+fn verified(fleet: &Fleet, (run, attempt): (RunId, Attempt), backup: BackupId, passed: bool) -> RunReport {
+    let check = CheckRecord { name: "digest".to_owned(), passed, detail: String::new() };
+    RunReport {
+        host: fleet.host,
+        session: fleet.session,
+        run,
+        attempt,
+        sequence: 1,
+        event: ReportedEvent::Succeeded { result: serde_json::json!({}), warnings_total: 0 },
+        checked: vec![CheckedArchive { backup, checks: vec![check] }],
+        lease: LEASE,
+        retry_after: Duration::ZERO,
+    }
+}
+
+async fn verify(fleet: &Fleet, backup: BackupId, passed: bool) {
+    fleet.ask(RunKind::Verify).await;
+    let claimed = fleet.claim().await.unwrap();
+    let outcome = fleet.catalog.accept_report(&verified(fleet, claimed, backup, passed)).await.unwrap();
+    assert!(matches!(outcome, ReportOutcome::Taken(_)));
 }

@@ -24,6 +24,7 @@ fn report(fleet: &Fleet, run: RunId, attempt: u32, sequence: u64, event: Reporte
         attempt: Attempt(attempt),
         sequence,
         event,
+        checked: Vec::new(),
         lease: LEASE,
         retry_after: Duration::ZERO,
     }
