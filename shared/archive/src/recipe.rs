@@ -159,7 +159,8 @@ impl Recipe {
 }
 
 /// Commands for one name, each on its own line: owner, extended attributes, mode, time. Changing the owner clears
-/// capabilities and set-id bits, so it comes first; setting the times comes last.
+/// capabilities and set-id bits, so what is to be there is set behind it, and what is to go goes before it: removing a
+/// capability that is gone already would be an error. Setting the times comes last.
 fn attribute_lines(base: Option<&Attributes>, entry: &Entry) -> Vec<u8> {
     let attributes = &entry.attributes;
     let name = quoted_name(&entry.path);
@@ -170,11 +171,11 @@ fn attribute_lines(base: Option<&Attributes>, entry: &Entry) -> Vec<u8> {
         out.extend_from_slice(&name);
         out.extend_from_slice(b" || s=1\n");
     };
-    line(format!("chown -h {}:{}", attributes.uid, attributes.gid).as_bytes());
     let gone = base.map_or(&[][..], |base| &base.xattrs).iter();
     for old in gone.filter(|old| attributes.xattrs.iter().all(|new| new.name != old.name)) {
         line(&[b"setfattr -h -x ", quoted(&old.name).as_slice()].concat());
     }
+    line(format!("chown -h {}:{}", attributes.uid, attributes.gid).as_bytes());
     for xattr in &attributes.xattrs {
         // Base64 keeps the largest value (64 KiB) below the longest argument (128 KiB), hexadecimal would not.
         let value = if xattr.value.is_empty() { "''".to_owned() } else { format!("0s{}", base64(&xattr.value)) };

@@ -94,6 +94,35 @@ fn the_script_sets_attributes_on_names_of_any_bytes() {
 }
 
 #[test]
+fn the_script_takes_a_capability_away_without_a_complaint() {
+    if !rustix::process::geteuid().is_root() {
+        println!("not root: capabilities cannot be set, this test is left out");
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let target = tempfile::tempdir().unwrap();
+    let capability = [&0x0200_0001_u32.to_le_bytes()[..], &0x400_u32.to_le_bytes(), &[0; 12]].concat();
+    std::fs::write(target.path().join("tool"), b"x").unwrap();
+    rustix::fs::lsetxattr(
+        target.path().join("tool"),
+        "security.capability",
+        &capability,
+        rustix::fs::XattrFlags::empty(),
+    )
+    .unwrap();
+    let had = Xattr { name: b"security.capability".to_vec(), value: capability };
+    let base = Attributes { xattrs: vec![had], ..own(0o755, 0, 0) };
+    let mut recipe = Recipe::new(scratch.path()).unwrap();
+    recipe.attributes(Some(&base), &entry(b"tool", Kind::File, own(0o755, 1, 0))).unwrap();
+    let files = recipe.finish(&entry(b"", Kind::Folder, own(0o755, 2, 0)), ".coord").unwrap();
+    std::fs::write(target.path().join("attributes.sh"), text(files.attributes_sh)).unwrap();
+    let ran = Command::new("dash").arg("attributes.sh").current_dir(target.path()).output().unwrap();
+    assert!(ran.status.success() && ran.stderr.is_empty(), "{ran:?}");
+    let found = rustix::fs::lgetxattr(target.path().join("tool"), "security.capability", &mut [0_u8; 64][..]);
+    assert_eq!(found.unwrap_err(), rustix::io::Errno::NODATA);
+}
+
+#[test]
 fn base64_pads_as_the_standard_says() {
     for (bytes, expected) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
         assert_eq!(base64(bytes.as_bytes()), expected);
