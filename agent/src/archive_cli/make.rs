@@ -17,7 +17,7 @@ use super::verify::{SAMPLES, shortcomings};
 use super::watch::Watch;
 use super::{CreateArgs, DiffArgs, PackArgs, file_fault, open, warn};
 use crate::chain::chain;
-use crate::scan::{Against, Figures, Notes, Scan, ScanError, ScanRequest};
+use crate::scan::{Against, Contents, Figures, Notes, Scan, ScanError, ScanRequest};
 
 pub(super) fn create(args: &CreateArgs) -> Result<Exit, Fault> {
     let mut out = SealedFile::create(&args.output).map_err(|error| file_fault(&error))?;
@@ -27,7 +27,7 @@ pub(super) fn create(args: &CreateArgs) -> Result<Exit, Fault> {
     let mut header = Header::new(Level::Full, b"", request.started_at);
     scan.describe(&mut header, None).map_err(|error| scan_fault(&error))?;
     let watch = Watch::begin("packing", args.pack.quiet);
-    let report = pack(scan.full(), &scan, header, &args.pack, Sink { out: &mut out, progress: &watch })?;
+    let report = pack(scan.full(), &scan.contents(None), header, &args.pack, Sink { out: &mut out, progress: &watch })?;
     let path = out.seal().map_err(|error| file_fault(&error))?;
     read_back(&args.pack, &path, &report, &watch)?;
     let notes = scan.notes();
@@ -73,7 +73,7 @@ pub(super) fn diff(args: &DiffArgs) -> Result<Exit, Fault> {
     });
     watch.phase("packing");
     let sink = Sink { out: &mut out, progress: &watch };
-    let report = pack(found.changes.steps(), &scan, header, &args.pack, sink)?;
+    let report = pack(found.changes.steps(), &scan.contents(Some(&base)), header, &args.pack, sink)?;
     let path = out.seal().map_err(|error| file_fault(&error))?;
     read_back(&args.pack, &path, &report, &watch)?;
     watch.finish(&format!("{}\n{}", summary("differential", &report, &notes), figures(&found.figures)));
@@ -90,7 +90,7 @@ fn begin(request: &ScanRequest, out: &SealedFile) -> Result<Scan, Fault> {
 
 fn pack(
     steps: impl Iterator<Item = Result<Step, ScanError>> + Send,
-    scan: &Scan,
+    contents: &Contents<'_>,
     header: Header,
     args: &PackArgs,
     sink: Sink<'_>,
@@ -99,7 +99,7 @@ fn pack(
     let mut options = PackOptions::new(codec);
     options.level = args.level.unwrap_or_else(|| codec.default_level());
     options.threads = args.threads;
-    pack::pack(steps, scan, header, &options, sink).map_err(|error| pack_fault(&error))
+    pack::pack(steps, contents, header, &options, sink).map_err(|error| pack_fault(&error))
 }
 
 /// With `--verify`, an archive that cannot be read back is a failure; it stays where it is, to be looked at.

@@ -121,9 +121,10 @@ fn file_name(key: &str) -> String {
 }
 
 fn write(parts: &Parts<'_>, header: Header, options: &PackOptions, sink: Sink<'_>) -> Result<PackReport, Failure> {
+    let contents = parts.scan.contents(parts.changes.map(|(base, _)| base));
     let packed = match parts.changes {
-        None => pack::pack(parts.scan.full(), parts.scan, header, options, sink),
-        Some((_, comparison)) => pack::pack(comparison.changes.steps(), parts.scan, header, options, sink),
+        None => pack::pack(parts.scan.full(), &contents, header, options, sink),
+        Some((_, comparison)) => pack::pack(comparison.changes.steps(), &contents, header, options, sink),
     };
     packed.map_err(|error| of_pack(&error))
 }

@@ -2,7 +2,7 @@
 //!
 //! [`Scan::begin`] opens the root and compiles the selection. [`Scan::full`] gives the steps of a full while it walks;
 //! [`Scan::compare`] walks, compares with the base full's index and the newest differential's, and gives a list of changes
-//! with exact figures. Both feed `coord_archive::pack::pack`, with the scan itself as the source of content.
+//! with exact figures. Both feed `coord_archive::pack::pack`, with [`Scan::contents`] as the source of content.
 //!
 //! Owns one law: absent is not deleted. A tombstone follows only from having read the folder that held the name; whatever
 //! could not be read keeps its base state and is flagged. Levels, chains and what becomes of an archive are not here.
@@ -233,6 +233,12 @@ impl Scan {
         }
     }
 
+    /// Where the packer reads content from. A differential also needs its base, for the names that cannot be read any more.
+    #[must_use]
+    pub fn contents<'a>(&'a self, base: Option<&'a ArchiveReader>) -> Contents<'a> {
+        Contents { scan: self, base }
+    }
+
     /// The steps of a full. The walk happens as they are taken; call it once.
     #[must_use]
     pub fn full(&self) -> FullSteps {
@@ -269,13 +275,23 @@ impl Scan {
 }
 
 /// Where the packer reads content from.
-impl Source for Scan {
+#[derive(Clone, Copy, Debug)]
+pub struct Contents<'a> {
+    scan: &'a Scan,
+    base: Option<&'a ArchiveReader>,
+}
+
+impl Source for Contents<'_> {
     fn open(&self, path: &[u8]) -> io::Result<fs::File> {
-        self.tree.open_any(path)
+        self.scan.tree.open_any(path)
     }
 
     fn complete(&self, file: &fs::File, entry: &mut Entry) {
-        extras::load_open(&self.tree, file.as_fd(), entry, &self.notes);
+        extras::load_open(&self.scan.tree, file.as_fd(), entry, &self.scan.notes);
+    }
+
+    fn base(&self) -> Option<&ArchiveReader> {
+        self.base
     }
 }
 

@@ -1,14 +1,11 @@
 //! Hard links that come, go, split and join.
 
 use std::fs;
-use std::io;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use coord_agent::scan::tree::Lens;
 use coord_archive::digest::Digest;
 
-use crate::support::{Bench, Made, State, differences, entry, long_after, state};
+use crate::support::{AtOpen, Bench, LENGTHS, Made, State, differences, entry, long_after, state};
 
 fn assert_is_the_tree(bench: &Bench, full: &Made, differential: &Made) {
     let found = differences(&state(full, Some(differential)), &state(&bench.full(), None));
@@ -123,34 +120,12 @@ fn symbolic_links_may_be_hard_linked_too() {
     assert_is_the_tree(&bench, &full, &made);
 }
 
-/// Gives a name to another file just before it is opened for the so-many-th time.
-struct Replaced {
-    name: &'static [u8],
-    open: usize,
-    opened: AtomicUsize,
-    by: PathBuf,
-    at: PathBuf,
+/// Gives the name to another file just before it is opened for the so-many-th time.
+fn replaced_at_open(bench: &Bench, name: &'static str, open: usize) -> Box<impl Lens + use<>> {
+    let (by, at) = (bench.scratch().join("another"), bench.at(name));
+    fs::write(&by, "another file").unwrap();
+    AtOpen::of(name, open, move || if by.exists() { fs::rename(&by, &at) } else { Ok(()) })
 }
-
-impl Replaced {
-    fn at_open(bench: &Bench, name: &'static str, open: usize) -> Box<Self> {
-        let by = bench.scratch().join("another");
-        fs::write(&by, "another file").unwrap();
-        Box::new(Self { name: name.as_bytes(), open, opened: AtomicUsize::new(0), by, at: bench.at(name) })
-    }
-}
-
-impl Lens for Replaced {
-    fn open(&self, path: &[u8]) -> io::Result<()> {
-        if path == self.name && self.opened.fetch_add(1, Ordering::SeqCst) + 1 == self.open {
-            fs::rename(&self.by, &self.at)?;
-        }
-        Ok(())
-    }
-}
-
-/// Long enough for a file that several workers read, and short.
-const LENGTHS: [usize; 2] = [5 << 20, 700];
 
 fn assert_only_the_first_name_is_another_file(now: &State, content: &[u8]) {
     let (first, second, third) = (&now[&b"first"[..]], &now[&b"second"[..]], &now[&b"sub/third"[..]]);
@@ -180,7 +155,7 @@ fn a_name_that_is_another_file_when_it_is_read_takes_no_other_name_along() {
     for length in LENGTHS {
         let content = vec![7; length];
         let bench = bench_with_group_of(&content);
-        let full = bench.full_through(long_after(), Replaced::at_open(&bench, "first", 1)).unwrap();
+        let full = bench.full_through(long_after(), replaced_at_open(&bench, "first", 1)).unwrap();
         assert_only_the_first_name_is_another_file(&state(&full, None), &content);
         assert_eq!((full.report.files, full.report.warning_count), (2, 0));
         let (_, made) = bench.differential(&full, None);
@@ -196,7 +171,7 @@ fn a_name_that_is_another_file_when_a_differential_reads_it_takes_no_other_name_
         let full = bench.full();
         write_group(&bench, &content);
         // The comparison opens it once, to see that it can.
-        let lens = Replaced::at_open(&bench, "first", 2);
+        let lens = replaced_at_open(&bench, "first", 2);
         let (_, made) = bench.differential_through(&full, None, long_after(), lens);
         assert_only_the_first_name_is_another_file(&state(&full, Some(&made)), &content);
     }

@@ -5,6 +5,7 @@
 mod edits;
 mod hiding;
 mod links;
+mod lost;
 mod many;
 mod places;
 mod random;

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use coord_agent::scan::tree::{Clear, Lens};
 use coord_agent::scan::{Against, Comparison, Notes, Scan, ScanError, ScanRequest};
@@ -21,6 +22,30 @@ use tempfile::TempDir;
 /// An instant by which everything done so far is old enough to be trusted.
 pub fn long_after() -> Timestamp {
     Timestamp::now() + SignedDuration::from_mins(1)
+}
+
+/// Lengths of a file that several workers read, and of one that goes with others.
+pub const LENGTHS: [usize; 2] = [5 << 20, 700];
+
+/// Does something just before a file is opened, from the so-many-th time on.
+pub struct AtOpen<F> {
+    path: &'static str,
+    from: usize,
+    opened: AtomicUsize,
+    act: F,
+}
+
+impl<F: Fn() -> io::Result<()> + Send + Sync> AtOpen<F> {
+    pub fn of(path: &'static str, from: usize, act: F) -> Box<Self> {
+        Box::new(Self { path, from, opened: AtomicUsize::new(0), act })
+    }
+}
+
+impl<F: Fn() -> io::Result<()> + Send + Sync> Lens for AtOpen<F> {
+    fn open(&self, path: &[u8]) -> io::Result<()> {
+        let is_it = path == self.path.as_bytes();
+        if is_it && self.opened.fetch_add(1, Ordering::SeqCst) + 1 >= self.from { (self.act)() } else { Ok(()) }
+    }
 }
 
 pub struct Bench {
@@ -77,11 +102,12 @@ impl Bench {
         let mut header = Header::new(Level::Full, b"", started_at);
         scan.describe(&mut header, None)?;
         let mut out = SealedFile::create(&self.new_archive("full")).unwrap();
-        let report = match pack(scan.full(), &scan, header, &options(), Sink { out: &mut out, progress: &() }) {
-            Ok(report) => report,
-            Err(coord_archive::pack::PackError::Steps(error)) => return Err(error),
-            Err(other) => panic!("{other:?}"),
-        };
+        let report =
+            match pack(scan.full(), &scan.contents(None), header, &options(), Sink { out: &mut out, progress: &() }) {
+                Ok(report) => report,
+                Err(coord_archive::pack::PackError::Steps(error)) => return Err(error),
+                Err(other) => panic!("{other:?}"),
+            };
         Ok(made(out, report, scan.notes()))
     }
 
@@ -145,7 +171,8 @@ impl Bench {
         });
         let mut out = SealedFile::create(&self.new_archive("diff")).unwrap();
         let sink = Sink { out: &mut out, progress: &() };
-        let report = pack(found.changes.steps(), &scan, header, &options(), sink).unwrap();
+        let contents = scan.contents(Some(&base.archive));
+        let report = pack(found.changes.steps(), &contents, header, &options(), sink).unwrap();
         (found, made(out, report, scan.notes()))
     }
 }

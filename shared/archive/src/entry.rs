@@ -168,6 +168,26 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Says that the name of the base is gone.
+    #[must_use]
+    pub fn tombstone(path: Vec<u8>) -> Self {
+        Self {
+            path,
+            kind: Kind::Tombstone,
+            flags: Flags::default(),
+            size: 0,
+            attributes: Attributes::default(),
+            identity: Identity::default(),
+            link_target: Vec::new(),
+            device: (0, 0),
+            link_group: 0,
+            data_ranges: None,
+            digest: None,
+            pieces: Vec::new(),
+            content: None,
+        }
+    }
+
     /// Whether the attributes are those of something: a name that could not even be looked at has none.
     #[must_use]
     pub fn has_attributes(&self) -> bool {

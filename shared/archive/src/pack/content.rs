@@ -123,8 +123,9 @@ fn file_time(seconds: i64, nanos: u64) -> FileTime {
 /// The reason why a file was not read.
 pub(super) fn reason(error: &io::Error) -> Reason {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
-        // NXIO: a socket or a pipe has taken the name; LOOP: a symbolic link.
-        Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO | Errno::STALE) => Reason::Vanished,
+        // NXIO: a socket or a pipe has taken the name; LOOP: a symbolic link. STALE is a server that lost its handles: the
+        // name may well be there.
+        Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => Reason::Vanished,
         Some(_) | None => Reason::Unreadable(error.to_string()),
     }
 }

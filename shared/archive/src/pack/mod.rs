@@ -20,6 +20,7 @@ use crate::file::SealedFile;
 use crate::footer::Footer;
 use crate::header::Header;
 use crate::progress::Progress;
+use crate::reader::ArchiveReader;
 use crate::recipe::Recipe;
 
 mod content;
@@ -27,6 +28,7 @@ mod ending;
 mod feeder;
 mod index_writer;
 mod links;
+mod lost;
 mod sealer;
 mod worker;
 
@@ -97,6 +99,12 @@ pub trait Source: Sync {
         let _unchanged = (file, entry);
     }
 
+    /// The full that a differential stands on, which is asked about names that could not be stored. Without it a
+    /// differential cannot keep their state.
+    fn base(&self) -> Option<&ArchiveReader> {
+        None
+    }
+
     /// The host's clock; asked once, when the last byte of content has been read.
     fn now(&self) -> Timestamp {
         Timestamp::now()
@@ -139,13 +147,14 @@ pub struct Warning {
 /// Why an entry is not what the scan saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// It was gone when it was to be read; it is not in the archive.
+    /// It was gone when it was to be read; it is not in the archive. A differential has a tombstone of a name of its base.
     Vanished,
-    /// It could not be read; indexed with [`crate::entry::Flags::UNREAD`], without content. The text is the system's.
+    /// It could not be read; indexed with [`crate::entry::Flags::UNREAD`], without content, or in a differential as its base
+    /// has it, with [`crate::entry::Flags::STALE`]. The text is the system's.
     Unreadable(String),
     /// It changed in both readings; what is stored mixes states.
     ChangedWhileRead,
-    /// It is larger than [`MAX_FILE_BYTES`]; indexed as unread.
+    /// It is larger than [`MAX_FILE_BYTES`]; indexed as one that could not be read.
     TooLarge,
 }
 
@@ -247,10 +256,10 @@ pub fn pack<E: Send>(
     let archive_name = sink.out.path().file_name().unwrap_or_default().as_encoded_bytes().to_vec();
     let first = ending::restore_text_member(&header, options.codec, &archive_name);
     let sealer = Sealer::new(sink, index, recipe, 2 * threads + 2);
-    let links = LinkBoard::default();
+    let (links, level) = (LinkBoard::default(), header.level);
     let scan_start = ending::file_time(header.scan_started_at);
     let feeder = Feeder::new(steps, first, (source, &links), scan_start, options.frame_bytes.clamp(64 << 10, 8 << 20));
-    let shared = Shared { feeder: Mutex::new(feeder), source, links: &links, sealer: &sealer, scan_start };
+    let shared = Shared { feeder: Mutex::new(feeder), source, links: &links, sealer: &sealer, scan_start, level };
     let timings = run_workers(&shared, compressors)?;
     drop(shared);
     header.captured_at = source.now();

@@ -2,18 +2,20 @@
 //!
 //! Everything about one file happens here and in `content`; an unreadable file is a record with a warning, never an error.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use super::content::{NotStored, OpenFile};
 use super::feeder::{Feeder, Job, Large, Work};
 use super::links::{LinkBoard, Resolution};
+use super::lost::{Instead, instead_of, unread};
 use super::sealer::{Finished, Frame, Place, Record, Recorded, SealError, Sealer, Tally};
 use super::{Item, PackError, Plan, Reason, Source, Step, Timings, Warning};
 use crate::codec::Compressor;
 use crate::digest::{ContentHasher, Digest, PIECE_BYTES, merge_pieces, piece_value};
 use crate::entry::{DataRange, Entry, FileTime, Flags, Kind};
+use crate::header::Level;
 use crate::tar::{BLOCK, Body, Member, put_header};
 
 /// What all workers share.
@@ -23,6 +25,7 @@ pub(super) struct Shared<'a, 's, I> {
     pub(super) links: &'a LinkBoard,
     pub(super) sealer: &'a Sealer<'s>,
     pub(super) scan_start: FileTime,
+    pub(super) level: Level,
 }
 
 /// One thread of the packer.
@@ -31,6 +34,7 @@ pub(super) struct Worker<'a, 's> {
     links: &'a LinkBoard,
     sealer: &'a Sealer<'s>,
     scan_start: FileTime,
+    level: Level,
     compressor: Compressor,
     stored: Vec<u8>,
     raw: Vec<u8>,
@@ -54,8 +58,15 @@ struct JobState {
 /// What became of a regular file.
 enum Stored {
     Yes,
-    No(Reason),
+    No {
+        reason: Reason,
+        /// A member of it was begun, and is in the tar.
+        begun: bool,
+    },
 }
+
+/// Gives the next bytes of a content from an offset on; the offsets ascend.
+type ReadContent<'a> = &'a mut dyn FnMut(u64, &mut [u8]) -> io::Result<()>;
 
 impl<'a, 's> Worker<'a, 's> {
     pub(super) fn new<I>(shared: &Shared<'a, 's, I>, compressor: Compressor) -> Self {
@@ -64,6 +75,7 @@ impl<'a, 's> Worker<'a, 's> {
             links: shared.links,
             sealer: shared.sealer,
             scan_start: shared.scan_start,
+            level: shared.level,
             compressor,
             stored: Vec::new(),
             raw: Vec::new(),
@@ -98,7 +110,7 @@ impl<'a, 's> Worker<'a, 's> {
             match piece {
                 Work::Raw(bytes) => self.raw.extend(bytes),
                 Work::Head(large) => put_file_header(&mut self.raw, &large.entry),
-                Work::Done(large) => self.large_done(&large),
+                Work::Done(large) => self.large_done(&large)?,
                 Work::Step(step) => self.step(step)?,
             }
             if self.raw.len() as u64 >= 2 * PIECE_BYTES {
@@ -168,55 +180,96 @@ impl<'a, 's> Worker<'a, 's> {
             self.links.settle(settles, leads.then_some(&entry.path));
         }
         match stored {
-            Stored::Yes => {}
-            Stored::No(reason) => {
-                self.warn(&entry.path, reason.clone());
-                if reason != Reason::Vanished {
-                    entry.flags = entry.flags.with(Flags::UNREAD);
-                    entry.data_ranges = None;
-                    self.job.records.push(Record::IndexOnly(entry));
-                }
-            }
+            Stored::Yes => Ok(()),
+            Stored::No { reason, begun } => self.lost(entry, reason, begun),
         }
-        Ok(())
     }
 
-    /// Tries a file twice: what changed during the first reading is read once more.
+    /// Stores a file. What changed during the first reading is read once more; if it cannot be opened any more, the first
+    /// reading is what there is.
     fn store_file(&mut self, entry: &mut Entry) -> Result<Stored, SealError> {
-        let mut is_second = false;
-        loop {
-            let file = match OpenFile::open(self.source, entry, self.scan_start) {
-                Ok(file) => file,
-                Err(NotStored(reason)) => return Ok(Stored::No(reason)),
-            };
-            let stored_bytes = entry.stored_bytes();
-            let (frames, length) = (self.job.frames, self.raw.len());
-            put_file_header(&mut self.raw, entry);
-            let place = if stored_bytes <= PIECE_BYTES {
-                self.read_inline(entry, &file, stored_bytes)
-            } else {
-                self.read_streaming(entry, &file)?
-            };
-            let place = match place {
-                Ok(place) => place,
-                Err(error) => {
-                    if self.job.frames == frames {
-                        self.raw.truncate(length);
-                    }
-                    return Ok(Stored::No(Reason::Unreadable(error.to_string())));
-                }
-            };
-            let changed = file.has_changed();
-            if changed && !is_second {
-                is_second = true;
+        let (frames, length) = (self.job.frames, self.raw.len());
+        let file = match OpenFile::open(self.source, entry, self.scan_start) {
+            Ok(file) => file,
+            Err(NotStored(reason)) => return Ok(Stored::No { reason, begun: false }),
+        };
+        let mut read = self.read_file(entry, &file)?;
+        let mut changed = file.has_changed();
+        if changed && read.is_ok() {
+            let mut now = entry.clone();
+            if let Ok(file) = OpenFile::open(self.source, &mut now, self.scan_start) {
                 if self.job.frames == frames {
                     // Nobody has seen the first reading yet.
                     self.raw.truncate(length);
                 }
-                continue;
+                read = self.read_file(&mut now, &file)?;
+                changed = file.has_changed();
+                *entry = now;
             }
-            self.file_done(entry.clone(), place, changed);
-            return Ok(Stored::Yes);
+        }
+        match read {
+            Ok(place) => {
+                self.file_done(entry.clone(), place, changed);
+                Ok(Stored::Yes)
+            }
+            Err(error) => {
+                let begun = self.job.frames != frames;
+                Ok(Stored::No { reason: Reason::Unreadable(error.to_string()), begun })
+            }
+        }
+    }
+
+    /// Writes the member of an open file. An error of reading comes back inside; a member that went to the sealer in part
+    /// stays there, filled up with zeros.
+    fn read_file(&mut self, entry: &mut Entry, file: &OpenFile) -> Result<io::Result<Place>, SealError> {
+        let (stored_bytes, length) = (entry.stored_bytes(), self.raw.len());
+        put_file_header(&mut self.raw, entry);
+        if stored_bytes <= PIECE_BYTES {
+            let read = self.read_inline(entry, file, stored_bytes);
+            if read.is_err() {
+                self.raw.truncate(length);
+            }
+            return Ok(read);
+        }
+        self.read_streaming(entry, &mut |offset, buffer| file.read(offset, buffer))
+    }
+
+    /// Records what is known of a file that was not stored.
+    fn lost(&mut self, entry: Entry, reason: Reason, begun: bool) -> Result<(), SealError> {
+        self.warn(&entry.path, reason.clone());
+        let entry = match instead_of(&entry.path, &reason, self.level, self.source) {
+            Instead::Nothing => return Ok(()),
+            Instead::Tombstone => Entry::tombstone(entry.path),
+            Instead::Stale(base) if begun && self.store_base(&base)? => return Ok(()),
+            Instead::Stale(base) if !begun => *base,
+            Instead::Stale(_) | Instead::Unread => unread(entry),
+        };
+        self.job.records.push(Record::IndexOnly(entry));
+        Ok(())
+    }
+
+    /// Copies the base's state of a file behind a member of it that was begun, because tar takes the last member of a
+    /// name. False: the base's archive cannot be read either.
+    fn store_base(&mut self, base: &Entry) -> Result<bool, SealError> {
+        let source = self.source;
+        let Some(Ok(mut content)) = source.base().map(|archive| archive.stored_content(base)) else {
+            return Ok(false);
+        };
+        // A member of its own, it is no name of the base's group any more.
+        let flags = base.flags.without(Flags::CONTENT_IN_BASE);
+        let mut entry = Entry { flags, link_group: 0, content: None, ..base.clone() };
+        put_file_header(&mut self.raw, &entry);
+        let place = if entry.stored_bytes() == 0 {
+            Ok(Place::AsGiven)
+        } else {
+            self.read_streaming(&mut entry, &mut |_, buffer| content.read_exact(buffer))?
+        };
+        match place {
+            Ok(place) if entry.digest == base.digest => {
+                self.file_done(entry, place, false);
+                Ok(true)
+            }
+            Ok(_) | Err(_) => Ok(false),
         }
     }
 
@@ -266,9 +319,9 @@ impl<'a, 's> Worker<'a, 's> {
         Ok(Place::Here { frame: self.job.frames, offset: from as u32 })
     }
 
-    /// Reads a file of any size through frames of its own, in this thread. An error of reading comes back inside, after
+    /// Reads a content of any size through frames of its own, in this thread. An error of reading comes back inside, after
     /// the member was filled up with zeros, because its header has been written.
-    fn read_streaming(&mut self, entry: &mut Entry, file: &OpenFile) -> Result<io::Result<Place>, SealError> {
+    fn read_streaming(&mut self, entry: &mut Entry, read: ReadContent<'_>) -> Result<io::Result<Place>, SealError> {
         self.emit()?;
         let first = self.job.frames;
         let whole = [DataRange { offset: 0, length: entry.size }];
@@ -285,7 +338,7 @@ impl<'a, 's> Worker<'a, 's> {
                 let from = self.raw.len();
                 let take = room.min(end - at);
                 self.raw.resize(from + take as usize, 0);
-                if let Err(error) = file.read(at, &mut self.raw[from..]) {
+                if let Err(error) = read(at, &mut self.raw[from..]) {
                     self.raw[from..].fill(0);
                     failure = Some(error);
                 }
@@ -307,24 +360,20 @@ impl<'a, 's> Worker<'a, 's> {
         Ok(Ok(Place::Here { frame: first, offset: 0 }))
     }
 
-    fn large_done(&mut self, large: &Large) {
+    fn large_done(&mut self, large: &Large) -> Result<(), SealError> {
         let mut entry = large.entry.clone();
         let changed = large.changed.get().copied().unwrap_or(true);
-        match (large.take_values(), large.first_seq.get()) {
+        let error = match (large.take_values(), large.first_seq.get()) {
             (Ok(values), Some(first_seq)) => {
                 entry.digest = merge_pieces(&values);
                 entry.pieces = values;
                 self.file_done(entry, Place::Job(*first_seq), changed);
+                return Ok(());
             }
-            (Err(error), _) => self.large_failed(entry, error),
-            (Ok(_), None) => self.large_failed(entry, "it was never read".to_owned()),
-        }
-    }
-
-    fn large_failed(&mut self, mut entry: Entry, error: String) {
-        self.warn(&entry.path, Reason::Unreadable(error));
-        entry.flags = entry.flags.with(Flags::UNREAD);
-        self.job.records.push(Record::IndexOnly(entry));
+            (Err(error), _) => error,
+            (Ok(_), None) => "it was never read".to_owned(),
+        };
+        self.lost(entry, Reason::Unreadable(error), true)
     }
 
     fn piece(&mut self, seq: u64, large: &Large, index: u64) -> Result<(), SealError> {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use coord_archive::codec::Codec;
 use coord_archive::digest::Digest;
-use coord_archive::entry::Flags;
+use coord_archive::entry::{Entry, Flags};
 use coord_archive::file::SealedFile;
 use coord_archive::header::Level;
 use coord_archive::pack::{PackOptions, PackReport, Reason, Sink, Source, pack};
@@ -135,6 +135,37 @@ fn a_file_that_vanishes_while_it_is_read_is_kept_and_flagged() {
     let (bytes, flags) = check(folder.path());
     assert!(bytes == noise(1, 10 << 20) && flags.contains(Flags::CHANGED_WHILE_READ));
     assert_eq!(report.warning_count, 1);
+}
+
+/// Removes a file when it was opened and nothing of it was read.
+struct Removing<'a>(Below, &'a [u8]);
+
+impl Source for Removing<'_> {
+    fn open(&self, path: &[u8]) -> std::io::Result<std::fs::File> {
+        self.0.open(path)
+    }
+
+    fn complete(&self, _file: &std::fs::File, entry: &mut Entry) {
+        if entry.path == self.1 {
+            std::fs::remove_file(self.0.0.join(std::str::from_utf8(self.1).unwrap())).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_small_file_that_vanishes_while_it_is_read_is_kept_and_flagged_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("tree");
+    std::fs::create_dir(&root).unwrap();
+    std::fs::write(root.join("small"), noise(1, 700)).unwrap();
+    let archive = folder.path().join("x");
+    let source = Removing(Below(root.clone()), b"small");
+    let options = PackOptions::new(Codec::Zstd);
+    let report = pack_steps(full_steps(&root), &source, Level::Full, &options, &archive).unwrap();
+    assert_eq!((report.files, report.changed_while_read), (1, 1));
+    let entry = ArchiveReader::open_path(&archive).unwrap().find(b"small").unwrap().unwrap();
+    assert_eq!(entry.digest, Some(Digest::of(&noise(1, 700))));
+    assert!(entry.flags.contains(Flags::CHANGED_WHILE_READ));
 }
 
 #[test]

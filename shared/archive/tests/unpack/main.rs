@@ -11,6 +11,7 @@ mod tree;
 mod differential;
 mod exact;
 mod existing;
+mod lost;
 mod racing;
 mod spared;
 mod story;

@@ -8,7 +8,7 @@ use std::process::Command;
 use coord_archive::codec::Codec;
 use coord_archive::file::SealedFile;
 use coord_archive::header::{Base, Header, Level};
-use coord_archive::pack::{PackOptions, Sink, Step, pack};
+use coord_archive::pack::{PackOptions, Sink, Source, Step, pack};
 use coord_archive::reader::ArchiveReader;
 use coord_archive::recipe::PLACE;
 use coord_archive::unpack::{UnpackError, UnpackOptions, UnpackReport, unpack};
@@ -75,15 +75,19 @@ impl Story {
     }
 
     /// Packs these steps.
-    pub fn pack(&self, name: &str, mut header: Header, steps: Vec<Step>) -> ArchiveReader {
+    pub fn pack(&self, name: &str, header: Header, steps: Vec<Step>) -> ArchiveReader {
+        self.pack_from(&Below(self.source()), name, header, steps)
+    }
+
+    /// Packs these steps with content from `source`.
+    pub fn pack_from(&self, source: &dyn Source, name: &str, mut header: Header, steps: Vec<Step>) -> ArchiveReader {
         header.dot_coord = u32::from(self.source().join(".coord").exists());
         let path = self.archive(name);
         let mut out = SealedFile::create(&path).unwrap();
-        let source = Below(self.source());
         let options = PackOptions::new(self.codec);
         let sink = Sink { out: &mut out, progress: &() };
         let steps = steps.into_iter().map(Ok::<_, std::convert::Infallible>);
-        pack(steps, &source, header, &options, sink).unwrap();
+        pack(steps, source, header, &options, sink).unwrap();
         out.seal().unwrap();
         ArchiveReader::open_path(&path).unwrap()
     }
@@ -107,9 +111,14 @@ impl Story {
             eprintln!("left out: the recipe, which sets owners and so needs root");
             return Vec::new();
         }
+        self.differences(&self.restore_by_the_recipe(archive, name))
+    }
+
+    /// Restores into the new folder `name` by the recipe.
+    pub fn restore_by_the_recipe(&self, archive: &str, name: &str) -> PathBuf {
         let target = self.target(name);
         self.follow_the_recipe(&self.archive(archive), &target);
-        self.differences(&target)
+        target
     }
 
     /// Runs the commands of the archive's own RESTORE.txt, and nothing else, with stock programs.
