@@ -12,7 +12,7 @@ use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::ids::{BackupId, HostId, JobId};
 
 use super::App;
-use crate::catalog::{IndexIntake, MergeOutcome};
+use crate::catalog::{BlockOutcome, CatalogError, IndexIntake, MergeOutcome};
 use crate::sessions::Session;
 
 /// Jobs looked at in one pass.
@@ -48,7 +48,18 @@ impl Upload {
         let Some((_, Some(intake))) = &mut self.current else { return Ok(complete(backup)) };
         let number = block.number;
         let entries = decode(block).await?;
-        intake.store_block(number, &entries).await?;
+        match intake.store_block(number, &entries).await {
+            Ok(BlockOutcome::Stored | BlockOutcome::AlreadyThere) => {}
+            // It will not be another one when it is sent again: the backup stays restorable, its entries are not searchable.
+            Err(error @ CatalogError::BadEntry { .. }) => {
+                tracing::warn!(%backup, %host, %error, "its index cannot be taken in: given up");
+                app.catalog.give_up_index(backup, &error.to_string()).await?;
+                self.current = Some((backup, None));
+                app.nudges.ingester.notify_one();
+                return Ok(complete(backup));
+            }
+            Err(error) => return Err(error.into()),
+        }
         let progress = intake.progress().await?;
         if progress.complete {
             app.nudges.ingester.notify_one();

@@ -15,6 +15,9 @@ use super::row::{count, get};
 pub const MAX_NAME_BYTES: usize = 1024;
 /// Longest path of an entry, and longest target of a symbolic link.
 pub const MAX_PATH_BYTES: usize = 64 << 10;
+/// Most names in a path: as many as fit into the 4,096 bytes of a path that Linux takes in one call. A folder's key is found name by
+/// name, so what lies deeper is backed up and restored, and not searchable.
+pub const MAX_DEPTH: usize = 2048;
 /// `last_seq` of a state that is current.
 pub(super) const CURRENT: i32 = i32::MAX;
 
@@ -187,6 +190,9 @@ fn check(entry: &Entry) -> Result<()> {
     }
     if entry.path.contains(&0) {
         return bad("its path contains a NUL");
+    }
+    if entry.path.iter().filter(|byte| **byte == b'/').count() >= MAX_DEPTH {
+        return bad("it lies more than 2048 folders deep");
     }
     let mut components = entry.path.split(|byte| *byte == b'/');
     if !entry.path.is_empty() && components.any(|name| name.is_empty() || name.len() > MAX_NAME_BYTES) {

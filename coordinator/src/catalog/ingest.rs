@@ -2,22 +2,27 @@
 //!
 //! Invariant: a block is staged once, in any order; nothing of it can be seen before `merge` has taken the whole index in. Staging
 //! is not logged by Postgres: after a crash of it there is nothing staged, and [`Catalog::index_progress`] asks for all again.
+//!
+//! A host may send any index, so what one costs is bounded: folders are remembered by name below their parent and not by path,
+//! which would grow with the square of the depth, and no path has more than [`super::entries::MAX_DEPTH`] names.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
-use coord_archive::entry::{Entry, parent};
+use coord_archive::entry::Entry;
 use coord_shared::ids::{BackupId, HostId};
 use futures_util::pin_mut;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::Type;
 
-use super::entries::{StagedEntry, child};
+use super::entries::StagedEntry;
 use super::error::{CatalogError, Result};
-use super::pool::{Catalog, Connection, Params, Sql};
+use super::pool::{Catalog, Connection, Params, Sql, Transaction};
 use super::row::{big, count, get};
 
-/// Folders whose keys one intake remembers; beyond, it forgets and asks again.
-const MAX_REMEMBERED_FOLDERS: usize = 100_000;
+/// Memory for the keys of folders that one intake remembers; beyond, it forgets and asks again. Some 120,000 folders.
+const MAX_REMEMBERED_BYTES: usize = 32 << 20;
+/// What a remembered folder takes beside its name.
+const REMEMBERED_OVERHEAD: usize = 256;
 /// Entries of one block that are taken; honest blocks have some thousands.
 pub const MAX_BLOCK_ENTRIES: usize = 1 << 20;
 
@@ -46,7 +51,7 @@ pub struct IndexIntake {
     host: i32,
     backup: i64,
     blocks: u64,
-    folders: HashMap<Vec<u8>, i64>,
+    folders: Folders,
 }
 
 const WANTED: Sql = Sql("
@@ -91,7 +96,7 @@ pub(super) const FIND_FOLDERS: Sql = Sql("
     FROM unnest($2::bigint[], $3::bytea[]) AS w (parent, name)
     JOIN folders f ON f.host = $1 AND f.parent = w.parent AND f.name = w.name");
 
-// In one order everywhere, so that two intakes of a host wait for each other instead of locking up.
+// In one order: see `resolve`.
 const MAKE_FOLDERS: Sql = Sql("
     INSERT INTO folders (host, parent, name)
     SELECT $1, w.parent, w.name FROM unnest($2::bigint[], $3::bytea[]) AS w (parent, name) ORDER BY w.parent, w.name
@@ -119,7 +124,7 @@ impl Catalog {
             host: get(&row, "host")?,
             backup: get(&row, "backup")?,
             blocks: count(&row, "index_blocks")?,
-            folders: HashMap::new(),
+            folders: Folders::default(),
         }))
     }
 
@@ -159,14 +164,14 @@ impl IndexIntake {
     /// [`CatalogError::BadEntry`] when an entry cannot be stored: the index is not ours.
     pub async fn store_block(&mut self, number: u64, entries: &[Entry]) -> Result<BlockOutcome> {
         if number >= self.blocks {
-            return Err(CatalogError::BadEntry { why: "its block is beyond the end of the index" });
+            return Err(CatalogError::OutOfRange { what: "the number of a block of the index" });
         }
         if entries.len() > MAX_BLOCK_ENTRIES {
             return Err(CatalogError::BadEntry { why: "its block has too many entries" });
         }
         let staged = entries.iter().map(StagedEntry::new).collect::<Result<Vec<_>>>()?;
         let mut connection = self.catalog.connection().await?;
-        self.resolve(&connection, &staged).await?;
+        let folders = self.resolve(&mut connection, &staged).await?;
         let last = number + 1 == self.blocks;
         let number = big(number, "block number")?;
         let transaction = connection.begin().await?;
@@ -177,7 +182,10 @@ impl IndexIntake {
         let writer = BinaryCopyInWriter::new(sink, &COPY_TYPES);
         pin_mut!(writer);
         for entry in &staged {
-            let folder = self.key(entry.parent)?;
+            let folder = match entry.parent {
+                None => 0,
+                Some(path) => *folders.get(path).ok_or(CatalogError::BadEntry { why: "its folder has no key" })?,
+            };
             let row: Params<'_> = &[
                 &self.backup,
                 &folder,
@@ -202,80 +210,128 @@ impl IndexIntake {
         Ok(BlockOutcome::Stored)
     }
 
-    fn key(&self, folder: Option<&[u8]>) -> Result<i64> {
-        match folder {
-            None => Ok(0),
-            Some(path) => {
-                self.folders.get(path).copied().ok_or(CatalogError::BadEntry { why: "its folder has no key" })
-            }
+    /// Keys of the folders of these entries. Those that are not known get one, and so does everything above them, level by level:
+    /// in that order everywhere, so that two intakes of a host wait for each other instead of locking up.
+    async fn resolve<'a>(
+        &mut self,
+        connection: &mut Connection,
+        entries: &[StagedEntry<'a>],
+    ) -> Result<HashMap<&'a [u8], i64>> {
+        // Put back when it is certain that the folders exist.
+        let mut known = std::mem::take(&mut self.folders);
+        if known.bytes > MAX_REMEMBERED_BYTES {
+            known = Folders::default();
         }
-    }
-
-    /// Gives keys to the folders of these entries and everything above them, level by level.
-    async fn resolve(&mut self, connection: &Connection, entries: &[StagedEntry<'_>]) -> Result<()> {
-        if self.folders.len() > MAX_REMEMBERED_FOLDERS {
-            self.folders.clear();
-        }
-        let mut levels: BTreeMap<usize, BTreeSet<&[u8]>> = BTreeMap::new();
-        for entry in entries {
-            let mut above = entry.parent;
-            while let Some(path) = above {
-                if self.folders.contains_key(path) || !levels.entry(depth(path)).or_default().insert(path) {
-                    break;
+        let transaction = connection.begin().await?;
+        let folders: BTreeSet<&'a [u8]> = entries.iter().filter_map(|entry| entry.parent).collect();
+        let mut descents: Vec<Descent<'a>> = folders.into_iter().map(Descent::new).collect();
+        let mut keys = HashMap::with_capacity(descents.len());
+        loop {
+            descents.retain_mut(|descent| {
+                descent.follow(&known);
+                if descent.name.is_none() {
+                    keys.insert(descent.path, descent.key);
                 }
-                above = parent(path);
-            }
-        }
-        for paths in levels.into_values() {
-            self.resolve_level(connection, &paths).await?;
-        }
-        Ok(())
-    }
-
-    async fn resolve_level(&mut self, connection: &Connection, paths: &BTreeSet<&[u8]>) -> Result<()> {
-        self.find(connection, paths).await?;
-        let missing: BTreeSet<&[u8]> = paths.iter().copied().filter(|path| !self.folders.contains_key(*path)).collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let (parents, names) = self.halves(&missing)?;
-        connection.execute(&MAKE_FOLDERS, &[&self.host, &parents, &names]).await?;
-        // What another intake made meanwhile is found as well as our own.
-        self.find(connection, &missing).await
-    }
-
-    async fn find(&mut self, connection: &Connection, paths: &BTreeSet<&[u8]>) -> Result<()> {
-        let (parents, names) = self.halves(paths)?;
-        let by_parent: HashMap<i64, &[u8]> =
-            parents.iter().zip(paths).filter_map(|(key, path)| parent(path).map(|parent| (*key, parent))).collect();
-        for row in connection.query(&FIND_FOLDERS, &[&self.host, &parents, &names]).await? {
-            let (key, name): (i64, &[u8]) = (get(&row, "folder")?, get(&row, "name")?);
-            let path = match by_parent.get(&get::<i64>(&row, "parent")?) {
-                Some(parent) => child(parent, name),
-                None => Vec::new(),
-            };
-            self.folders.insert(path, key);
-        }
-        Ok(())
-    }
-
-    /// Keys of the parents, and names, in the order of `paths`.
-    fn halves<'a>(&self, paths: &BTreeSet<&'a [u8]>) -> Result<(Vec<i64>, Vec<&'a [u8]>)> {
-        let mut parents = Vec::with_capacity(paths.len());
-        let mut names = Vec::with_capacity(paths.len());
-        for path in paths {
-            let above = parent(path);
-            parents.push(self.key(above)?);
-            names.push(match above {
-                None | Some([]) => *path,
-                Some(above) => &path[above.len() + 1..],
+                descent.name.is_some()
             });
+            let next: BTreeSet<(i64, &[u8])> =
+                descents.iter().filter_map(|descent| descent.name.map(|name| (descent.key, name))).collect();
+            if next.is_empty() {
+                break;
+            }
+            find_or_make(&transaction, self.host, &next, &mut known).await?;
         }
-        Ok((parents, names))
+        transaction.commit().await?;
+        self.folders = known;
+        Ok(keys)
     }
 }
 
-/// Components of a path; the root has none and lies above all.
-fn depth(path: &[u8]) -> usize {
-    if path.is_empty() { 0 } else { 1 + path.iter().filter(|byte| **byte == b'/').count() }
+async fn find_or_make(
+    transaction: &Transaction<'_>,
+    host: i32,
+    wanted: &BTreeSet<(i64, &[u8])>,
+    known: &mut Folders,
+) -> Result<()> {
+    find(transaction, host, wanted, known).await?;
+    let missing: BTreeSet<(i64, &[u8])> =
+        wanted.iter().copied().filter(|(parent, name)| known.get(*parent, name).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let (parents, names) = halves(&missing);
+    transaction.execute(&MAKE_FOLDERS, &[&host, &parents, &names]).await?;
+    // What another intake made meanwhile is found as well as our own.
+    find(transaction, host, &missing, known).await?;
+    match missing.iter().find(|(parent, name)| known.get(*parent, name).is_none()) {
+        Some((parent, _)) => Err(CatalogError::not_found("folder below", parent)),
+        None => Ok(()),
+    }
+}
+
+async fn find(
+    transaction: &Transaction<'_>,
+    host: i32,
+    wanted: &BTreeSet<(i64, &[u8])>,
+    known: &mut Folders,
+) -> Result<()> {
+    let (parents, names) = halves(wanted);
+    for row in transaction.query(&FIND_FOLDERS, &[&host, &parents, &names]).await? {
+        known.remember(get(&row, "parent")?, get(&row, "name")?, get(&row, "folder")?);
+    }
+    Ok(())
+}
+
+/// Keys of parents, and names, in one order.
+fn halves<'a>(folders: &BTreeSet<(i64, &'a [u8])>) -> (Vec<i64>, Vec<&'a [u8]>) {
+    folders.iter().copied().unzip()
+}
+
+/// Keys of folders: by the parent's key, then by name.
+#[derive(Debug, Default)]
+struct Folders {
+    below: HashMap<i64, HashMap<Box<[u8]>, i64>>,
+    /// What they take, about.
+    bytes: usize,
+}
+
+impl Folders {
+    fn get(&self, parent: i64, name: &[u8]) -> Option<i64> {
+        self.below.get(&parent)?.get(name).copied()
+    }
+
+    fn remember(&mut self, parent: i64, name: &[u8], key: i64) {
+        if self.below.entry(parent).or_default().insert(name.into(), key).is_none() {
+            self.bytes += name.len() + REMEMBERED_OVERHEAD;
+        }
+    }
+}
+
+/// The way down to a folder.
+struct Descent<'a> {
+    /// Where to.
+    path: &'a [u8],
+    /// The folder that was reached; 0 is above the root.
+    key: i64,
+    /// The next name; `None` at the end. The root's is empty.
+    name: Option<&'a [u8]>,
+    /// What comes after it.
+    rest: &'a [u8],
+}
+
+impl<'a> Descent<'a> {
+    fn new(path: &'a [u8]) -> Descent<'a> {
+        Descent { path, key: 0, name: Some(b""), rest: path }
+    }
+
+    /// As far down as keys are remembered.
+    fn follow(&mut self, folders: &Folders) {
+        while let Some(key) = self.name.and_then(|name| folders.get(self.key, name)) {
+            self.key = key;
+            let end = self.rest.iter().position(|byte| *byte == b'/');
+            let (name, rest) = end.map_or((self.rest, &[][..]), |end| (&self.rest[..end], &self.rest[end + 1..]));
+            self.name = (!name.is_empty()).then_some(name);
+            self.rest = rest;
+        }
+    }
 }

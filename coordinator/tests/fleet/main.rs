@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod indexes;
 mod operator;
 mod outage;
 mod runs;

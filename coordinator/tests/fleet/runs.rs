@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
-const POLICY: &str = "name = \"web\"\nhosts = \"env = test\"\nsources = [\"/etc\"]\nschedule = { cron = \"0 3 1 1 *\", zone = \"UTC\" }\n";
+pub const POLICY: &str = "name = \"web\"\nhosts = \"env = test\"\nsources = [\"/etc\"]\nschedule = { cron = \"0 3 1 1 *\", zone = \"UTC\" }\n";
 
 /// The agent's side of one session.
 pub struct Script {
@@ -61,11 +61,11 @@ impl Script {
         }
     }
 
-    async fn order(&mut self) -> api::RunOrder {
+    pub async fn order(&mut self) -> api::RunOrder {
         self.wait(|message| if let ToAgent::Run(order) = message { Some(order) } else { None }).await
     }
 
-    async fn report(&mut self, order: &api::RunOrder, sequence: u64, event: Event) -> Disposition {
+    pub async fn report(&mut self, order: &api::RunOrder, sequence: u64, event: Event) -> Disposition {
         let report =
             api::RunReport { run_id: order.run_id.clone(), attempt: order.attempt, sequence, event: Some(event) };
         self.say.send(AgentMessage { message: Some(ToCoordinator::Report(report)) }).await.unwrap();
@@ -77,7 +77,7 @@ impl Script {
     }
 }
 
-fn backup_of(order: &api::RunOrder) -> api::BackupTask {
+pub fn backup_of(order: &api::RunOrder) -> api::BackupTask {
     match order.task.clone().unwrap() {
         Task::Backup(task) => task,
         other => panic!("not a backup: {other:?}"),
@@ -85,7 +85,7 @@ fn backup_of(order: &api::RunOrder) -> api::BackupTask {
 }
 
 /// The final report of a backup that sealed an archive.
-fn finished(task: &api::BackupTask) -> Event {
+pub fn finished(task: &api::BackupTask) -> Event {
     let now = to_us(jiff::Timestamp::now());
     let sealed = api::Sealed {
         level: task.level,
@@ -122,12 +122,12 @@ fn finished(task: &api::BackupTask) -> Event {
     })
 }
 
-async fn apply(admin: &Channel, toml: &str) {
+pub async fn apply(admin: &Channel, toml: &str) {
     let request = api::ApplyPolicyRequest { toml: toml.into(), dry_run: false };
     OperatorServiceClient::new(admin.clone()).apply_policy(request).await.unwrap();
 }
 
-async fn start_backup(admin: &Channel, level: api::Level) -> api::Run {
+pub async fn start_backup(admin: &Channel, level: api::Level) -> api::Run {
     let request = api::StartBackupRequest { host: "one".into(), policy: "web".into(), level: level.into() };
     OperatorServiceClient::new(admin.clone()).start_backup(request).await.unwrap().into_inner()
 }

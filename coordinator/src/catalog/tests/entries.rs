@@ -178,7 +178,8 @@ async fn names_of_any_bytes_are_kept_and_impossible_ones_refused() {
         }
         let backup = fleet.back_up(2, sealed(Level::Full, None, 1)).await;
         let mut intake = catalog.index_intake(backup, fleet.host).await.unwrap().unwrap();
-        for path in [&b"a//b"[..], b"/a", b"a/", b"a\0b", &[b'x'; 5000]] {
+        let deeper = vec![&b"d"[..]; 2049].join(&b'/');
+        for path in [&b"a//b"[..], b"/a", b"a/", b"a\0b", &[b'x'; 5000], &deeper] {
             let outcome = intake.store_block(0, &[file(path, b"")]).await;
             assert!(matches!(outcome, Err(CatalogError::BadEntry { .. })), "{path:?}");
         }

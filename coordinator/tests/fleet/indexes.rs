@@ -1,0 +1,120 @@
+//! Indexes as hosts send them: a scripted agent over real mTLS, with blocks made by hand.
+
+use coord_archive::block::encode_one;
+use coord_archive::codec::{Codec, Compressor};
+use coord_archive::digest::Digest;
+use coord_archive::entry::{Attributes, Entry, Flags, Identity, Kind};
+use coord_shared::api::agent_service_client::AgentServiceClient;
+use coord_shared::api::{self, Disposition};
+use coord_shared::fault::Fault;
+use coord_shared::ids::{BackupId, InstanceId};
+use coordinator::catalog::{Backup, Searchable};
+use tonic::transport::Channel;
+
+use super::runs::{POLICY, Script, apply, backup_of, dial, finished, hello, start_backup};
+use super::support::{Fleet, wait_for};
+
+fn entry(path: &[u8], kind: Kind) -> Entry {
+    Entry {
+        path: path.to_vec(),
+        kind,
+        flags: Flags::default(),
+        size: 0,
+        attributes: Attributes { mode: 0o644, ..Attributes::default() },
+        identity: Identity::default(),
+        link_target: Vec::new(),
+        device: (0, 0),
+        link_group: 0,
+        data_ranges: None,
+        digest: (kind == Kind::File).then(|| Digest::of(path)),
+        pieces: Vec::new(),
+        content: None,
+    }
+}
+
+fn put_number(out: &mut Vec<u8>, mut number: usize) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+/// A block as FORMAT.md says: the number of records, then each with its length.
+fn block(entries: &[Entry]) -> Vec<u8> {
+    let mut raw = Vec::new();
+    put_number(&mut raw, entries.len());
+    for entry in entries {
+        let mut record = Vec::new();
+        encode_one(entry, &mut record);
+        put_number(&mut raw, record.len());
+        raw.extend(record);
+    }
+    compressed(&raw)
+}
+
+fn compressed(raw: &[u8]) -> Vec<u8> {
+    let mut stored = Vec::new();
+    Compressor::new(Codec::Zstd, 1).unwrap().compress(raw, &mut stored).unwrap();
+    stored
+}
+
+/// A host that backs up what its operator asks for, and sends what the test says is the index.
+struct Sender {
+    fleet: Fleet,
+    admin: Channel,
+    agent: Script,
+    client: AgentServiceClient<Channel>,
+}
+
+impl Sender {
+    async fn start() -> Sender {
+        let fleet = Fleet::start().await;
+        let (admin, member) = (fleet.admin().await, fleet.agent("one").await);
+        apply(&admin, POLICY).await;
+        let agent = dial(&fleet, &member, hello(InstanceId::random())).await.unwrap();
+        let client = AgentServiceClient::new(member.tls.connect(&fleet.main).await.unwrap());
+        Sender { fleet, admin, agent, client }
+    }
+
+    /// A full backup whose index has one block.
+    async fn back_up(&mut self) -> BackupId {
+        start_backup(&self.admin, api::Level::Full).await;
+        let order = self.agent.order().await;
+        assert_eq!(self.agent.report(&order, 1, finished(&backup_of(&order))).await, Disposition::Forget);
+        backup_of(&order).backup_id.parse().unwrap()
+    }
+
+    async fn send(&mut self, backup: BackupId, stored: Vec<u8>) -> Result<api::IndexProgress, Fault> {
+        let codec = api::Codec::Zstd.into();
+        let block = api::IndexBlock { backup_id: backup.to_string(), number: 0, stored, codec, last: true };
+        let answer = self.client.upload_index(tokio_stream::once(block)).await;
+        answer.map(tonic::Response::into_inner).map_err(Fault::from)
+    }
+
+    async fn backup(&self, id: BackupId) -> Backup {
+        self.fleet.catalog.backup(id).await.unwrap().unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_cannot_be_taken_in_is_given_up_at_once_and_stands_in_nobody_s_way() {
+    let mut host = Sender::start().await;
+    let deep = vec![&b"d"[..]; 2049].join(&b'/');
+    let lost = host.back_up().await;
+    let answer = host.send(lost, block(&[entry(b"", Kind::Folder), entry(&deep, Kind::File)])).await.unwrap();
+    assert!(answer.complete, "it need not be sent again");
+    let found = host.backup(lost).await;
+    assert_eq!(found.searchable, Searchable::NotSearchable);
+    assert!(found.searchable_reason.contains("more than 2048 folders deep"), "{}", found.searchable_reason);
+
+    let next = host.back_up().await;
+    let deepest = &deep[..deep.len() - 2];
+    host.send(next, block(&[entry(b"", Kind::Folder), entry(deepest, Kind::File)])).await.unwrap();
+    let searchable = || async { (host.backup(next).await.searchable == Searchable::Searchable).then_some(()) };
+    wait_for("the next backup to be searchable", searchable).await;
+    let job = host.backup(next).await;
+    let found = host.fleet.catalog.find_path(job.job, job.seq, deepest).await.unwrap().unwrap();
+    assert_eq!(found.digest, Some(Digest::of(deepest)));
+    host.fleet.stop().await;
+}
