@@ -139,3 +139,37 @@ fn a_damaged_archive_is_found_and_never_restored_from_in_silence() {
     let restore = host.coordctl(&["restore", "web-1", "--to-dir", "/out", "--wait"]).unwrap();
     assert_eq!(restore.code, 10, "{restore:?}");
 }
+
+#[test]
+fn a_protected_context_changes_nothing_unasked_and_a_dry_run_nothing_at_all() {
+    let host = OneHost::start().unwrap();
+    let config = host.fleet.config_home().join("coordctl/config.toml");
+    let open = fs::read_to_string(&config).unwrap();
+    assert!(open.contains("protected = false"), "{open}");
+    let role = |host: &OneHost| {
+        let shown = host.coordctl(&["host", "show", "web-1", "-o", "json"]).unwrap().success().unwrap().json().unwrap();
+        shown["labels"]["role"].as_str().unwrap().to_owned()
+    };
+    for arguments in [
+        vec!["host", "label", "web-1", "role=db", "--dry-run"],
+        vec!["job", "run", "web-1/srv", "--dry-run"],
+        vec!["token", "create", "--dry-run"],
+    ] {
+        let answer = host.coordctl(&arguments).unwrap().success().unwrap();
+        assert!(answer.stderr.contains("dry run: nothing was changed"), "{arguments:?}: {answer:?}");
+    }
+    fs::write(&config, open.replace("protected = false", "protected = true")).unwrap();
+    for arguments in
+        [vec!["host", "label", "web-1", "role=db"], vec!["job", "run", "web-1/srv"], vec!["token", "create"]]
+    {
+        let answer = host.coordctl(&arguments).unwrap();
+        assert_eq!(answer.code, 2, "{arguments:?}: {answer:?}");
+        assert!(answer.stderr.contains("protected") && answer.stderr.contains("--yes"), "{}", answer.stderr);
+    }
+    assert_eq!(role(&host), "web", "nothing was changed");
+    let runs = host.coordctl(&["run", "list", "-o", "json"]).unwrap().success().unwrap().json().unwrap();
+    assert!(runs["runs"].as_array().unwrap().is_empty(), "{runs}");
+
+    host.coordctl(&["host", "label", "web-1", "role=db", "--yes"]).unwrap().success().unwrap();
+    assert_eq!(role(&host), "db");
+}

@@ -11,7 +11,7 @@ use coord_shared::wire;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-use crate::context::{Context, Pems, save};
+use crate::context::{Context, Locked, Pems};
 use crate::failure::Failure;
 
 /// What commands call.
@@ -33,6 +33,14 @@ pub async fn connect(context: &Context) -> Result<Client, Failure> {
     let tls = ClientTls::new(&context.ca_pem, identity).map_err(broken)?;
     let mut last = Fault::new(ErrorCode::InvalidConfiguration, format!("context {} names no endpoint", context.name));
     for endpoint in &context.entry.endpoints {
+        if endpoint.ends_with(":0") {
+            let message =
+                format!("context {} names no port: the coordinator was set up to take any free one", context.name);
+            last = Fault::new(ErrorCode::InvalidConfiguration, message).with_hint(
+                "name its address with --endpoint; it is in endpoints.json of the coordinator's state folder",
+            );
+            continue;
+        }
         match tls.connect(endpoint).await {
             Ok(channel) => {
                 let client = OperatorServiceClient::new(channel)
@@ -104,14 +112,16 @@ async fn renew(
     let endpoint = context.entry.enrol_endpoints.first();
     let endpoint = endpoint
         .ok_or_else(|| Failure::configuration("the context names no enrolment endpoint", "coordctl login again"))?;
+    let locked = Locked::wait(path)?;
+    let Some(entry) = locked.entry(&context.name)? else { return Ok(()) };
+    if context.entry.certificate.file_name() != entry.certificate.file_name() {
+        // Another command renewed it while this one waited.
+        return Ok(());
+    }
     let channel = tls.connect(endpoint).await.map_err(|error| Fault::from(&error))?;
     let (key, csr_pem) = new_key()?;
     let answer =
         EnrolmentServiceClient::new(channel).renew(RenewRequest { csr_pem }).await.map_err(Fault::from)?.into_inner();
-    save(
-        path,
-        &context.name,
-        &context.entry,
-        &Pems { ca: &answer.ca_pem, certificate: &answer.certificate_pem, key: &key },
-    )
+    let pems = Pems { ca: &answer.ca_pem, certificate: &answer.certificate_pem, key: &key };
+    locked.save(&context.name, &entry, &pems)
 }

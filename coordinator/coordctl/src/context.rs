@@ -1,11 +1,13 @@
 //! The operator's contexts: which coordinator, and as whom. One TOML file; the PEM files it names lie beside it.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use coord_shared::durable;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::failure::Failure;
 
@@ -143,30 +145,93 @@ fn read_pem(path: &Path) -> Result<String, Failure> {
     })
 }
 
-/// Writes a renewed or first certificate with its key and authority, then the file that names them.
-pub fn save(path: &Path, name: &str, entry: &ContextEntry, pems: &Pems<'_>) -> Result<(), Failure> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let written = durable::private_folder(folder)
-        .and_then(|()| durable::write(&folder.join(&entry.key), pems.key.as_bytes(), durable::SECRET_MODE))
-        .and_then(|()| durable::write(&folder.join(&entry.ca), pems.ca.as_bytes(), durable::PUBLIC_MODE))
-        .and_then(|()| {
-            durable::write(&folder.join(&entry.certificate), pems.certificate.as_bytes(), durable::PUBLIC_MODE)
-        });
-    written.map_err(|error| {
-        Failure::configuration(format!("cannot write in {}: {error}", folder.display()), "check its owner")
-    })?;
-    let mut config = if path.exists() { read_config(path)? } else { ConfigFile::default() };
-    config.contexts.insert(name.to_owned(), entry.clone());
-    if config.current.is_empty() {
-        name.clone_into(&mut config.current);
-    }
-    let text = toml::to_string(&config)
-        .map_err(|error| Failure::configuration(format!("cannot write {}: {error}", path.display()), ""))?;
-    durable::write(path, text.as_bytes(), durable::SECRET_MODE)
-        .map_err(|error| Failure::configuration(format!("cannot write {}: {error}", path.display()), "check its owner"))
+/// The configuration file, while this process alone changes it.
+#[derive(Debug)]
+pub struct Locked {
+    path: PathBuf,
+    // Unlocked when it is closed.
+    _lock: File,
 }
 
-/// What [`save`] writes.
+impl Locked {
+    /// Waits for other commands that change the file. Makes its folder, open to its owner only, where it is missing; one that is
+    /// there may hold other things and keeps its mode.
+    pub fn wait(path: &Path) -> Result<Locked, Failure> {
+        let folder = folder_of(path);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+        let lock = path.with_extension("lock");
+        let open =
+            || OpenOptions::new().create(true).truncate(false).write(true).mode(durable::SECRET_MODE).open(&lock);
+        let locked = made.and_then(|()| open()).and_then(|file| file.lock().map(|()| file));
+        let lock = locked.map_err(|error| {
+            Failure::configuration(format!("cannot write in {}: {error}", folder.display()), "check its owner")
+        })?;
+        Ok(Locked { path: path.to_owned(), _lock: lock })
+    }
+
+    /// The entry of a context as it is now.
+    pub fn entry(&self, name: &str) -> Result<Option<ContextEntry>, Failure> {
+        Ok(if self.path.exists() { read_config(&self.path)?.contexts.remove(name) } else { None })
+    }
+
+    /// Writes a certificate with its key and authority under names of their own, and then the file that names them: a command that
+    /// is killed in between leaves the old three or the new three, never a key with another's certificate.
+    pub fn save(&self, name: &str, entry: &ContextEntry, pems: &Pems<'_>) -> Result<(), Failure> {
+        let folder = folder_of(&self.path);
+        let generation = Uuid::new_v4().simple().to_string();
+        let file = |what: &str| PathBuf::from(format!("{name}-{}-{what}", &generation[..8]));
+        let entry = ContextEntry {
+            ca: file("ca.pem"),
+            certificate: file("operator.pem"),
+            key: file("operator.key"),
+            ..entry.clone()
+        };
+        let files = [
+            (&entry.key, pems.key, durable::SECRET_MODE),
+            (&entry.ca, pems.ca, durable::PUBLIC_MODE),
+            (&entry.certificate, pems.certificate, durable::PUBLIC_MODE),
+        ];
+        let failed = |path: &Path, error: std::io::Error| {
+            Failure::configuration(format!("cannot write {}: {error}", path.display()), "check its owner")
+        };
+        for (file, text, mode) in files {
+            let path = folder.join(file);
+            durable::write(&path, text.as_bytes(), mode).map_err(|error| failed(&path, error))?;
+        }
+        let mut config = if self.path.exists() { read_config(&self.path)? } else { ConfigFile::default() };
+        let before = config.contexts.insert(name.to_owned(), entry);
+        if config.current.is_empty() {
+            name.clone_into(&mut config.current);
+        }
+        let text = toml::to_string(&config)
+            .map_err(|error| Failure::configuration(format!("cannot write {}: {error}", self.path.display()), ""))?;
+        durable::write(&self.path, text.as_bytes(), durable::SECRET_MODE).map_err(|error| failed(&self.path, error))?;
+        if let Some(before) = before {
+            remove_unnamed(&folder, &before, &config);
+        }
+        Ok(())
+    }
+}
+
+/// Removes the files of an entry that was replaced, if they lie beside the configuration and no context names them.
+fn remove_unnamed(folder: &Path, before: &ContextEntry, config: &ConfigFile) {
+    let named = |file: &PathBuf| {
+        config.contexts.values().any(|entry| [&entry.ca, &entry.certificate, &entry.key].contains(&file))
+    };
+    for file in [&before.ca, &before.certificate, &before.key] {
+        if file.components().count() == 1 && !named(file) {
+            // A file that stays is of no use to anybody and does no harm.
+            drop(fs::remove_file(folder.join(file)));
+        }
+    }
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.map_or_else(|| PathBuf::from("."), Path::to_owned)
+}
+
+/// What [`Locked::save`] writes.
 #[derive(Debug, Clone, Copy)]
 pub struct Pems<'a> {
     /// The authority.
@@ -180,30 +245,52 @@ pub struct Pems<'a> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use super::{Choice, ContextEntry, Pems, save};
+    use super::{Choice, ContextEntry, Locked, Pems};
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+
+    const FIRST: Pems<'_> = Pems { ca: "CA", certificate: "CERT", key: "KEY" };
+
+    fn entry() -> ContextEntry {
+        ContextEntry { endpoints: vec!["127.0.0.1:7443".into()], ..ContextEntry::default() }
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
 
     #[test]
     fn what_login_saves_is_what_the_next_command_opens() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("coordctl/config.toml");
-        let entry = ContextEntry {
-            endpoints: vec!["127.0.0.1:7443".into()],
-            ca: "ca.pem".into(),
-            certificate: "operator.pem".into(),
-            key: "operator.key".into(),
-            ..ContextEntry::default()
-        };
-        save(&path, "default", &entry, &Pems { ca: "CA", certificate: "CERT", key: "KEY" }).unwrap();
+        Locked::wait(&path).unwrap().save("default", &entry(), &FIRST).unwrap();
         let choice = Choice { config: Some(path.clone()), ..Choice::default() };
         let context = choice.open().unwrap();
         assert_eq!((context.name.as_str(), context.key_pem.as_str()), ("default", "KEY"));
-        let mode = std::fs::metadata(path.with_file_name("operator.key")).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!((mode(&context.entry.key), mode(path.parent().unwrap())), (0o600, 0o700));
 
         let other = Choice { context: Some("other".into()), ..choice };
         assert_eq!(other.open().unwrap_err().exit().code(), 2);
         let absent = Choice { config: Some(scratch.path().join("none.toml")), ..Choice::default() };
         assert_eq!(absent.open().unwrap_err().exit().code(), 4);
+    }
+
+    #[test]
+    fn a_renewal_replaces_all_three_files_and_leaves_the_folder_as_it_is() {
+        let scratch = tempfile::tempdir().unwrap();
+        fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(scratch.path().join("notes"), "mine").unwrap();
+        let path = scratch.path().join("config.toml");
+        Locked::wait(&path).unwrap().save("a", &entry(), &FIRST).unwrap();
+        let locked = Locked::wait(&path).unwrap();
+        let before = locked.entry("a").unwrap().unwrap();
+        locked.save("a", &before, &Pems { ca: "CA2", certificate: "CERT2", key: "KEY2" }).unwrap();
+
+        let context = Choice { config: Some(path), ..Choice::default() }.open().unwrap();
+        assert_eq!((context.key_pem.as_str(), context.certificate_pem.as_str()), ("KEY2", "CERT2"));
+        assert_eq!(mode(scratch.path()), 0o755, "other people's files are in it");
+        // The configuration, its lock, three new files and what was there.
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 6);
     }
 }

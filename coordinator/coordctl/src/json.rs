@@ -132,6 +132,9 @@ pub fn warnings(warnings: &api::RunWarnings) -> Value {
 }
 
 #[cfg(test)]
+mod golden;
+
+#[cfg(test)]
 mod tests {
     use super::{run, with_path};
     use coord_shared::api;

@@ -42,28 +42,32 @@ use session::Session;
 #[command(name = "coordctl", disable_help_subcommand = true, infer_subcommands = false, after_help = EXAMPLES)]
 struct Arguments {
     /// Configuration file.
-    #[arg(long, global = true, env = "COORDCTL_CONFIG", value_name = "FILE", hide_env_values = true)]
+    #[arg(help_heading = GLOBAL, long, global = true, env = "COORDCTL_CONFIG", value_name = "FILE", hide_env_values = true)]
     config: Option<PathBuf>,
     /// Context in it.
-    #[arg(long, global = true, env = "COORDCTL_CONTEXT", value_name = "NAME", hide_env_values = true)]
+    #[arg(help_heading = GLOBAL, long, global = true, env = "COORDCTL_CONTEXT", value_name = "NAME", hide_env_values = true)]
     context: Option<String>,
     /// Coordinator, instead of the context's.
-    #[arg(long, global = true, env = "COORDCTL_ENDPOINT", value_name = "HOST:PORT", hide_env_values = true)]
+    #[arg(help_heading = GLOBAL, long, global = true, env = "COORDCTL_ENDPOINT", value_name = "HOST:PORT", hide_env_values = true)]
     endpoint: Option<String>,
     /// Form of the result.
-    #[arg(short = 'o', long, global = true, env = "COORDCTL_OUTPUT", default_value = "table", hide_env_values = true)]
+    #[arg(help_heading = GLOBAL, short = 'o', long, global = true, env = "COORDCTL_OUTPUT", default_value = "table", hide_env_values = true)]
     output: Format,
     /// Tables without headers.
-    #[arg(long, global = true)]
+    #[arg(help_heading = GLOBAL, long, global = true)]
     no_headers: bool,
     /// Say nothing on standard error but errors.
-    #[arg(short = 'q', long, global = true)]
+    #[arg(help_heading = GLOBAL, short = 'q', long, global = true)]
     quiet: bool,
     /// Fail instead of asking.
-    #[arg(long, global = true, env = "COORDCTL_NO_INPUT", hide_env_values = true)]
+    #[arg(help_heading = GLOBAL, long, global = true, env = "COORDCTL_NO_INPUT", hide_env_values = true)]
     no_input: bool,
+    /// Answer yes where a protected context asks before a change.
+    #[arg(help_heading = GLOBAL, short = 'y', long, global = true)]
+    yes: bool,
     /// When to colour the help.
     #[arg(
+        help_heading = GLOBAL,
         long,
         global = true,
         env = "COORDCTL_COLOR",
@@ -75,6 +79,9 @@ struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
+
+/// What every command takes.
+const GLOBAL: &str = "Global options";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -197,7 +204,9 @@ async fn run(arguments: &Arguments, out: Output) -> Result<(), Failure> {
         out,
         no_input: arguments.no_input,
         now: SystemClock.now().to_zoned(TimeZone::system()),
+        protected: context.entry.protected,
         context: context.name,
+        yes: arguments.yes,
     };
     dispatch(&mut session, &arguments.command).await
 }
@@ -222,12 +231,33 @@ async fn dispatch(session: &mut Session, command: &Command) -> Result<(), Failur
 }
 
 #[cfg(test)]
+mod golden;
+
+#[cfg(test)]
 mod tests {
     use super::Arguments;
+    use crate::golden;
     use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_of_every_command_is_what_it_was() {
+        fn add(command: &mut clap::Command, path: &str, all: &mut String) {
+            let path = format!("{path} {}", command.get_name()).trim().to_owned();
+            all.push_str(&format!("### {path}\n{}\n", command.render_long_help()));
+            for inner in command.get_subcommands_mut() {
+                add(inner, &path, all);
+            }
+        }
+        // The global options stand once, at the top: each command repeats them.
+        let mut all = String::new();
+        let mut command = Arguments::command().term_width(100);
+        command.build();
+        add(&mut command, "", &mut all);
+        golden::compare("help.txt", &golden::without_repeats(&all, "Global options:"));
     }
 }

@@ -75,6 +75,16 @@ impl Output {
         self.print(&lines)
     }
 
+    /// Says what would be done, and that it was not.
+    pub fn dry_run(&self, what: &str) -> Result<(), Failure> {
+        if self.is_json() {
+            return self.json(&serde_json::json!({ "dry_run": true, "would": what }));
+        }
+        self.print(&format!("{}\n", shown::safe(what)))?;
+        self.talk("dry run: nothing was changed");
+        Ok(())
+    }
+
     /// Prints text as it is.
     pub fn print(&self, text: &str) -> Result<(), Failure> {
         io::stdout().lock().write_all(text.as_bytes()).map_err(Failure::from)

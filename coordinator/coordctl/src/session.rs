@@ -8,6 +8,7 @@ use crate::at::At;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::shown;
 
 /// One command's surroundings.
 #[derive(Debug)]
@@ -22,6 +23,10 @@ pub struct Session {
     pub now: Zoned,
     /// The context in use, named in questions.
     pub context: String,
+    /// The context asks before every change.
+    pub protected: bool,
+    /// Every such question is answered with yes.
+    pub yes: bool,
 }
 
 impl Session {
@@ -29,6 +34,27 @@ impl Session {
     pub fn at(&self, text: Option<&str>) -> Result<At, Failure> {
         let Some(text) = text else { return Ok(At::Latest) };
         At::parse(text, &self.now).map_err(|error| Failure::usage(error.to_string(), "coordctl help time"))
+    }
+
+    /// In a protected context, asks before a change.
+    pub fn change(&self, what: &str) -> Result<(), Failure> {
+        if !self.protected || self.yes {
+            return Ok(());
+        }
+        if self.no_input || !io::stdin().is_terminal() {
+            let text = format!("context {} is protected: {what} must be confirmed", self.context);
+            return Err(Failure::usage(text, "repeat with --yes"));
+        }
+        let mut prompt = io::stderr();
+        write!(prompt, "{}\n[context {}, protected] go on? [y/N] ", shown::safe(what), self.context)?;
+        prompt.flush()?;
+        let mut line = String::new();
+        io::stdin().lock().read_line(&mut line)?;
+        if matches!(line.trim(), "y" | "Y" | "yes") {
+            Ok(())
+        } else {
+            Err(Failure::usage("not confirmed: nothing was done", "answer y, or repeat with --yes"))
+        }
     }
 
     /// Makes sure that a severe change is meant: the name typed at the prompt, or given with `--confirm`.

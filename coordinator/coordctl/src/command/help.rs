@@ -55,7 +55,9 @@ $XDG_CONFIG_HOME/coordctl/config.toml holds contexts: endpoints, the fleet's aut
 A flag wins over the environment, that over the context, that over the default.
   COORDCTL_CONFIG     the file              COORDCTL_CONTEXT    the context's name
   COORDCTL_ENDPOINT   host:port             COORDCTL_OUTPUT     table or json
-  COORDCTL_NO_INPUT   true: never ask       NO_COLOR            no colours
+  COORDCTL_NO_INPUT   true: never ask       COORDCTL_COLOR      auto, always or never
+  COORDCTL_TOKEN_FILE the token of login    NO_COLOR            no colours
+A context with protected = true asks before every change; --yes answers.
 ";
 
 #[cfg(test)]

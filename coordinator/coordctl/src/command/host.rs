@@ -33,8 +33,11 @@ pub enum HostCommand {
         /// Name or id.
         host: String,
         /// KEY=VALUE sets, KEY- removes.
-        #[arg(required = true, value_name = "KEY=VALUE|KEY-", allow_hyphen_values = true)]
+        #[arg(required = true, value_name = "KEY=VALUE|KEY-")]
         labels: Vec<String>,
+        /// Say what would change, change nothing.
+        #[arg(short = 'n', long)]
+        dry_run: bool,
     },
 }
 
@@ -55,8 +58,15 @@ pub async fn run(session: &mut Session, command: &HostCommand) -> Result<(), Fai
             let found = answer(session.client.get_host(request(GetHostRequest { host: host.clone() })).await)?;
             show(session, &found)
         }
-        HostCommand::Label { host, labels } => {
+        HostCommand::Label { host, labels, dry_run } => {
             let (set, remove) = changes(labels)?;
+            let now = answer(session.client.get_host(request(GetHostRequest { host: host.clone() })).await)?;
+            let what =
+                format!("labels of {}: {} -> {}", now.name, labels_of(&now), labels_of(&with(&now, &set, &remove)));
+            if *dry_run {
+                return session.out.dry_run(&what);
+            }
+            session.change(&what)?;
             let message = LabelHostRequest { host: host.clone(), set, remove };
             let found = answer(session.client.label_host(request(message)).await)?;
             session.out.talk(&format!(
@@ -82,6 +92,14 @@ fn changes(labels: &[String]) -> Result<(HashMap<String, String>, Vec<String>), 
         }
     }
     Ok((set, remove))
+}
+
+/// The host as it will be.
+fn with(host: &api::Host, set: &HashMap<String, String>, remove: &[String]) -> api::Host {
+    let mut host = host.clone();
+    host.labels.retain(|key, _| !remove.contains(key));
+    host.labels.extend(set.clone());
+    host
 }
 
 fn labels_of(host: &api::Host) -> String {

@@ -43,6 +43,9 @@ pub struct RunArgs {
     /// The level; default: the engine decides.
     #[arg(long)]
     level: Option<LevelWord>,
+    /// Say what would be asked for, ask for nothing.
+    #[arg(short = 'n', long)]
+    dry_run: bool,
     #[command(flatten)]
     waiting: Waiting,
 }
@@ -130,6 +133,25 @@ pub async fn run(session: &mut Session, command: &JobCommand) -> Result<(), Fail
                 Some(LevelWord::Full) => api::Level::Full,
                 Some(LevelWord::Differential) => api::Level::Differential,
             };
+            let asked = match args.level {
+                None => "a backup whose level is decided when it runs",
+                Some(LevelWord::Full) => "a full backup",
+                Some(LevelWord::Differential) => "a differential backup",
+            };
+            let what = format!("{host}/{policy}: {asked}, now");
+            if args.dry_run {
+                let job = GetJobRequest { host, policy };
+                let job = answer(session.client.get_job(request(job)).await)?;
+                let open = job.open_run.as_ref().map_or(String::new(), |run| {
+                    format!(
+                        "; run {} is {} already: it would be refused",
+                        shown::short(&run.id),
+                        shown::state(run.state)
+                    )
+                });
+                return session.out.dry_run(&format!("{what}{open}"));
+            }
+            session.change(&what)?;
             let message = StartBackupRequest { host, policy, level: level.into() };
             let run = answer(session.client.start_backup(request(message)).await)?;
             args.waiting.follow(session, run).await

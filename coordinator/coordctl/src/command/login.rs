@@ -7,7 +7,7 @@ use clap::Args;
 use coord_shared::token::Token;
 
 use crate::client;
-use crate::context::{Choice, ContextEntry, Pems, save};
+use crate::context::{Choice, ContextEntry, Locked, Pems};
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -20,7 +20,7 @@ const MAX_TOKEN_BYTES: u64 = 4096;
 #[derive(Debug, Args)]
 pub struct LoginArgs {
     /// File with the token; - reads standard input.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "COORDCTL_TOKEN_FILE", hide_env_values = true)]
     token_file: PathBuf,
     /// The context to write.
     #[arg(long, default_value = "default", value_name = "NAME")]
@@ -44,17 +44,16 @@ pub async fn run(args: &LoginArgs, choice: &Choice, out: Output) -> Result<(), F
     })?;
     let (key, csr_pem) = client::new_key()?;
     let joined = client::redeem(enrol, &token, csr_pem).await?;
-    let stem = |suffix: &str| PathBuf::from(format!("{}-{suffix}", args.name));
+    let path = choice.path()?;
+    let locked = Locked::wait(&path)?;
+    let protected = locked.entry(&args.name)?.is_some_and(|before| before.protected);
     let entry = ContextEntry {
         endpoints: joined.endpoints.clone(),
         enrol_endpoints: vec![enrol.clone()],
-        ca: stem("ca.pem"),
-        certificate: stem("operator.pem"),
-        key: stem("operator.key"),
-        protected: false,
+        protected,
+        ..ContextEntry::default()
     };
-    let path = choice.path()?;
-    save(&path, &args.name, &entry, &Pems { ca: &joined.ca_pem, certificate: &joined.certificate_pem, key: &key })?;
+    locked.save(&args.name, &entry, &Pems { ca: &joined.ca_pem, certificate: &joined.certificate_pem, key: &key })?;
     out.talk(&format!(
         "logged in to fleet {} as {}; context {} in {}",
         joined.fleet,

@@ -164,6 +164,9 @@ async fn apply(session: &mut Session, toml: String, dry_run: bool) -> Result<(),
         let fault = Fault::new(ErrorCode::InvalidPolicy, format!("{}: {}", first.key, first.message));
         return Err(fault.with_hint(first.hint.clone()).into());
     }
+    if !dry_run {
+        session.change(&format!("policy {} becomes what the file says", lint.name))?;
+    }
     let applied = answer(session.client.apply_policy(request(ApplyPolicyRequest { toml, dry_run })).await)?;
     if session.out.is_json() {
         return session.out.json(&json::applied(&applied));

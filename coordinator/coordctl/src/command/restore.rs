@@ -88,6 +88,8 @@ pub async fn run(session: &mut Session, args: &RestoreArgs) -> Result<(), Failur
             shown::size(plan.bytes)
         );
         session.confirm(&target, args.confirm.as_deref(), &what)?;
+    } else {
+        session.change(&format!("restore {} files ({}) to {}", plan.files, shown::size(plan.bytes), plan.to_host))?;
     }
     let started = answer(session.client.start_restore(request(message)).await)?;
     let run = started.run.ok_or(Failure::Ended(Exit::Failed))?;

@@ -34,6 +34,9 @@ pub enum RunCommand {
     Cancel {
         /// Id, or a unique beginning of it.
         run: String,
+        /// Say what would be stopped, stop nothing.
+        #[arg(short = 'n', long)]
+        dry_run: bool,
     },
 }
 
@@ -135,7 +138,14 @@ pub async fn run(session: &mut Session, command: &RunCommand) -> Result<(), Fail
             let found = answer(session.client.list_run_warnings(request(message)).await)?;
             warnings(session, &found)
         }
-        RunCommand::Cancel { run } => {
+        RunCommand::Cancel { run, dry_run } => {
+            let now = answer(session.client.get_run(request(GetRunRequest { run: run.clone() })).await)?;
+            let what =
+                format!("stop run {} of {}, which is {}", shown::short(&now.id), now.host, shown::state(now.state));
+            if *dry_run {
+                return session.out.dry_run(&what);
+            }
+            session.change(&what)?;
             let found = answer(session.client.cancel_run(request(CancelRunRequest { run: run.clone() })).await)?;
             session.out.talk(&format!(
                 "run {} is asked to stop; it is {}",

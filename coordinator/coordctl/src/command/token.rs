@@ -23,6 +23,9 @@ pub enum TokenCommand {
     Revoke {
         /// Id, or a unique beginning of it.
         id: String,
+        /// Say what would be revoked, revoke nothing.
+        #[arg(short = 'n', long)]
+        dry_run: bool,
     },
 }
 
@@ -50,6 +53,9 @@ pub struct CreateArgs {
     /// For operators: the role.
     #[arg(long, default_value = "", value_parser = ["", "viewer", "restorer", "operator", "admin"])]
     role: String,
+    /// Say what would be made, make nothing.
+    #[arg(short = 'n', long)]
+    dry_run: bool,
 }
 
 /// Kinds of peers that join.
@@ -74,7 +80,18 @@ pub async fn run(session: &mut Session, command: &TokenCommand) -> Result<(), Fa
                 [("token", Left), ("for", Left), ("state", Left), ("uses left", Right), ("ends", Left), ("by", Left)];
             session.out.table(&columns, list.iter().map(row).collect(), "no tokens; coordctl token create makes one")
         }
-        TokenCommand::Revoke { id } => {
+        TokenCommand::Revoke { id, dry_run } => {
+            let what = format!("revoke token {id}");
+            if *dry_run {
+                let list = answer(session.client.list_tokens(request(ListTokensRequest {})).await)?.tokens;
+                let found =
+                    list.iter().filter(|token| token.id.starts_with(id.as_str())).map(|token| row(token).join(" "));
+                let found = found.collect::<Vec<_>>().join("; ");
+                return session
+                    .out
+                    .dry_run(&format!("{what}: {}", if found.is_empty() { "there is none" } else { &found }));
+            }
+            session.change(&what)?;
             let token = answer(session.client.revoke_token(request(RevokeTokenRequest { id: id.clone() })).await)?;
             session.out.talk(&format!("token {} is {}", shown::short(&token.id), token.state));
             if session.out.is_json() { session.out.json(&form::token(&token)) } else { Ok(()) }
@@ -96,6 +113,12 @@ async fn create(session: &mut Session, args: &CreateArgs) -> Result<(), Failure>
         KindWord::Agent => "agent",
         KindWord::Operator => "operator",
     };
+    let who = if args.user.is_empty() { &args.host } else { &args.user };
+    let what = format!("a token with which {kind} {who} joins, good for {} use(s) within {}", args.uses, args.ttl);
+    if args.dry_run {
+        return session.out.dry_run(&what);
+    }
+    session.change(&what)?;
     let message = CreateTokenRequest {
         kind: kind.to_owned(),
         ttl_s,

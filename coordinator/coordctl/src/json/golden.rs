@@ -1,0 +1,105 @@
+//! Every document that scripts read, with every field that it has.
+
+use coord_shared::api;
+use serde_json::Value;
+
+use super::*;
+
+/// An instant that is told from "not set".
+const AT: i64 = 1_700_000_000_000_000;
+
+fn sample_fault() -> Option<api::Fault> {
+    Some(api::Fault { code: "disk_full".into(), message: "m".into(), hint: "h".into(), trace_id: "t".into() })
+}
+
+fn sample_run() -> api::Run {
+    api::Run {
+        kind: api::RunKind::Restore.into(),
+        state: api::RunState::Succeeded.into(),
+        level: api::Level::Full.into(),
+        due_at_us: AT,
+        started_at_us: AT,
+        ended_at_us: AT,
+        progress: Some(api::Progress { phase: api::Phase::Packing.into(), ..Default::default() }),
+        restore: Some(api::RestoreResult::default()),
+        fault: sample_fault(),
+        checks: vec![api::Check::default()],
+        attempts: vec![api::Attempt { leased_at_us: AT, ended_at_us: AT, fault: sample_fault(), ..Default::default() }],
+        ..Default::default()
+    }
+}
+
+fn sample_backup() -> api::Backup {
+    api::Backup {
+        captured_at_us: AT,
+        started_at_us: AT,
+        location: Some(api::ArchiveLocation { folder: b"/var/\xff".to_vec(), ..Default::default() }),
+        checks: vec![api::Check::default()],
+        ..Default::default()
+    }
+}
+
+fn sample_job() -> api::Job {
+    api::Job {
+        newest: Some(sample_backup()),
+        newest_full: Some(sample_backup()),
+        open_run: Some(sample_run()),
+        next_due_at_us: AT,
+        ..Default::default()
+    }
+}
+
+fn sample_policy() -> api::Policy {
+    api::Policy { applied_at_us: AT, next_due_at_us: AT, hosts: vec!["web-1".into()], ..Default::default() }
+}
+
+fn sample_point() -> api::RestorePoint {
+    api::RestorePoint { captured_at_us: AT, level: api::Level::Full.into(), ..Default::default() }
+}
+
+fn sample_decision() -> api::Decision {
+    let option = api::DecisionOption { level: api::Level::Differential.into(), ..Default::default() };
+    api::Decision { inputs_json: r#"{"chain": null}"#.into(), options: vec![option], ..Default::default() }
+}
+
+fn documents() -> Vec<(&'static str, Value)> {
+    let finding = api::PolicyFinding { key: "k".into(), message: "m".into(), hint: "h".into() };
+    let note = api::PathNote { path: b"a\xff".to_vec(), kind: "unreadable".into(), detail: "d".into() };
+    vec![
+        ("version", version(&api::VersionInfo::default())),
+        ("status", status(&api::FleetStatus { troubles: vec![api::Trouble::default()], ..Default::default() })),
+        ("explain", explanation(&api::Explanation { decisions: vec![sample_decision()] })),
+        ("token list", tokens(&[api::Token::default()])),
+        ("host list", hosts(&[api::Host { last_seen_at_us: AT, ..Default::default() }])),
+        ("policy list", policies(&[sample_policy()])),
+        (
+            "policy lint",
+            lint(&api::PolicyLint {
+                errors: vec![finding.clone()],
+                warnings: vec![finding.clone()],
+                ..Default::default()
+            }),
+        ),
+        (
+            "policy apply",
+            applied(&api::AppliedPolicy {
+                policy: Some(sample_policy()),
+                warnings: vec![finding],
+                ..Default::default()
+            }),
+        ),
+        ("job list", jobs(&[sample_job()])),
+        ("run list", runs(&[sample_run()])),
+        ("run warnings", warnings(&api::RunWarnings { total: 1, notes: vec![note] })),
+        ("backup list", backups(&[sample_backup()])),
+        ("ls", file(&api::File { path: b"etc/hosts".to_vec(), ..Default::default() })),
+        ("restore point", point(&sample_point())),
+        ("restore --dry-run", plan(&api::RestorePlan { points: vec![sample_point()], ..Default::default() })),
+    ]
+}
+
+#[test]
+fn every_document_has_the_fields_it_had() {
+    let all = documents().into_iter().map(|(name, document)| format!("### {name}\n{document:#}\n"));
+    crate::golden::compare("json.txt", &all.collect::<String>());
+}
