@@ -3,14 +3,13 @@
 //! Damage is found, named and contained: one damaged frame names the files in it, and everything else is still checked.
 //! Verification says what is there; it never repairs.
 
-use std::io::Read as _;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::digest::{ContentHasher, Digest};
-use crate::entry::Entry;
+use crate::entry::{DataRange, Entry};
 use crate::header::escape;
 use crate::progress::{Advance, Progress};
 use crate::reader::{ArchiveReader, ReadError};
@@ -21,6 +20,9 @@ use plan::{Job, Planner, Span};
 
 /// Most damaged files that a verification lists; the count goes on.
 pub const MAX_DAMAGED: usize = 1000;
+
+/// How much of a hole is hashed between two looks at whether to stop.
+const HOLE_STEP: u64 = 64 << 20;
 
 /// How to verify.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -168,12 +170,12 @@ pub fn verify_reader(
             !state.cancelled.load(Ordering::Relaxed) && send.send(job).is_ok()
         });
     });
+    let sample = sample(&state, planner.samples());
     if state.cancelled.load(Ordering::Relaxed) {
         return Err(Cancelled);
     }
     let mut found = state.found.into_inner().unwrap_or_else(PoisonError::into_inner);
     found.damaged_blocks = planner.damaged_blocks();
-    let sample = sample(reader, planner.samples());
     Ok(conclude(found, reader, options, sample))
 }
 
@@ -242,17 +244,25 @@ impl State<'_> {
             Job::Long(entry) => {
                 part.files = 1;
                 part.bytes = entry.stored_bytes();
-                if content_digest(self.reader, &entry).ok() != entry.digest {
-                    part.add_damaged(entry.path);
+                match content_digest(self.reader, &entry, &|| self.goes_on(Advance::default())) {
+                    Ok(None) => return,
+                    Ok(found) if found == entry.digest => {}
+                    Ok(Some(_)) | Err(_) => part.add_damaged(entry.path),
                 }
             }
             Job::Unreachable(path) => part.add_damaged(path),
         }
         let advance = Advance { files: part.files, bytes: part.bytes, ..Advance::default() };
+        self.goes_on(advance);
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).merge(part);
+    }
+
+    /// Tells what was done. `false`: nobody wants the rest.
+    fn goes_on(&self, advance: Advance<'_>) -> bool {
         if matches!(self.progress.advance(advance), ControlFlow::Break(())) {
             self.cancelled.store(true, Ordering::Relaxed);
         }
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).merge(part);
+        !self.cancelled.load(Ordering::Relaxed)
     }
 
     fn check_frame(&self, number: u64, spans: Vec<Span>, raw: &mut Vec<u8>, part: &mut Verification) {
@@ -288,24 +298,51 @@ impl Verification {
     }
 }
 
-fn content_digest(reader: &ArchiveReader, entry: &Entry) -> Result<Digest, String> {
-    let mut content = reader.content(entry).map_err(|error| describe(&error))?;
+/// The digest of a content, read through all its frames; `None` when `goes_on` ended it.
+fn content_digest(reader: &ArchiveReader, entry: &Entry, goes_on: &dyn Fn() -> bool) -> Result<Option<Digest>, String> {
+    let mut stored = reader.stored_content(entry).map_err(|error| describe(&error))?;
     let mut hasher = ContentHasher::new();
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        match content.read(&mut buffer).map_err(|error| describe(&error))? {
-            0 => return Ok(hasher.finish().digest),
-            count => hasher.update(&buffer[..count]),
+    let whole = [DataRange { offset: 0, length: entry.size }];
+    let end = DataRange { offset: entry.size, length: 0 };
+    let mut at = 0;
+    for range in entry.data_ranges.as_deref().unwrap_or(&whole).iter().chain([&end]) {
+        while at < range.offset {
+            // A hole takes no reading, but its zeros are hashed: a look now and then at whether to stop.
+            let step = (range.offset - at).min(HOLE_STEP);
+            hasher.update_zeros(step);
+            at += step;
+            if !goes_on() {
+                return Ok(None);
+            }
+        }
+        while at < range.offset + range.length {
+            let left = usize::try_from(range.offset + range.length - at).unwrap_or(usize::MAX);
+            let bytes = stored.next_bytes(left).map_err(|error| describe(&error))?;
+            if bytes.is_empty() {
+                return Err("its content ends early".to_owned());
+            }
+            hasher.update(bytes);
+            at += bytes.len() as u64;
+            if !goes_on() {
+                return Ok(None);
+            }
         }
     }
+    Ok(Some(hasher.finish().digest))
 }
 
-fn sample(reader: &ArchiveReader, paths: &[Vec<u8>]) -> Outcome {
+fn sample(state: &State<'_>, paths: &[Vec<u8>]) -> Outcome {
+    let State { reader, .. } = state;
+    let goes_on = || state.goes_on(Advance::default());
     for path in paths {
+        if !goes_on() {
+            return Outcome::NotDone;
+        }
         let failed = |reason: &str| Outcome::Failed(format!("{}: {reason}", escape(path)));
         match reader.find(path) {
-            Ok(Some(entry)) => match content_digest(reader, &entry) {
-                Ok(digest) if Some(digest) == entry.digest => {}
+            Ok(Some(entry)) => match content_digest(reader, &entry, &goes_on) {
+                Ok(None) => return Outcome::NotDone,
+                Ok(digest) if digest == entry.digest => {}
                 Ok(_) => return failed("its content has another digest"),
                 Err(reason) => return failed(&reason),
             },

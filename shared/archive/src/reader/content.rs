@@ -5,6 +5,7 @@ use std::vec;
 
 use super::{ArchiveReader, Part, ReadError, read_at};
 use crate::entry::{ContentRef, DataRange, Entry, Flags};
+use crate::pack::MAX_FILE_BYTES;
 
 /// Up to here in a frame a content is taken from the frame's beginning. Frames are about this long.
 const MAX_PREFIX_BYTES: u64 = 4 << 20;
@@ -21,6 +22,9 @@ pub struct StoredContent<'a> {
 
 impl<'a> StoredContent<'a> {
     pub(super) fn new(reader: &'a ArchiveReader, entry: &Entry) -> Result<Self, ReadError> {
+        if entry.size > MAX_FILE_BYTES {
+            return Err(ReadError::Inconsistent("an entry is larger than any file that is backed up"));
+        }
         let remaining = entry.stored_bytes();
         let mut content = Self { reader, raw: Vec::new(), at: 0, next_frame: 0, remaining };
         if remaining == 0 && entry.digest.is_some() {
@@ -32,7 +36,8 @@ impl<'a> StoredContent<'a> {
             return Err(no_content());
         }
         content.at = position.offset as usize;
-        content.next_frame = position.frame + 1;
+        // A frame of that number is not there, as the first look at it says.
+        content.next_frame = position.frame.saturating_add(1);
         // A file that fits into its first frame costs no look into the frame table, and what is behind it in the frame is
         // not decompressed: the file's digest protects it. Everything longer takes the table's word for every frame.
         let end = u64::from(position.offset).saturating_add(remaining);

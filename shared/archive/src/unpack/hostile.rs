@@ -5,13 +5,15 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
 
-use super::{Covers, Overwrite, UnpackOptions, UnpackReport, unpack};
+use super::{Covers, Overwrite, UnpackError, UnpackOptions, UnpackReport, unpack};
 use crate::block::{BlockBuilder, stored_digest};
 use crate::codec::{Codec, Compressor, Decompressor, MAX_FRAME_BYTES};
 use crate::cursor::pad_to_block;
@@ -21,8 +23,10 @@ use crate::file::SealedFile;
 use crate::footer::{Footer, MAX_FOOTER_BYTES};
 use crate::header::{Header, Level};
 use crate::pack::{Item, PackOptions, Plan, Sink, Source, Step, pack};
+use crate::progress::{Advance, Progress};
 use crate::reader::ArchiveReader;
 use crate::table::{BlockInfo, FrameInfo, Table};
+use crate::verify::{Cancelled, VerifyOptions, verify_reader};
 
 const CONTENT: &[u8] = b"content of every forged file";
 
@@ -316,6 +320,50 @@ fn sizes_that_no_file_has_are_damage() {
         assert!(!scene.target().join(OsStr::from_bytes(&damaged.path)).exists());
     }
     assert!(scene.target().join("z").exists());
+}
+
+#[test]
+fn a_verification_of_sizes_that_no_file_has_ends() {
+    let scene = Scene::new();
+    let content = scene.file.content.unwrap();
+    for (size, ranges) in
+        [(u64::MAX, None), (1 << 63, Some(Vec::new())), (1 << 44, None), ((1 << 44) + 1, Some(Vec::new()))]
+    {
+        for frame in [0, u64::MAX] {
+            let content = Some(ContentRef { frame, offset: 1, ..content });
+            let lie = Entry { size, data_ranges: ranges.clone(), content, ..scene.file(b"a") };
+            let reader = ArchiveReader::open(Box::new(scene.forge(&[vec![root(), lie.clone()]]))).unwrap();
+            let options = VerifyOptions { threads: 1, samples: 1, expected: None };
+            let found = verify_reader(&reader, &options, &()).unwrap();
+            assert_eq!((found.damaged_count, found.is_ok()), (1, false), "{size} {frame}");
+            assert!(reader.content(&lie).is_err() || size == 1 << 44);
+        }
+    }
+}
+
+/// Stops when it is asked for the third time.
+#[derive(Default)]
+struct Impatient(AtomicU32);
+
+impl Progress for Impatient {
+    fn advance(&self, _step: Advance<'_>) -> ControlFlow<()> {
+        if self.0.fetch_add(1, Ordering::Relaxed) < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    }
+}
+
+#[test]
+fn the_longest_hole_can_be_cancelled() {
+    let scene = Scene::new();
+    let hole = Entry { size: 1 << 44, data_ranges: Some(Vec::new()), ..scene.file(b"a") };
+    let reader = ArchiveReader::open(Box::new(scene.forge(&[vec![root(), hole]]))).unwrap();
+    for samples in [0, 1] {
+        let options = VerifyOptions { threads: 1, samples, expected: None };
+        assert_eq!(verify_reader(&reader, &options, &Impatient::default()), Err(Cancelled));
+    }
+    let target = File::open(scene.target()).unwrap().into();
+    let ended = unpack(&reader, None, target, &UnpackOptions::default(), &Impatient::default());
+    // A file system whose files are shorter says so first.
+    assert!(matches!(ended, Err(UnpackError::Cancelled)) || ended.unwrap().failed.total == 1);
 }
 
 #[test]

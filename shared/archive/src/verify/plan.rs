@@ -160,7 +160,9 @@ impl<'a> Planner<'a> {
     fn is_in_one_frame(&self, content: &ContentRef, size: u64) -> bool {
         self.reader
             .frame_info(content.frame)
-            .is_ok_and(|info| u64::from(content.offset) + size <= u64::from(info.raw_length))
+            .ok()
+            .zip(u64::from(content.offset).checked_add(size))
+            .is_some_and(|(info, end)| end <= u64::from(info.raw_length))
     }
 
     /// Whether piece after piece begins a frame after frame, and the pieces make up the digest.
