@@ -18,6 +18,9 @@ use crate::recipe::RESTORABLE_INODE_FLAGS;
 /// Longest list of names and longest value of extended attributes (the kernel's own limits).
 const MAX_XATTR_BYTES: usize = 64 << 10;
 
+/// The bits that lend an owner's rights to whoever runs a file.
+const SET_IDS: u32 = 0o6000;
+
 /// Room for the few names that most files have.
 const FEW_XATTR_BYTES: usize = 1 << 10;
 
@@ -129,16 +132,31 @@ pub(super) fn apply(context: &Context<'_>, handle: Handle<'_>, entry: &Entry, fo
         }
     };
     let mut is_untouched = (found.stx_uid, found.stx_gid) == (wanted.uid, wanted.gid);
+    let mut mode = wanted.mode & 0o7777;
     if !is_untouched {
-        let (uid, gid) = (Uid::from_raw(wanted.uid), Gid::from_raw(wanted.gid));
-        check("owner", chownat(handle.fd(), "", Some(uid), Some(gid), AtFlags::EMPTY_PATH));
+        let owned = set_owner(handle, wanted);
+        if owned.is_err() && mode & SET_IDS != 0 {
+            // Whoever restores would lend their own rights to the content of somebody else.
+            mode &= !SET_IDS;
+            check("set-id bits for another owner", Err(Errno::PERM));
+        }
+        check("owner", owned);
     }
     is_untouched &= apply_xattrs(handle, wanted, &check);
-    let has_mode = is_untouched && u32::from(found.stx_mode) & 0o7777 == wanted.mode & 0o7777;
+    let has_mode = is_untouched && u32::from(found.stx_mode) & 0o7777 == mode;
     if entry.kind != Kind::Symlink && !has_mode {
-        check("mode", handle.set_mode(wanted.mode));
+        check("mode", handle.set_mode(mode));
     }
     check("time", handle.set_mtime(wanted.mtime));
+}
+
+/// The numbers of every bit mean "leave it" to the system, which would leave whoever restores as the owner.
+fn set_owner(handle: Handle<'_>, wanted: &Attributes) -> Result<(), Errno> {
+    if wanted.uid == u32::MAX || wanted.gid == u32::MAX {
+        return Err(Errno::INVAL);
+    }
+    let (uid, gid) = (Uid::from_raw(wanted.uid), Gid::from_raw(wanted.gid));
+    chownat(handle.fd(), "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
 }
 
 /// Returns whether there was nothing to do: an ACL that is set or removed changes the mode as well.
@@ -196,10 +214,13 @@ pub(super) fn difference(
     entry: &Entry,
 ) -> Result<Option<&'static str>, Errno> {
     let wanted = &entry.attributes;
-    if entry.kind != Kind::Symlink && u32::from(status.stx_mode) & 0o7777 != wanted.mode & 0o7777 {
+    let has_owner = (status.stx_uid, status.stx_gid) == (wanted.uid, wanted.gid);
+    // Set-id bits were left out where the owner could not be set.
+    let compared = if has_owner || context.owners_matter { 0o7777 } else { 0o7777 & !SET_IDS };
+    if entry.kind != Kind::Symlink && (u32::from(status.stx_mode) ^ wanted.mode) & compared != 0 {
         return Ok(Some("another mode"));
     }
-    if context.owners_matter && (status.stx_uid, status.stx_gid) != (wanted.uid, wanted.gid) {
+    if context.owners_matter && !has_owner {
         return Ok(Some("another owner"));
     }
     if entry.kind != Kind::Folder && mtime_of(status) != wanted.mtime {

@@ -367,6 +367,33 @@ fn the_longest_hole_can_be_cancelled() {
 }
 
 #[test]
+fn whoever_cannot_be_made_the_owner_lends_no_rights() {
+    let scene = Scene::new();
+    let lent = |path: &[u8], uid, gid| {
+        let mut entry = scene.file(path);
+        (entry.attributes.uid, entry.attributes.gid, entry.attributes.mode) = (uid, gid, 0o6755);
+        entry
+    };
+    let gid = rustix::process::getgid().as_raw();
+    let entries = vec![root(), lent(b"a", u32::MAX, gid), lent(b"b", rustix::process::getuid().as_raw(), u32::MAX)];
+    let report = scene.attack(&[entries], Overwrite::Never).unwrap();
+    assert_eq!(report.not_settable.total, 4, "{report:?}");
+    for name in ["a", "b"] {
+        let found = std::fs::metadata(scene.target().join(name)).unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::mode(&found) & 0o7777, 0o755);
+    }
+}
+
+#[test]
+fn a_device_whose_number_is_cut_is_no_device() {
+    let scene = Scene::new();
+    let device = Entry { device: (u32::MAX, u32::MAX), ..entry(b"a", Kind::BlockDevice) };
+    let report = scene.attack(&[vec![root(), device]], Overwrite::Never).unwrap();
+    assert_eq!(report.failed.total, 1, "{report:?}");
+    assert!(scene.target().join("a").symlink_metadata().is_err());
+}
+
+#[test]
 fn entries_that_share_content_without_end_are_stopped() {
     let scene = Scene::new();
     let greedy = |number: u32| Entry { size: 1 << 20, ..scene.file(format!("{number:03}").as_bytes()) };

@@ -343,6 +343,10 @@ fn make_special(
     if found.stx_nlink != 1 || existing::type_of(&found) == FileType::RegularFile {
         return Err(PlaceError::Name("it was replaced while it was made", Errno::AGAIN));
     }
+    let is_device = matches!(entry.kind, Kind::CharDevice | Kind::BlockDevice);
+    if is_device && (found.stx_rdev_major, found.stx_rdev_minor) != entry.device {
+        return Err(PlaceError::Name("its device number does not fit here", Errno::INVAL));
+    }
     attributes::apply(context, Handle::Path(fd.as_fd()), entry, &found);
     if let Err(error) = give_name(&mut temporary, name, slot) {
         return not_named(context, slot, &entry.path, error);
