@@ -3,15 +3,16 @@
 //! Nothing here resolves a path: files and folders come as open descriptors, everything else as an `O_PATH` descriptor
 //! used through `/proc/self/fd`. What cannot be set is reported and never fails a name.
 
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, Gid, IFlags, Mode, Statx, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmod, chownat, fchmod,
-    fsetxattr, futimens, ioctl_getflags, ioctl_setflags, setxattr, utimensat,
+    AtFlags, Gid, IFlags, Mode, OFlags, Statx, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmod, chownat,
+    fchmod, fsetxattr, futimens, ioctl_getflags, ioctl_setflags, openat, setxattr, utimensat,
 };
 use rustix::io::Errno;
 
 use super::context::{Context, mtime_of};
+use super::tree::status_of;
 use crate::entry::{Attributes, Entry, FileTime, Kind, Xattr};
 use crate::recipe::RESTORABLE_INODE_FLAGS;
 
@@ -199,11 +200,35 @@ pub(super) fn apply_inode_flags(fd: BorrowedFd<'_>, wanted: u32) -> Result<(), E
     if next == present { Ok(()) } else { ioctl_setflags(fd, IFlags::from_bits_retain(next)) }
 }
 
-/// Takes away what keeps root from replacing or changing a file.
-pub(super) fn make_mutable(fd: BorrowedFd<'_>) -> Result<(), Errno> {
-    let present = ioctl_getflags(fd)?;
-    let next = present.difference(IFlags::IMMUTABLE | IFlags::APPEND);
-    if next == present { Ok(()) } else { ioctl_setflags(fd, next) }
+/// A file that was freed of what keeps root from taking its name away. It may have other names, outside the target too:
+/// these keep the flags, which are set again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Freed {
+    fd: OwnedFd,
+    flags: IFlags,
+}
+
+impl Freed {
+    /// Takes the flags from `name` in `folder`, a file or a folder.
+    pub(super) fn open(folder: BorrowedFd<'_>, name: &[u8]) -> Result<Self, Errno> {
+        let open = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = openat(folder, name, open, Mode::empty())?;
+        let flags = ioctl_getflags(&fd)?;
+        let next = flags.difference(IFlags::IMMUTABLE | IFlags::APPEND);
+        if next != flags {
+            ioctl_setflags(&fd, next)?;
+        }
+        Ok(Self { fd, flags })
+    }
+}
+
+impl Drop for Freed {
+    fn drop(&mut self) {
+        let is_gone = status_of(self.fd.as_fd()).is_ok_and(|status| status.stx_nlink == 0);
+        if !is_gone && let Err(error) = ioctl_setflags(&self.fd, self.flags) {
+            tracing::warn!(%error, "a file that lost a name did not get its flags back");
+        }
+    }
 }
 
 /// The first attribute in which a thing that exists is not as `entry` says; times of folders do not count.

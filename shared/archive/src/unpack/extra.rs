@@ -9,7 +9,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, unlinkat};
 use rustix::io::Errno;
 
-use super::attributes::make_mutable;
+use super::attributes::Freed;
 use super::context::{Context, is_fatal, mark};
 use super::existing::type_of;
 use super::stream::Picked;
@@ -178,8 +178,7 @@ impl Extra<'_> {
     fn unlink(&self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
         match unlinkat(parent, name, AtFlags::empty()) {
             Err(Errno::PERM) => {
-                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-                make_mutable(openat(parent, name, flags, Mode::empty())?.as_fd())?;
+                let _freed = Freed::open(parent, name)?;
                 unlinkat(parent, name, AtFlags::empty())
             }
             other => other,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, openat, syncfs};
+use rustix::fs::{FileType, Mode, OFlags, Statx, openat, syncfs};
 use rustix::io::Errno;
 
 use super::UnpackError;
@@ -80,12 +80,20 @@ fn set_file_flags(context: &Context<'_>, picked: &Picked) {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let opened = context.tree.folder(above).and_then(|folder| openat(&folder, name, flags, Mode::empty()));
     match opened {
-        Ok(fd) if status_of(fd.as_fd()).is_ok_and(|status| type_of(&status) == FileType::RegularFile) => {
+        Ok(fd) if status_of(fd.as_fd()).is_ok_and(|status| is_ours(context, picked, &status)) => {
             set_flags(context, fd.as_fd(), picked);
         }
         Ok(_) => context.report.not_settable(&picked.entry().path, "inode flags", Errno::AGAIN),
         Err(error) => context.report.not_settable(&picked.entry().path, "inode flags", error),
     }
+}
+
+/// Whether what has the name now can be what was restored there. Somebody who may write in the folder could have put
+/// another name of a file outside in its place: a file that has more names is only known by its group.
+fn is_ours(context: &Context<'_>, picked: &Picked, status: &Statx) -> bool {
+    let leader = context.leader(picked.entry().link_group);
+    let is_known = leader.is_some_and(|leader| leader.id == InodeId::of(status));
+    type_of(status) == FileType::RegularFile && (status.stx_nlink == 1 || is_known)
 }
 
 fn set_flags(context: &Context<'_>, fd: BorrowedFd<'_>, picked: &Picked) {

@@ -13,7 +13,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::attributes::{self, Handle};
+use super::attributes::{self, Freed, Handle};
 use super::content::{self, ContentError, LastFrame};
 use super::context::{Context, is_fatal, mark};
 use super::existing::{self, LookError, Verdict};
@@ -222,7 +222,8 @@ fn give_name(temporary: &mut Temporary<'_>, name: &[u8], slot: Slot) -> Result<(
         Slot::Free | Slot::Unseen => rename_new(folder, from, name),
         Slot::Taken => match renameat(folder, from, folder, name) {
             Err(Errno::PERM) => {
-                release(folder, name);
+                let _freed = Freed::open(folder, name)
+                    .inspect_err(|error| tracing::debug!(%error, "flags of a file in the way stay"));
                 renameat(folder, from, folder, name)
             }
             other => other,
@@ -252,15 +253,6 @@ fn rename_new(folder: BorrowedFd<'_>, from: &[u8], name: &[u8]) -> Result<(), Er
             unlinkat(folder, from, AtFlags::empty())
         }
         other => other,
-    }
-}
-
-/// Takes the flags from a file in the way that forbid replacing it.
-fn release(folder: BorrowedFd<'_>, name: &[u8]) {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let released = openat(folder, name, flags, Mode::empty()).and_then(|fd| attributes::make_mutable(fd.as_fd()));
-    if let Err(error) = released {
-        tracing::debug!(%error, "flags of a file in the way stay");
     }
 }
 

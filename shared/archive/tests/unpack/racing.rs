@@ -11,6 +11,7 @@ use coord_archive::progress::{Advance, Progress};
 use coord_archive::unpack::{Overwrite, UnpackOptions, unpack};
 
 use crate::story::{Story, unpack_to};
+use crate::tree::awkward;
 
 /// How long the racers run.
 const RACE: Duration = Duration::from_secs(4);
@@ -108,6 +109,68 @@ fn a_name_that_appears_in_a_folder_the_restore_made_is_treated_like_any_other() 
         assert_eq!(report.different.total, u64::from(overwrite == Overwrite::Never));
         assert_eq!(std::fs::read_dir(target.join("folder")).unwrap().count(), 2, "nothing temporary is left");
     }
+}
+
+/// Puts another name of a file outside in the place of one that was just restored.
+struct Swapper<'a> {
+    target: &'a Path,
+    victim: &'a Path,
+}
+
+impl Progress for Swapper<'_> {
+    fn advance(&self, step: Advance<'_>) -> ControlFlow<()> {
+        if step.path == b"frozen" && step.entries == 1 {
+            std::fs::remove_file(self.target.join("frozen")).unwrap();
+            std::fs::hard_link(self.victim, self.target.join("frozen")).unwrap();
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+#[test]
+fn a_file_outside_that_takes_a_restored_name_keeps_its_own_flags() {
+    if !awkward::is_root() {
+        return eprintln!("left out: inode flags, which only root may set");
+    }
+    let story = Story::new(Codec::Zstd);
+    std::fs::write(story.source().join("frozen"), "ours").unwrap();
+    chattr("+i", &story.source().join("frozen"));
+    let full = story.full();
+    let (target, victim) = (story.target("target"), story.beside("victim"));
+    std::fs::write(&victim, "somebody else's").unwrap();
+    let swapper = Swapper { target: &target, victim: &victim };
+    let opened = std::fs::File::open(&target).unwrap().into();
+    let report = unpack(&full, None, opened, &UnpackOptions::default(), &swapper).unwrap();
+    assert_eq!(report.not_settable.total, 1, "{report:?}");
+    std::fs::write(&victim, "not frozen").unwrap();
+}
+
+#[test]
+fn a_frozen_file_that_loses_a_name_stays_frozen_under_its_others() {
+    if !awkward::is_root() {
+        return eprintln!("left out: inode flags, which only root may set");
+    }
+    let story = Story::new(Codec::Zstd);
+    std::fs::write(story.source().join("file"), "ours").unwrap();
+    let full = story.full();
+    let (target, victim) = (story.target("target"), story.beside("victim"));
+    std::fs::write(&victim, "somebody else's").unwrap();
+    for name in ["file", "extra"] {
+        std::fs::hard_link(&victim, target.join(name)).unwrap();
+    }
+    chattr("+i", &victim);
+    let covers = |_: &[u8]| true;
+    let options =
+        UnpackOptions { overwrite: Overwrite::IfChanged, delete_extra: Some(&covers), ..UnpackOptions::default() };
+    let report = unpack_to(&full, None, &target, &options).unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!(story.differences(&target), Vec::<String>::new());
+    assert!(std::fs::write(&victim, "thawed").is_err(), "the other name lost its flag");
+}
+
+fn chattr(flags: &str, path: &Path) {
+    let ran = std::process::Command::new("chattr").arg(flags).arg(path).status().expect("install e2fsprogs");
+    assert!(ran.success(), "{flags} {}", path.display());
 }
 
 /// Two operators, or one who repeated the command: whoever comes second finds what is equal and adds what is missing.
