@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use coord_archive::block::decode_stored;
+use coord_archive::block::{BlockError, Limits, decode_stored};
 use coord_archive::entry::Entry;
 use coord_shared::api::coordinator_message::Message;
 use coord_shared::api::{Codec, IndexBlock, IndexProgress, IndexWanted};
@@ -12,7 +12,7 @@ use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::ids::{BackupId, HostId, JobId};
 
 use super::App;
-use crate::catalog::{BlockOutcome, CatalogError, IndexIntake, MergeOutcome};
+use crate::catalog::{BlockOutcome, CatalogError, IndexIntake, MAX_BLOCK_ENTRIES, MergeOutcome};
 use crate::sessions::Session;
 
 /// Jobs looked at in one pass.
@@ -23,6 +23,8 @@ const MAX_MERGES: usize = 20;
 const MAX_ASKED: u32 = 20;
 /// Largest stored block, in bytes; honest ones have some hundred KiB.
 const MAX_BLOCK_BYTES: usize = 4 << 20;
+/// What a block may grow to. Honest ones have some thousand entries of some hundred bytes.
+const BLOCK_LIMITS: Limits = Limits { entries: MAX_BLOCK_ENTRIES, text_bytes: 64 << 20 };
 /// A host that is connected and has not sent an index for this long has lost it.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(24 * 3600);
 
@@ -47,17 +49,13 @@ impl Upload {
         }
         let Some((_, Some(intake))) = &mut self.current else { return Ok(complete(backup)) };
         let number = block.number;
-        let entries = decode(block).await?;
-        match intake.store_block(number, &entries).await {
+        let stored = match decode(block).await? {
+            Ok(entries) => intake.store_block(number, &entries).await,
+            Err(error) => return self.give_up(app, backup, &super::chain(&error)).await,
+        };
+        match stored {
             Ok(BlockOutcome::Stored | BlockOutcome::AlreadyThere) => {}
-            // It will not be another one when it is sent again: the backup stays restorable, its entries are not searchable.
-            Err(error @ CatalogError::BadEntry { .. }) => {
-                tracing::warn!(%backup, %host, %error, "its index cannot be taken in: given up");
-                app.catalog.give_up_index(backup, &error.to_string()).await?;
-                self.current = Some((backup, None));
-                app.nudges.ingester.notify_one();
-                return Ok(complete(backup));
-            }
+            Err(error @ CatalogError::BadEntry { .. }) => return self.give_up(app, backup, &error.to_string()).await,
             Err(error) => return Err(error.into()),
         }
         let progress = intake.progress().await?;
@@ -72,6 +70,17 @@ impl Upload {
     }
 }
 
+impl Upload {
+    /// The index will not be another one when it is sent again: the backup stays restorable, its entries are not searchable.
+    async fn give_up(&mut self, app: &App, backup: BackupId, why: &str) -> Result<IndexProgress, Fault> {
+        tracing::warn!(%backup, why, "its index cannot be taken in: given up");
+        app.catalog.give_up_index(backup, why).await?;
+        self.current = Some((backup, None));
+        app.nudges.ingester.notify_one();
+        Ok(complete(backup))
+    }
+}
+
 fn invalid(what: &str) -> Fault {
     Fault::new(ErrorCode::InvalidArgument, format!("the index block cannot be used: {what}"))
 }
@@ -81,7 +90,7 @@ fn complete(backup: BackupId) -> IndexProgress {
 }
 
 /// Decompresses and checks a block away from the tasks that serve others.
-async fn decode(block: IndexBlock) -> Result<Vec<Entry>, Fault> {
+async fn decode(block: IndexBlock) -> Result<Result<Vec<Entry>, BlockError>, Fault> {
     if block.stored.len() > MAX_BLOCK_BYTES {
         return Err(invalid("it is too large"));
     }
@@ -90,9 +99,8 @@ async fn decode(block: IndexBlock) -> Result<Vec<Entry>, Fault> {
         Codec::Gzip => coord_archive::codec::Codec::Gzip,
         Codec::Unspecified => return Err(invalid("no codec")),
     };
-    let decoded = tokio::task::spawn_blocking(move || decode_stored(codec, &block.stored)).await;
-    let decoded = decoded.map_err(|error| Fault::new(ErrorCode::Internal, error.to_string()))?;
-    decoded.map_err(|error| invalid(&super::chain(&error)))
+    let decoded = tokio::task::spawn_blocking(move || decode_stored(codec, &block.stored, BLOCK_LIMITS)).await;
+    decoded.map_err(|error| Fault::new(ErrorCode::Internal, error.to_string()))
 }
 
 /// Which block of a backup's index is wanted next.

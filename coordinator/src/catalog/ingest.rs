@@ -24,7 +24,7 @@ const MAX_REMEMBERED_BYTES: usize = 32 << 20;
 /// What a remembered folder takes beside its name.
 const REMEMBERED_OVERHEAD: usize = 256;
 /// Entries of one block that are taken; honest blocks have some thousands.
-pub const MAX_BLOCK_ENTRIES: usize = 1 << 20;
+pub const MAX_BLOCK_ENTRIES: usize = 1 << 16;
 
 /// What came of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

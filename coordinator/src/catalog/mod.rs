@@ -52,7 +52,7 @@ pub use fleet::{CoordinatorRecord, Fleet};
 pub use health::{EndedRun, FleetFigures, JobHealth};
 pub use history::{DigestHit, MAX_HISTORY, PathVersion};
 pub use hosts::{Host, HostFacts, HostState, NewHost};
-pub use ingest::{BlockOutcome, IndexIntake, IndexProgress};
+pub use ingest::{BlockOutcome, IndexIntake, IndexProgress, MAX_BLOCK_ENTRIES};
 pub use jobs::{Job, JobFilter, JobState};
 pub use leases::{Claimed, HeartbeatOutcome, Reaped, RunBeat};
 pub use listing::{FolderPage, SubtreeTotals};

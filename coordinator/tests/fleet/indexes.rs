@@ -53,6 +53,27 @@ fn block(entries: &[Entry]) -> Vec<u8> {
     compressed(&raw)
 }
 
+/// A block of files in one folder of a long name, each of which takes some bytes in it and all of its path in memory.
+fn bomb(folder: &[u8], files: usize) -> Vec<u8> {
+    let (mut raw, mut shared) = (Vec::new(), 0);
+    put_number(&mut raw, files);
+    for number in 0..files {
+        let path = [folder, format!("/{number:06}").as_bytes()].concat();
+        let mut whole = Vec::new();
+        encode_one(&entry(&path, Kind::File), &mut whole);
+        let after_path = whole.windows(path.len()).position(|window| window == path).unwrap() + path.len();
+        let mut record = Vec::new();
+        put_number(&mut record, shared);
+        put_number(&mut record, path.len() - shared);
+        record.extend(&path[shared..]);
+        record.extend(&whole[after_path..]);
+        put_number(&mut raw, record.len());
+        raw.extend(record);
+        shared = folder.len();
+    }
+    compressed(&raw)
+}
+
 fn compressed(raw: &[u8]) -> Vec<u8> {
     let mut stored = Vec::new();
     Compressor::new(Codec::Zstd, 1).unwrap().compress(raw, &mut stored).unwrap();
@@ -116,5 +137,23 @@ async fn an_index_that_cannot_be_taken_in_is_given_up_at_once_and_stands_in_nobo
     let job = host.backup(next).await;
     let found = host.fleet.catalog.find_path(job.job, job.seq, deepest).await.unwrap().unwrap();
     assert_eq!(found.digest, Some(Digest::of(deepest)));
+    host.fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_block_that_would_fill_the_memory_is_not_decoded() {
+    let mut host = Sender::start().await;
+    let folder = vec![&[b'n'; 250][..]; 240].join(&b'/');
+    let backup = host.back_up().await;
+    let stored = bomb(&folder, 1200);
+    assert!(stored.len() < 100 << 10, "{} bytes", stored.len());
+    assert!(host.send(backup, stored).await.unwrap().complete);
+    let found = host.backup(backup).await;
+    assert!(found.searchable_reason.contains("too long together"), "{}", found.searchable_reason);
+
+    let next = host.back_up().await;
+    host.send(next, bomb(&folder, 10)).await.unwrap();
+    let searchable = || async { (host.backup(next).await.searchable == Searchable::Searchable).then_some(()) };
+    wait_for("an honest block of long paths", searchable).await;
     host.fleet.stop().await;
 }

@@ -51,12 +51,22 @@ impl From<Malformed> for BlockError {
     }
 }
 
-/// Decodes one stored block, as [`crate::reader::ArchiveReader::stored_block`] gives it.
-pub fn decode_stored(codec: Codec, stored: &[u8]) -> Result<Vec<Entry>, BlockError> {
+/// What one block may grow to when it is decoded. What an entry shares with the one before, a path's beginning or an owner's name,
+/// takes a few bytes in the block and all of its length in memory: small blocks can be made that no memory holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Entries of the block.
+    pub entries: usize,
+    /// Bytes of all their paths and owners.
+    pub text_bytes: usize,
+}
+
+/// Decodes one stored block, as [`crate::reader::ArchiveReader::stored_block`] gives it, that may come from anybody.
+pub fn decode_stored(codec: Codec, stored: &[u8], limits: Limits) -> Result<Vec<Entry>, BlockError> {
     let mut raw = Vec::new();
     let mut decompressor = Decompressor::new(codec).map_err(BlockError::Codec)?;
     decompressor.decompress(stored, MAX_FRAME_BYTES, &mut raw).map_err(BlockError::Codec)?;
-    decode(&raw)
+    decode_within(&raw, limits)
 }
 
 /// Appends one entry in a form that needs no other, for temporary files; [`decode_one`] reads it.
@@ -244,12 +254,25 @@ fn put_time(out: &mut Vec<u8>, time: FileTime) {
 
 /// Decodes a raw block.
 pub(crate) fn decode(raw: &[u8]) -> Result<Vec<Entry>, BlockError> {
+    decode_within(raw, Limits { entries: usize::MAX, text_bytes: usize::MAX })
+}
+
+fn decode_within(raw: &[u8], limits: Limits) -> Result<Vec<Entry>, BlockError> {
     let mut cursor = Cursor::new(raw);
     let count = cursor.count(MIN_RECORD_BYTES)?;
+    if count > limits.entries {
+        return Err(BlockError::Malformed("it has too many entries"));
+    }
     let mut entries: Vec<Entry> = Vec::with_capacity(count);
     let mut previous = Previous::default();
+    let mut text_bytes = 0usize;
     for _ in 0..count {
         let entry = decode_entry(cursor.bytes()?, &mut previous)?;
+        text_bytes = text_bytes.saturating_add(entry.path.len());
+        text_bytes = text_bytes.saturating_add(entry.attributes.user.len() + entry.attributes.group.len());
+        if text_bytes > limits.text_bytes {
+            return Err(BlockError::Malformed("its paths are too long together"));
+        }
         if entries.last().is_some_and(|last| cmp_paths(&last.path, &entry.path).is_ge()) {
             return Err(BlockError::Malformed("paths are not in order"));
         }
