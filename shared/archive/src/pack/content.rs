@@ -5,14 +5,12 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{FileType, SeekFrom, Stat, fgetxattr, flistxattr, fstat, seek};
+use rustix::fs::{FileType, Stat, fgetxattr, flistxattr, fstat, seek};
 use rustix::io::{Errno, pread};
 
+use super::holes::data_ranges;
 use super::{MAX_FILE_BYTES, Reason, Source};
-use crate::entry::{DataRange, Entry, FileTime, Flags, Xattr};
-
-/// Most data ranges that are kept apart; the last one then runs to the end, holes as zeros.
-const MAX_DATA_RANGES: usize = 32 << 10;
+use crate::entry::{Entry, FileTime, Flags, Xattr};
 
 /// Largest value of an extended attribute that Linux knows.
 const MAX_XATTR_BYTES: usize = 64 << 10;
@@ -57,7 +55,7 @@ impl OpenFile {
         source.complete(&file, entry);
         entry.size = before.size;
         let allocated = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
-        entry.data_ranges = if allocated < before.size { data_ranges(&file, before.size) } else { None };
+        entry.data_ranges = if allocated < before.size { data_ranges(before.size, |to| seek(&file, to)) } else { None };
         Ok(Self { file, before })
     }
 
@@ -172,32 +170,4 @@ fn xattrs(file: &File) -> Result<Vec<Xattr>, Errno> {
     }
     found.sort();
     Ok(found)
-}
-
-/// The ranges that hold data, cut to 512-byte bounds; `None` when there is no hole, or when the file system cannot tell.
-fn data_ranges(file: &File, size: u64) -> Option<Vec<DataRange>> {
-    let mut ranges: Vec<DataRange> = Vec::new();
-    let mut at = 0;
-    while at < size {
-        let start = match seek(file, SeekFrom::Data(at)) {
-            Ok(start) => (start & !511).min(size),
-            Err(Errno::NXIO) => break,
-            Err(_) => return None,
-        };
-        let end = if ranges.len() + 1 == MAX_DATA_RANGES {
-            size
-        } else {
-            seek(file, SeekFrom::Hole(start.max(at))).ok()?.next_multiple_of(512).min(size)
-        };
-        if start >= size || end <= start {
-            break;
-        }
-        match ranges.last_mut() {
-            Some(last) if last.offset + last.length >= start => last.length = end - last.offset,
-            Some(_) | None => ranges.push(DataRange { offset: start, length: end - start }),
-        }
-        at = end;
-    }
-    let whole = [DataRange { offset: 0, length: size }];
-    if ranges == whole { None } else { Some(ranges) }
 }
