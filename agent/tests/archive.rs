@@ -207,13 +207,56 @@ fn a_differential_of_a_differential_and_one_of_another_full_are_refused() {
 }
 
 #[test]
+fn what_a_full_leaves_out_by_rule_its_differential_leaves_out_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join("source").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    };
+    write("a", b"a");
+    write("cache/CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55");
+    write("cache/x", b"x");
+    write("scratch/.nobackup", b"");
+    write("scratch/x", b"x");
+    write("large", &[0; 2000]);
+    let rules = ["--exclude-caches", "--exclude-if-present", ".nobackup", "--exclude-larger-than", "1KB", "-x"];
+    let create = ["create", "--source", "source", "--output", "full"];
+    let output = ends(0, &[&create[..], &rules, &["--exclude-nodump"]].concat(), folder.path());
+    for told in [
+        "caches (CACHEDIR.TAG): 0 files (0 B) and 1 folders left out",
+        "folders with .nobackup: 0 files (0 B) and 1 folders left out",
+        "files larger than 1000 B: 1 files (1.95 KiB) and 0 folders left out",
+    ] {
+        assert!(said(&output).contains(told), "{told}: {}", said(&output));
+    }
+    for name in ["cache/y", "scratch/y", "large2"] {
+        write(name, &[1; 2000]);
+    }
+    write("b", b"b");
+    ends(0, &["diff", "--base", "full", "--source", "source", "--output", "diff"], folder.path());
+    ends(0, &["extract", "full", "diff", "--target", "t"], folder.path());
+    let mut found = Vec::new();
+    for place in ["", "cache", "scratch"] {
+        let names = fs::read_dir(folder.path().join("t").join(place)).unwrap();
+        found.extend(names.map(|entry| format!("{place}/{}", entry.unwrap().file_name().to_string_lossy())));
+    }
+    found.sort();
+    assert_eq!(found, ["/a", "/b", "/cache", "/scratch", "cache/CACHEDIR.TAG", "scratch/.nobackup"]);
+    for bad in [["--exclude-larger-than", "4G"], ["--exclude-if-present", "a/b"]] {
+        ends(2, &["create", "--source", "source", "--output", "bad", bad[0], bad[1]], folder.path());
+        assert!(!folder.path().join("bad").exists());
+    }
+}
+
+#[test]
 fn a_differential_excludes_what_its_full_did_and_never_its_own_archives() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     fs::write(at("keep"), "keep").unwrap();
     fs::write(at("a.tmp"), "no").unwrap();
     let output = ends(0, &["create", "--source", ".", "--output", "full", "--exclude", "*.tmp"], folder.path());
-    assert!(said(&output).contains("*.tmp excludes 1 names"), "{}", said(&output));
+    assert!(said(&output).contains("*.tmp: 1 files (2 B) and 0 folders left out"), "{}", said(&output));
     fs::write(at("b.tmp"), "no").unwrap();
     fs::write(at("new"), "new").unwrap();
     ends(0, &["diff", "--base", "full", "--source", ".", "--output", "diff"], folder.path());

@@ -11,18 +11,20 @@ use coord_archive::verify::{self, Expected, VerifyOptions};
 use coord_shared::clock::{Clock as _, SystemClock};
 use coord_shared::exit::Exit;
 use coord_shared::fault::{ErrorCode, Fault};
+use coord_shared::left_out::LeftOutBy;
 use indicatif::{HumanBytes, HumanCount};
 
 use super::verify::{SAMPLES, shortcomings};
 use super::watch::Watch;
 use super::{CreateArgs, DiffArgs, PackArgs, file_fault, open, warn};
 use crate::chain::chain;
-use crate::scan::{Against, Contents, Figures, Notes, Scan, ScanError, ScanRequest};
+use crate::scan::{Against, Contents, Figures, Notes, RuleCount, Scan, ScanError, ScanRequest};
 
 pub(super) fn create(args: &CreateArgs) -> Result<Exit, Fault> {
     let mut out = SealedFile::create(&args.output).map_err(|error| file_fault(&error))?;
     let mut request = ScanRequest::new(&args.source, vec![Vec::new()], SystemClock.now());
-    request.excludes.clone_from(&args.exclude);
+    request.excludes.clone_from(&args.leave_out.exclude);
+    request.rules = args.leave_out.rules();
     let scan = begin(&request, &out)?;
     let mut header = Header::new(Level::Full, b"", request.started_at);
     scan.describe(&mut header, None).map_err(|error| scan_fault(&error))?;
@@ -45,6 +47,7 @@ pub(super) fn diff(args: &DiffArgs) -> Result<Exit, Fault> {
     let mut out = SealedFile::create(&args.output).map_err(|error| file_fault(&error))?;
     let mut request = ScanRequest::new(&args.source, base.header().sources.clone(), SystemClock.now());
     request.excludes.clone_from(&base.header().excludes);
+    request.rules.clone_from(&base.header().rules);
     // The folder was named by a person, wherever it is; what was mounted below it is still expected there.
     let sources = &base.header().sources;
     let below = base.header().mounts.iter().filter(|mount| !sources.contains(&mount.path));
@@ -168,18 +171,37 @@ fn end(notes: &Notes, report: &PackReport) -> Exit {
 }
 
 fn warn_of(notes: &Notes, report: Option<&PackReport>) -> bool {
-    for (path, why) in &notes.left_out {
-        eprintln!("note: {} left out: {}", super::shown(path), why.as_str());
+    for (path, by) in &notes.left_out {
+        eprintln!("note: {} left out: {}", super::shown(path), by.as_phrase());
     }
-    for rule in notes.rules.iter().filter(|rule| rule.names > 0) {
-        let (names, bytes) = (HumanCount(rule.names), HumanBytes(rule.bytes));
-        eprintln!("note: {} excludes {names} names, {bytes} of files", rule.pattern.escape_debug());
+    for count in notes.counts() {
+        eprintln!("note: {}", left_out(count));
     }
     let of_scan = notes.warnings.iter().map(|warning| (warning.path.as_slice(), warning.reason.clone()));
     let packed = report.map_or(&[][..], |report| &report.warnings);
     let of_pack = packed.iter().map(|warning| (warning.path.as_slice(), reason(&warning.reason)));
     let count = notes.warning_count + report.map_or(0, |report| report.warning_count);
     warn(of_scan.chain(of_pack), count)
+}
+
+/// What one rule left out, in a line. What is in folders was not looked at, so it is not counted.
+fn left_out(count: &RuleCount) -> String {
+    let rule = match count.by {
+        LeftOutBy::Pattern => count.text.escape_debug().to_string(),
+        LeftOutBy::IfPresent => format!("folders with {}", count.text.escape_debug()),
+        LeftOutBy::LargerThan => {
+            let most = count.text.parse().map_or_else(|_| count.text.clone(), |bytes| HumanBytes(bytes).to_string());
+            format!("files larger than {most}")
+        }
+        LeftOutBy::Cache
+        | LeftOutBy::Nodump
+        | LeftOutBy::OtherFileSystem
+        | LeftOutBy::KernelFileSystem
+        | LeftOutBy::Own
+        | LeftOutBy::Socket => count.by.as_phrase().to_owned(),
+    };
+    let (files, folders) = (HumanCount(count.files), HumanCount(count.folders));
+    format!("{rule}: {files} files ({}) and {folders} folders left out", HumanBytes(count.bytes))
 }
 
 fn reason(reason: &Reason) -> String {

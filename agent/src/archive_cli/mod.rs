@@ -19,6 +19,7 @@ use coord_archive::codec::Codec;
 use coord_archive::file::FileError;
 use coord_archive::header::escape;
 use coord_archive::reader::{ArchiveReader, ReadError};
+use coord_archive::rules::Rules;
 use coord_shared::exit::Exit;
 use coord_shared::fault::{ErrorCode, Fault};
 
@@ -35,7 +36,7 @@ pub struct ArchiveArgs {
 enum Command {
     /// Make a full archive of a folder. Nothing is excluded unless asked for.
     Create(CreateArgs),
-    /// Make an archive of what differs from a full one, with the full's own excludes.
+    /// Make an archive of what differs from a full one. What the full left out is left out.
     Diff(DiffArgs),
     /// Restore a full archive, or a full with a differential, into a folder.
     Extract(ExtractArgs),
@@ -89,11 +90,45 @@ struct CreateArgs {
     /// The archive to make; an existing file is never overwritten.
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
+    #[command(flatten)]
+    leave_out: LeaveOutArgs,
+    #[command(flatten)]
+    pack: PackArgs,
+}
+
+/// What not to archive; docs/SELECTION.md has the grammar.
+#[derive(Debug, Args)]
+struct LeaveOutArgs {
     /// Leave out what matches: a glob for a name at any depth, or with a slash for a path; ! takes in again.
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
-    #[command(flatten)]
-    pack: PackArgs,
+    /// Leave out what is in folders that CACHEDIR.TAG marks as caches.
+    #[arg(long)]
+    exclude_caches: bool,
+    /// Leave out what is in folders that hold this name; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    exclude_if_present: Vec<String>,
+    /// Leave out files and folders with the flag "no dump" (chattr +d).
+    #[arg(long)]
+    exclude_nodump: bool,
+    /// Leave out files larger than this, such as 4GiB.
+    #[arg(long, value_name = "SIZE", value_parser = coord_shared::size::parse)]
+    exclude_larger_than: Option<u64>,
+    /// Do not enter what is mounted below the folder.
+    #[arg(long, short = 'x')]
+    one_file_system: bool,
+}
+
+impl LeaveOutArgs {
+    fn rules(&self) -> Rules {
+        Rules {
+            caches: self.exclude_caches,
+            if_present: self.exclude_if_present.clone(),
+            nodump: self.exclude_nodump,
+            one_file_system: self.one_file_system,
+            larger_than: self.exclude_larger_than,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use coord_archive::header::Mount;
 use coord_archive::reader::ArchiveReader;
+use coord_archive::rules::Rules;
 use coord_shared::api::{self, finished, run_report};
 use coord_shared::durable;
 use coord_shared::fault::{ErrorCode, Fault};
@@ -150,6 +151,7 @@ impl Backup<'_> {
             root: self.work.root.clone(),
             sources: self.task.sources.clone(),
             excludes: self.task.exclude.clone(),
+            rules: Rules::default(),
             own: self.work.own_folders.clone(),
             expected_mounts: self.expected_mounts.clone().unwrap_or_default(),
             started_at: self.started_at,

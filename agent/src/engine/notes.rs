@@ -2,19 +2,27 @@
 
 use coord_archive::pack::{Reason, Warning as PackWarning};
 use coord_shared::api::PathNote;
+use coord_shared::left_out::LeftOutBy;
 
-use crate::scan::{LeftOut, Notes};
+use crate::scan::Notes;
 
-/// Warnings of a scan, and what was left out for a reason other than a pattern.
+/// Warnings of a scan, and what was left out though nobody named it.
 pub(super) fn of_scan(notes: &Notes) -> Vec<PathNote> {
     let warnings = notes.warnings.iter().map(|warning| note(&warning.path, "unreadable", &warning.reason));
     let left_out = notes.left_out.iter().map(|(path, why)| {
         let kind = match why {
-            LeftOut::KernelFileSystem => "pseudo_file_system_left_out",
-            LeftOut::Own => "own_state_left_out",
-            LeftOut::Socket => "socket_skipped",
+            LeftOutBy::KernelFileSystem => "pseudo_file_system_left_out",
+            LeftOutBy::OtherFileSystem => "other_file_system_left_out",
+            LeftOutBy::Own => "own_state_left_out",
+            LeftOutBy::Socket => "socket_skipped",
+            // These are counted, and not listed.
+            LeftOutBy::Pattern
+            | LeftOutBy::IfPresent
+            | LeftOutBy::Cache
+            | LeftOutBy::Nodump
+            | LeftOutBy::LargerThan => why.as_str(),
         };
-        note(path, kind, why.as_str())
+        note(path, kind, why.as_phrase())
     });
     let lost = notes
         .lost_mounts

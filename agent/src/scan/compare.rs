@@ -211,7 +211,7 @@ impl Differ<'_> {
         count(self.notes, &seen);
         match seen.reach {
             Reach::Unlisted | Reach::Unseen | Reach::LostMount => self.unread(seen, base.as_ref(), newest.as_ref()),
-            Reach::Whole | Reach::Pseudo => self.present(seen, base.as_ref(), newest.as_ref(), base_goes_on),
+            Reach::Whole | Reach::NotEntered => self.present(seen, base.as_ref(), newest.as_ref(), base_goes_on),
         }
     }
 
@@ -256,7 +256,7 @@ impl Differ<'_> {
         // What the base could not read was never a member there.
         let base = base.filter(|base| !base.flags.contains(Flags::UNREAD));
         let same_kind = base.filter(|base| base.kind == seen.entry.kind);
-        if seen.reach == Reach::Pseudo && base_goes_on {
+        if seen.reach == Reach::NotEntered && base_goes_on {
             // Something of ours is hidden below: it is not gone.
             return self.unread(seen, base, newest);
         }

@@ -28,7 +28,7 @@ impl FullSteps {
         count(&self.notes, &seen);
         let Seen { mut entry, reach, inode, links, .. } = seen;
         let is_unread = match reach {
-            Reach::Whole | Reach::Pseudo => entry.flags.contains(Flags::UNREAD),
+            Reach::Whole | Reach::NotEntered => entry.flags.contains(Flags::UNREAD),
             Reach::Unlisted | Reach::Unseen | Reach::LostMount => true,
         };
         if is_unread {

@@ -10,11 +10,12 @@ use std::sync::Arc;
 
 use coord_archive::entry::{Attributes, Entry, FileTime, Flags, Identity, Kind, MAX_PATH_BYTES};
 use coord_archive::header::Mount;
+use coord_shared::left_out::LeftOutBy;
 
 use super::error::ScanError;
 use super::extras::{Loaded, load_at};
 use super::mounts::Mounts;
-use super::notes::{LeftOut, SharedNotes};
+use super::notes::{Rule, SharedNotes, Weight};
 use super::owners::Owners;
 use super::selection::Selection;
 use super::tree::{Stat, Tree};
@@ -38,8 +39,8 @@ pub enum Reach {
     Unlisted,
     /// Listed in its folder, but lstat failed: only the path, and perhaps the kind, are known.
     Unseen,
-    /// A file system of the kernel's own is mounted here and not entered.
-    Pseudo,
+    /// A file system is mounted here that is not entered: one of the kernel's own, or any if one is to be kept to.
+    NotEntered,
     /// The newest backup had a file system mounted here; there is none now. Not entered.
     LostMount,
 }
@@ -83,28 +84,51 @@ pub struct WalkPlan {
 }
 
 impl WalkPlan {
-    /// Whether the name is left out by a pattern or because it is our own.
-    pub(super) fn passes_over(&self, path: &[u8], at: &At<'_>, stat: &Stat, is_folder: bool) -> bool {
-        if self.own.contains(&(stat.file_system, stat.inode)) {
-            self.notes.lock().leave_out(path, LeftOut::Own);
-            return true;
-        }
-        if !at.in_source {
-            return false;
-        }
-        let Some(rule) = self.selection.left_out_by(path, is_folder) else {
-            if path.len() > MAX_PATH_BYTES {
+    /// Whether the name is left out, which is counted.
+    pub(super) fn passes_over(&self, path: &[u8], at: &At<'_>, stat: &Stat) -> bool {
+        let Some(rule) = self.left_out_by(path, at, stat) else {
+            if path.len() > MAX_PATH_BYTES && at.in_source {
                 self.notes.lock().warn(&path[..200], "its path is too long; it is left out");
                 return true;
             }
             return false;
         };
-        let mut notes = self.notes.lock();
-        if let Some(count) = notes.rules.get_mut(rule) {
-            count.names += 1;
-            count.bytes += if stat.kind == Some(Kind::File) { stat.size } else { 0 };
-        }
+        self.notes.lock().leave_out(path, rule, weight(stat));
         true
+    }
+
+    /// The rule that leaves a name out, mount points of folders aside, which are announced all the same.
+    fn left_out_by(&self, path: &[u8], at: &At<'_>, stat: &Stat) -> Option<Rule> {
+        if self.own.contains(&(stat.file_system, stat.inode)) {
+            return Some(Rule::Other(LeftOutBy::Own));
+        }
+        let Some(kind) = stat.kind else { return Some(Rule::Other(LeftOutBy::Socket)) };
+        if !at.in_source {
+            return None;
+        }
+        if let Some(number) = self.selection.left_out_by(path, kind == Kind::Folder) {
+            return Some(Rule::Pattern(number));
+        }
+        let by = self.left_out_by_rule(at, stat, kind)?;
+        Some(Rule::Other(by)).filter(|_| !self.selection.is_exempt(path))
+    }
+
+    fn left_out_by_rule(&self, at: &At<'_>, stat: &Stat, kind: Kind) -> Option<LeftOutBy> {
+        let rules = self.selection.rules();
+        if rules.nodump && stat.nodump {
+            return Some(LeftOutBy::Nodump);
+        }
+        if kind == Kind::File && rules.is_too_large(stat.size) {
+            return Some(LeftOutBy::LargerThan);
+        }
+        if kind == Kind::Folder || at.mount == Some(stat.mount) {
+            return None;
+        }
+        // A file that is mounted over another, such as a named network namespace.
+        if self.mounts.of(stat.mount, at.folder).is_pseudo() {
+            return Some(LeftOutBy::KernelFileSystem);
+        }
+        rules.one_file_system.then_some(LeftOutBy::OtherFileSystem)
     }
 
     /// A name whose lstat failed: gone, or of it nothing but the path is known. A source that is either ends the scan.
@@ -123,7 +147,9 @@ impl WalkPlan {
             notes.vanished += 1;
             return Ok(None);
         }
-        if self.selection.left_out_by(path, at.kind == Some(Kind::Folder)).is_some() {
+        let is_folder = at.kind == Some(Kind::Folder);
+        if let Some(number) = self.selection.left_out_by(path, is_folder) {
+            notes.leave_out(path, Rule::Pattern(number), Weight { is_folder, bytes: 0 });
             return Ok(None);
         }
         notes.warn(path, format!("cannot be looked at: {error}"));
@@ -132,18 +158,11 @@ impl WalkPlan {
         Ok(Some(Seen { entry, reach: Reach::Unseen, inode: ((0, 0), 0), links: 1, has_extras: true }))
     }
 
-    /// What follows from lstat of a name that its folder's list calls no folder.
-    pub(super) fn leaf(&self, path: &[u8], at: &At<'_>, stat: &Stat) -> Option<Seen> {
-        let Some(kind) = stat.kind else {
-            self.notes.lock().leave_out(path, LeftOut::Socket);
-            return None;
-        };
-        let is_folder = kind == Kind::Folder;
-        if self.passes_over(path, at, stat, is_folder) {
-            return None;
-        }
+    /// What follows from lstat of a name that its folder's list calls no folder, and that is not passed over.
+    pub(super) fn leaf(&self, path: &[u8], stat: &Stat) -> Option<Seen> {
+        let kind = stat.kind?;
         let mut seen = self.seen(path, stat, kind);
-        if is_folder {
+        if kind == Kind::Folder {
             self.notes.lock().warn(path, "became a folder while it was looked at; the next backup takes what is in it");
             seen.reach = Reach::Unlisted;
         }
@@ -183,6 +202,12 @@ impl WalkPlan {
         seen.has_extras = true;
         load_at(&self.tree, folder, name, &mut seen.entry, &self.notes) == Loaded::Done
     }
+}
+
+/// What leaving out a name leaves out.
+pub(super) fn weight(stat: &Stat) -> Weight {
+    let bytes = if stat.kind == Some(Kind::File) { stat.size } else { 0 };
+    Weight { is_folder: stat.kind == Some(Kind::Folder), bytes }
 }
 
 /// A name in an open folder.

@@ -247,15 +247,13 @@ impl<I: Iterator<Item = Entry>> Merge<'_, I> {
                 let at = leaf.at(path);
                 match self.plan.tree.stat_at(at.folder, at.name, path) {
                     Err(error) => self.plan.unseen(path, &at, error)?,
+                    Ok(stat) if self.plan.passes_over(path, &at, &stat) => None,
                     Ok(stat) => {
                         let glance = self.base.glance.filter(|_| is_base && !is_newest);
-                        if let Some(glance) = glance
-                            && is_unchanged(&stat, &glance)
-                            && !self.plan.passes_over(path, &at, &stat, false)
-                        {
+                        if let Some(glance) = glance.filter(|glance| is_unchanged(&stat, glance)) {
                             return self.unchanged(&glance);
                         }
-                        self.plan.leaf(path, &at, &stat)
+                        self.plan.leaf(path, &stat)
                     }
                 }
             }

@@ -41,12 +41,13 @@ use coord_archive::header::{Header, Mount, dot_coord_name};
 use coord_archive::pack::Source;
 use coord_archive::progress::Progress;
 use coord_archive::reader::ArchiveReader;
+use coord_archive::rules::Rules;
 use jiff::Timestamp;
 
 pub use compare::{Against, Comparison, Figures};
 pub use error::ScanError;
 pub use full::FullSteps;
-pub use notes::{LeftOut, Notes, SharedNotes, Warning};
+pub use notes::{Notes, RuleCount, SharedNotes, Warning};
 pub use selection::{Selection, SelectionError};
 
 use links::Inode;
@@ -69,6 +70,8 @@ pub struct ScanRequest {
     pub sources: Vec<Vec<u8>>,
     /// Exclude patterns, see [`selection`].
     pub excludes: Vec<String>,
+    /// What else is left out.
+    pub rules: Rules,
     /// The agent's own state, journal and archive folders (paths of this process, not below the root): left out.
     pub own: Vec<PathBuf>,
     /// The mounts of the job's newest backup, out of its header; empty when there is none, or when an operator asked for a
@@ -86,6 +89,7 @@ impl ScanRequest {
             root: root.to_path_buf(),
             sources,
             excludes: Vec::new(),
+            rules: Rules::default(),
             own: Vec::new(),
             expected_mounts: Vec::new(),
             started_at,
@@ -120,10 +124,14 @@ impl Scan {
     /// # Errors
     /// As [`Scan::begin`].
     pub fn begin_through(request: &ScanRequest, lens: Box<dyn Lens>) -> Result<Self, ScanError> {
-        let selection = Selection::new(&request.sources, &request.excludes).map_err(ScanError::Selection)?;
+        let selection = Selection::new(&request.sources, &request.excludes)
+            .and_then(|selection| selection.with_rules(request.rules.clone()))
+            .map_err(ScanError::Selection)?;
         let opened = Tree::open_through(&request.root, lens);
         let tree = opened.map_err(|source| ScanError::Root { path: request.root.clone(), source })?;
         let mut expected_mounts = request.expected_mounts.clone();
+        // Nothing is expected of file systems that are not entered.
+        expected_mounts.retain(|mount| !request.rules.one_file_system || selection.is_source(&mount.path));
         expected_mounts.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(Self {
             owners: Arc::new(Owners::of(&tree)),
@@ -132,7 +140,7 @@ impl Scan {
             own: request.own.iter().filter_map(|path| inode_of(path)).collect(),
             expected_mounts: Arc::new(expected_mounts),
             started_at: request.started_at,
-            notes: SharedNotes::new(selection.patterns()),
+            notes: SharedNotes::new(&selection),
             selection: Arc::new(selection),
         })
     }
@@ -162,12 +170,15 @@ impl Scan {
         self.notes.snapshot()
     }
 
-    /// The file systems of the sources and those mounted below them, for the header. In path order.
+    /// The file systems of the sources and those mounted below them that are entered, for the header. In path order.
     ///
     /// # Errors
     /// [`ScanError::SourceMissing`] or [`ScanError::SourceUnreadable`].
     pub fn mounts(&self) -> Result<Vec<Mount>, ScanError> {
-        let mut mounts = self.mounts.below(self.tree.path(), self.selection.sources());
+        let mut mounts = match self.selection.rules().one_file_system {
+            true => Vec::new(),
+            false => self.mounts.below(self.tree.path(), self.selection.sources()),
+        };
         for source in self.selection.sources() {
             let failed = |error: std::io::Error| {
                 let path = source.clone();
@@ -192,7 +203,7 @@ impl Scan {
         Ok(mounts)
     }
 
-    /// Fills what the scan knows into the header of an archive: root, sources, patterns and their digest, mounts, the number
+    /// Fills what the scan knows into the header of an archive: root, sources, patterns, rules and their digest, mounts, the number
     /// of our own folder in it, the start of the scan. For a differential give its base, and call it after the comparison.
     ///
     /// # Errors
@@ -201,6 +212,7 @@ impl Scan {
         header.root = self.tree.path().as_os_str().as_bytes().to_vec();
         header.sources = self.selection.sources().to_vec();
         header.excludes = self.selection.patterns().to_vec();
+        header.rules = self.selection.rules().clone();
         header.selection = self.selection.digest();
         header.mounts = self.mounts()?;
         // A mount that is lost stays expected, until a full is made without it.

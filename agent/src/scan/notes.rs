@@ -2,8 +2,24 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use coord_archive::rules::Mark;
+use coord_shared::left_out::LeftOutBy;
+
+use super::selection::Selection;
+
 /// Most warnings, and most left-out names, that are listed; the counts go on.
 pub const MAX_LISTED: usize = 1000;
+
+/// The rules of which a scan has one each.
+const SINGLE: [LeftOutBy; 7] = [
+    LeftOutBy::Cache,
+    LeftOutBy::Nodump,
+    LeftOutBy::OtherFileSystem,
+    LeftOutBy::LargerThan,
+    LeftOutBy::KernelFileSystem,
+    LeftOutBy::Own,
+    LeftOutBy::Socket,
+];
 
 /// A name that could not be read as it should.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,36 +30,37 @@ pub struct Warning {
     pub reason: String,
 }
 
-/// Why a name that no pattern excludes is not in the backup.
+/// A rule of one scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LeftOut {
-    /// A file system of the kernel's own; the folder itself is recorded.
-    KernelFileSystem,
-    /// The agent's own state, journal or archives.
-    Own,
-    /// A socket.
-    Socket,
+pub enum Rule {
+    /// The pattern with this number.
+    Pattern(usize),
+    /// What marks a folder.
+    Mark(Mark),
+    /// Any other.
+    Other(LeftOutBy),
 }
 
-impl LeftOut {
-    /// In words.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::KernelFileSystem => "kernel file system",
-            Self::Own => "the agent's own files",
-            Self::Socket => "socket",
-        }
-    }
+/// Something that is left out. A folder counts once: it is not looked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weight {
+    /// Whether it is a folder.
+    pub is_folder: bool,
+    /// Bytes of a regular file; 0 for anything else.
+    pub bytes: u64,
 }
 
-/// What one exclude pattern left out.
+/// What one rule left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleCount {
-    /// The pattern.
-    pub pattern: String,
-    /// Names left out; a folder counts once, it is not looked into.
-    pub names: u64,
+    /// The kind of rule.
+    pub by: LeftOutBy,
+    /// The pattern, the marker's name, the largest size in bytes; empty for rules of which there is only one.
+    pub text: String,
+    /// Names left out that are no folders.
+    pub files: u64,
+    /// Folders left out; what is in them was not looked at and is not counted.
+    pub folders: u64,
     /// Bytes of the regular files among them.
     pub bytes: u64,
 }
@@ -55,12 +72,16 @@ pub struct Notes {
     pub warnings: Vec<Warning>,
     /// How many there were.
     pub warning_count: u64,
-    /// The first [`MAX_LISTED`] names left out for a reason other than a pattern.
-    pub left_out: Vec<(Vec<u8>, LeftOut)>,
+    /// The first [`MAX_LISTED`] names left out because of what or where they are, whatever the selection says of their names.
+    pub left_out: Vec<(Vec<u8>, LeftOutBy)>,
     /// How many there were.
     pub left_out_count: u64,
-    /// By pattern, in their order.
+    /// What every rule left out: patterns in their order, markers in theirs, then the rules of which there is one.
     pub rules: Vec<RuleCount>,
+    /// How many patterns there are.
+    patterns: usize,
+    /// How many markers there are.
+    markers: usize,
     /// Names that were gone between listing and looking.
     pub vanished: u64,
     /// Regular files seen.
@@ -82,13 +103,58 @@ impl Notes {
         }
     }
 
-    /// Adds a name that is left out.
-    pub fn leave_out(&mut self, path: &[u8], why: LeftOut) {
+    /// Counts what a rule leaves out, and lists it where nobody asked for that by name.
+    pub fn leave_out(&mut self, path: &[u8], rule: Rule, what: Weight) {
+        let slot = match rule {
+            Rule::Pattern(number) => number,
+            Rule::Mark(Mark::Present(number)) => self.patterns + number,
+            Rule::Mark(Mark::Cache) => self.slot_of(LeftOutBy::Cache),
+            Rule::Other(by) => self.slot_of(by),
+        };
+        if let Some(count) = self.rules.get_mut(slot) {
+            count.files += u64::from(!what.is_folder);
+            count.folders += u64::from(what.is_folder);
+            count.bytes += what.bytes;
+        }
+        let Rule::Other(by) = rule else { return };
+        if !is_listed(by) {
+            return;
+        }
         self.left_out_count += 1;
         if self.left_out.len() < MAX_LISTED {
-            self.left_out.push((path.to_vec(), why));
+            self.left_out.push((path.to_vec(), by));
         }
     }
+
+    /// The rules that left out something.
+    pub fn counts(&self) -> impl Iterator<Item = &RuleCount> {
+        self.rules.iter().filter(|count| count.files + count.folders > 0)
+    }
+
+    fn slot_of(&self, by: LeftOutBy) -> usize {
+        let place = SINGLE.iter().position(|single| *single == by).unwrap_or(SINGLE.len());
+        self.patterns + self.markers + place
+    }
+}
+
+/// Whether names left out by a rule are listed: few names are, and nobody named them.
+const fn is_listed(by: LeftOutBy) -> bool {
+    match by {
+        LeftOutBy::KernelFileSystem | LeftOutBy::OtherFileSystem | LeftOutBy::Own | LeftOutBy::Socket => true,
+        LeftOutBy::Pattern | LeftOutBy::IfPresent | LeftOutBy::Cache | LeftOutBy::Nodump | LeftOutBy::LargerThan => {
+            false
+        }
+    }
+}
+
+fn slots(selection: &Selection) -> Vec<RuleCount> {
+    let rules = selection.rules();
+    let slot = |by, text: &str| RuleCount { by, text: text.to_owned(), files: 0, folders: 0, bytes: 0 };
+    let patterns = selection.patterns().iter().map(|pattern| slot(LeftOutBy::Pattern, pattern));
+    let markers = rules.if_present.iter().map(|name| slot(LeftOutBy::IfPresent, name));
+    let largest = rules.larger_than.map(|bytes| bytes.to_string()).unwrap_or_default();
+    let single = SINGLE.iter().map(|by| slot(*by, if *by == LeftOutBy::LargerThan { &largest } else { "" }));
+    patterns.chain(markers).chain(single).collect()
 }
 
 /// Notes that the scan goes on writing while somebody else holds its steps.
@@ -96,11 +162,11 @@ impl Notes {
 pub struct SharedNotes(Arc<Mutex<Notes>>);
 
 impl SharedNotes {
-    /// Notes for a selection with these patterns.
+    /// Notes for a scan of this selection. There is a counter for each rule from the beginning, so that counting is adding.
     #[must_use]
-    pub fn new(patterns: &[String]) -> Self {
-        let rules = patterns.iter().map(|pattern| RuleCount { pattern: pattern.clone(), names: 0, bytes: 0 }).collect();
-        Self(Arc::new(Mutex::new(Notes { rules, ..Notes::default() })))
+    pub fn new(selection: &Selection) -> Self {
+        let (patterns, markers) = (selection.patterns().len(), selection.rules().if_present.len());
+        Self(Arc::new(Mutex::new(Notes { rules: slots(selection), patterns, markers, ..Notes::default() })))
     }
 
     /// The notes, to write to.

@@ -1,4 +1,6 @@
-//! What a backup covers: sources, and patterns that leave names out of them.
+//! What a backup covers: sources, patterns that leave names out of them, and the [`Rules`] that leave out more.
+//!
+//! For users this is docs/SELECTION.md, whose examples a test runs.
 //!
 //! # Grammar of a pattern
 //! - A pattern without `/` is matched with the *name* of everything at any depth: `*.tmp`, `cache`.
@@ -13,6 +15,10 @@
 //! - A source, and the folders on the way to one, are never left out.
 //!
 //! Patterns are matched with bytes; names need not be UTF-8. Nothing is left out by default.
+//!
+//! # Rules
+//! The rules stand beside the patterns: `!` takes nothing in again that one of them leaves out. Sources and the way to one are
+//! exempt from them too.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -21,6 +27,7 @@ use std::path::Path;
 
 use coord_archive::digest::Digest;
 use coord_archive::entry::{cmp_paths, is_at_or_below, parent};
+use coord_archive::rules::{Rules, RulesError};
 use globset::{Candidate, GlobBuilder, GlobSet, GlobSetBuilder};
 
 /// Most patterns that one selection may have.
@@ -63,24 +70,28 @@ pub enum SelectionError {
         #[source]
         source: Option<globset::Error>,
     },
+    /// Rules that make no sense.
+    #[error("the rules of what to leave out cannot be used")]
+    Rules(#[source] RulesError),
 }
 
 #[derive(Debug)]
-struct Rule {
+struct Pattern {
     takes_in: bool,
     folders_only: bool,
 }
 
-/// Sources and patterns, ready to decide.
+/// Sources, patterns and rules, ready to decide.
 #[derive(Debug)]
 pub struct Selection {
     sources: Vec<Vec<u8>>,
-    patterns: Vec<String>,
-    rules: Vec<Rule>,
+    texts: Vec<String>,
+    patterns: Vec<Pattern>,
     names: GlobSet,
-    name_rules: Vec<usize>,
+    name_patterns: Vec<usize>,
     paths: GlobSet,
-    path_rules: Vec<usize>,
+    path_patterns: Vec<usize>,
+    rules: Rules,
 }
 
 /// How a path stands to the sources.
@@ -116,20 +127,31 @@ impl Selection {
         clean.dedup();
         let mut this = Self {
             sources: clean,
-            patterns: patterns.to_vec(),
-            rules: Vec::with_capacity(patterns.len()),
+            texts: patterns.to_vec(),
+            patterns: Vec::with_capacity(patterns.len()),
             names: GlobSet::empty(),
-            name_rules: Vec::new(),
+            name_patterns: Vec::new(),
             paths: GlobSet::empty(),
-            path_rules: Vec::new(),
+            path_patterns: Vec::new(),
+            rules: Rules::default(),
         };
         this.compile()?;
         Ok(this)
     }
 
+    /// The same with `rules` beside the patterns.
+    ///
+    /// # Errors
+    /// The rules make no sense.
+    pub fn with_rules(mut self, rules: Rules) -> Result<Self, SelectionError> {
+        rules.check().map_err(SelectionError::Rules)?;
+        self.rules = rules;
+        Ok(self)
+    }
+
     fn compile(&mut self) -> Result<(), SelectionError> {
         let (mut names, mut paths) = (GlobSetBuilder::new(), GlobSetBuilder::new());
-        for (number, text) in self.patterns.iter().enumerate() {
+        for (number, text) in self.texts.iter().enumerate() {
             let failed = |source| SelectionError::Pattern { pattern: text.clone(), source };
             let (takes_in, rest) = text.strip_prefix('!').map_or((false, text.as_str()), |rest| (true, rest));
             let (folders_only, rest) = rest.strip_suffix('/').map_or((false, rest), |rest| (true, rest));
@@ -144,12 +166,12 @@ impl Selection {
                 .map_err(|source| failed(Some(source)))?;
             if anchored {
                 paths.add(glob);
-                self.path_rules.push(number);
+                self.path_patterns.push(number);
             } else {
                 names.add(glob);
-                self.name_rules.push(number);
+                self.name_patterns.push(number);
             }
-            self.rules.push(Rule { takes_in, folders_only });
+            self.patterns.push(Pattern { takes_in, folders_only });
         }
         let whole =
             |source| SelectionError::Pattern { pattern: "(all of them together)".to_owned(), source: Some(source) };
@@ -167,20 +189,35 @@ impl Selection {
     /// The patterns as they were given.
     #[must_use]
     pub fn patterns(&self) -> &[String] {
-        &self.patterns
+        &self.texts
     }
 
-    /// Digest of sources and patterns in their canonical form: a differential needs a base with the same one.
+    /// What else is left out.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Digest of sources, patterns and rules in their canonical form: a differential needs a base with the same one. Without
+    /// rules it is what it was before there were any.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        let mut text = b"coord selection 1\n".to_vec();
+        let is_plain = self.rules.is_empty();
+        let mut text = if is_plain { b"coord selection 1\n" } else { b"coord selection 2\n" }.to_vec();
         let mut add = |bytes: &[u8]| {
             text.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
             text.extend_from_slice(bytes);
         };
         add(&(self.sources.len() as u64).to_le_bytes());
         self.sources.iter().for_each(|source| add(source));
-        self.patterns.iter().for_each(|pattern| add(pattern.as_bytes()));
+        if !is_plain {
+            let Rules { caches, if_present, nodump, one_file_system, larger_than } = &self.rules;
+            add(&[*caches, *nodump, *one_file_system].map(u8::from));
+            add(&larger_than.unwrap_or(0).to_le_bytes());
+            add(&(if_present.len() as u64).to_le_bytes());
+            if_present.iter().for_each(|name| add(name.as_bytes()));
+        }
+        self.texts.iter().for_each(|pattern| add(pattern.as_bytes()));
         Digest::of(&text)
     }
 
@@ -224,29 +261,34 @@ impl Selection {
     /// and the way to it are exempt.
     #[must_use]
     pub fn left_out_by(&self, path: &[u8], is_folder: bool) -> Option<usize> {
-        let rule = self.matched_by(path, is_folder)?;
-        if self.sources.iter().any(|source| is_at_or_below(source, path)) { None } else { Some(rule) }
+        self.matched_by(path, is_folder).filter(|_| !self.is_exempt(path))
+    }
+
+    /// Whether `path` is a source or on the way to one, and so never left out.
+    #[must_use]
+    pub fn is_exempt(&self, path: &[u8]) -> bool {
+        self.sources.iter().any(|source| is_at_or_below(source, path))
     }
 
     /// As [`Selection::left_out_by`], without the exemption of sources and the way to them.
     #[must_use]
     pub fn matched_by(&self, path: &[u8], is_folder: bool) -> Option<usize> {
-        if self.rules.is_empty() {
+        if self.patterns.is_empty() {
             return None;
         }
         let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
-        let by_name = last_match(&self.names, &self.name_rules, name, |rule| self.applies(rule, is_folder));
-        let by_path = last_match(&self.paths, &self.path_rules, path, |rule| self.applies(rule, is_folder));
-        let rule = by_name.max(by_path)?;
-        if self.rules[rule].takes_in { None } else { Some(rule) }
+        let by_name = last_match(&self.names, &self.name_patterns, name, |number| self.applies(number, is_folder));
+        let by_path = last_match(&self.paths, &self.path_patterns, path, |number| self.applies(number, is_folder));
+        let number = by_name.max(by_path)?;
+        if self.patterns[number].takes_in { None } else { Some(number) }
     }
 
-    fn applies(&self, rule: usize, is_folder: bool) -> bool {
-        is_folder || !self.rules[rule].folders_only
+    fn applies(&self, number: usize, is_folder: bool) -> bool {
+        is_folder || !self.patterns[number].folders_only
     }
 
-    /// Whether a backup of this selection looks at `path`: it is at or below a source, and neither it nor a folder
-    /// above it is left out.
+    /// Whether a backup of this selection looks at `path`: it is at or below a source, and no pattern leaves out it or a folder
+    /// above it. Rules are not asked: they depend on more than the path.
     #[must_use]
     pub fn covers(&self, path: &[u8], is_folder: bool) -> bool {
         if !matches!(self.standing(path), Standing::Source | Standing::Below) {
@@ -266,13 +308,13 @@ impl Selection {
     }
 }
 
-fn last_match(set: &GlobSet, rules: &[usize], text: &[u8], applies: impl Fn(usize) -> bool) -> Option<usize> {
+fn last_match(set: &GlobSet, numbers: &[usize], text: &[u8], applies: impl Fn(usize) -> bool) -> Option<usize> {
     if set.is_empty() {
         return None;
     }
     let candidate = Candidate::new(Path::new(OsStr::from_bytes(text)));
     let found = set.matches_candidate(&candidate);
-    found.into_iter().map(|index| rules[index]).filter(|rule| applies(*rule)).max()
+    found.into_iter().map(|index| numbers[index]).filter(|number| applies(*number)).max()
 }
 
 /// A source as a path relative to the root: no slash at either end, none doubled.
@@ -373,6 +415,23 @@ mod tests {
         assert_eq!(selection(&["/a/", "b"], &["x"]).digest(), selection(&["b", "//a"], &["x"]).digest());
         assert_ne!(selection(&["a"], &["x"]).digest(), selection(&["a", "x"], &[]).digest());
         assert_ne!(selection(&["a"], &["x", "y"]).digest(), selection(&["a"], &["y", "x"]).digest());
+        let with = |rules: Rules| selection(&["a"], &["x"]).with_rules(rules).unwrap().digest();
+        let all = [
+            Rules::default(),
+            Rules { caches: true, ..Rules::default() },
+            Rules { nodump: true, ..Rules::default() },
+            Rules { one_file_system: true, ..Rules::default() },
+            Rules { larger_than: Some(1), ..Rules::default() },
+            Rules { if_present: vec!["x".to_owned()], ..Rules::default() },
+        ];
+        let digests: BTreeSet<[u8; 32]> = all.iter().map(|rules| with(rules.clone()).0).collect();
+        assert_eq!(digests.len(), all.len());
+    }
+
+    #[test]
+    fn a_selection_without_rules_has_the_digest_of_before_there_were_any() {
+        let digest = coord_shared::hex::encode(&selection(&["/etc", "/srv"], &["*.tmp", "!keep.tmp"]).digest().0);
+        assert_eq!(digest, "ef6c777cd24cb71bd1215eb9dd98706a0c94b2c289da1435c6511cb6e8ace02c");
     }
 
     #[test]

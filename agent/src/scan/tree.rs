@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use coord_archive::entry::{FileTime, Kind, Xattr, parent};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 /// Longest path handed to the kernel at once, in bytes; longer ones are walked in parts.
@@ -51,6 +51,8 @@ pub struct Stat {
     pub links: u32,
     /// Number of the mount, or a number made of the device where the kernel does not tell.
     pub mount: u64,
+    /// Whether the inode asks not to be dumped. False on a file system that does not tell.
+    pub nodump: bool,
 }
 
 impl Stat {
@@ -79,6 +81,7 @@ impl Stat {
             device: (statx.stx_rdev_major, statx.stx_rdev_minor),
             links: statx.stx_nlink,
             mount: if knows_mount { statx.stx_mnt_id } else { by_device },
+            nodump: statx.stx_attributes.contains(StatxAttributes::NODUMP),
         }
     }
 

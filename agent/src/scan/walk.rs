@@ -12,13 +12,15 @@ use std::sync::Arc;
 
 use coord_archive::entry::{Flags, Kind};
 use coord_archive::header::{Mount, escape};
+use coord_archive::rules::Mark;
+use coord_shared::left_out::LeftOutBy;
 use rustix::fs::{FileType, RawDir};
 use rustix::io::Errno;
 
 use super::error::ScanError;
-use super::look::{At, Reach, Seen, WalkPlan};
+use super::look::{At, Reach, Seen, WalkPlan, weight};
 use super::mounts::absolute;
-use super::notes::LeftOut;
+use super::notes::Rule;
 use super::selection::Selection;
 use super::tree::Stat;
 
@@ -52,6 +54,19 @@ impl Names {
         let name = |(start, length, _): &(u32, u16, Option<Kind>)| &bytes[*start as usize..][..usize::from(*length)];
         self.index.sort_unstable_by(|a, b| name(a).cmp(name(b)));
         self.index.dedup_by(|a, b| name(a) == name(b));
+    }
+
+    /// The number of a name, if it is there.
+    fn find(&self, wanted: &[u8]) -> Option<usize> {
+        let name =
+            |(start, length, _): &(u32, u16, Option<Kind>)| &self.bytes[*start as usize..][..usize::from(*length)];
+        self.index.binary_search_by(|entry| name(entry).cmp(wanted)).ok()
+    }
+
+    /// This name alone, as far as it is there.
+    fn only(mut self, name: &[u8]) -> Self {
+        self.index = self.find(name).map(|number| self.index[number]).into_iter().collect();
+        self
     }
 
     fn get(&self, number: usize) -> Option<(&[u8], Option<Kind>)> {
@@ -283,14 +298,9 @@ impl Walk {
 
     /// What follows from lstat. `None`: it changed meanwhile, look again.
     fn look(&mut self, at: &At<'_>, stat: &Stat) -> Result<Option<Visit>, ScanError> {
-        let Some(kind) = stat.kind else {
-            self.plan.notes.lock().leave_out(&self.path, LeftOut::Socket);
-            return Ok(Some(Visit::Passed));
-        };
+        let is_left_out = self.plan.passes_over(&self.path, at, stat);
+        let Some(kind) = stat.kind.filter(|_| !is_left_out) else { return Ok(Some(Visit::Passed)) };
         let is_folder = kind == Kind::Folder;
-        if self.plan.passes_over(&self.path, at, stat, is_folder) {
-            return Ok(Some(Visit::Passed));
-        }
         let is_source = self.plan.selection.is_source(&self.path);
         if is_source {
             self.check_source(at, stat)?;
@@ -309,7 +319,7 @@ impl Walk {
         }
         if let Some(reach) = self.stops_at_mount(at, stat, is_source) {
             seen.reach = reach;
-            if reach == Reach::Pseudo {
+            if reach == Reach::NotEntered {
                 seen.entry.flags = seen.entry.flags.with(Flags::ANCESTOR);
                 seen.has_extras = true;
             } else {
@@ -367,11 +377,16 @@ impl Walk {
         let is_mount_point = at.mount.is_none_or(|mount| mount != stat.mount);
         if is_mount_point {
             let probe = self.plan.tree.pass_at(at.folder, at.name).ok()?;
-            if self.plan.mounts.of(stat.mount, probe.as_fd()).is_pseudo() {
-                self.plan.notes.lock().leave_out(&self.path, LeftOut::KernelFileSystem);
-                return Some(Reach::Pseudo);
-            }
-            return None;
+            let is_other = self.plan.selection.rules().one_file_system && at.in_source;
+            let by = if self.plan.mounts.of(stat.mount, probe.as_fd()).is_pseudo() {
+                LeftOutBy::KernelFileSystem
+            } else if is_other && !self.plan.selection.is_exempt(&self.path) {
+                LeftOutBy::OtherFileSystem
+            } else {
+                return None;
+            };
+            self.plan.notes.lock().leave_out(&self.path, Rule::Other(by), weight(stat));
+            return Some(Reach::NotEntered);
         }
         if is_source || !at.in_source || self.expected_mount().is_none() {
             return None;
@@ -394,19 +409,22 @@ impl Walk {
             if !now.is_same_inode(stat) {
                 return Ok(None);
             }
-            let names = match scope {
-                Scope::All => list_names(folder.as_fd(), &mut self.buffer)?,
-                Scope::Sources => names_to_sources(&self.plan.selection, &self.path),
+            let (names, mark) = match scope {
+                Scope::All => self.list_wanted(folder.as_fd())?,
+                Scope::Sources => (names_to_sources(&self.plan.selection, &self.path), None),
             };
-            Ok(Some((folder, names)))
+            Ok(Some((folder, names, mark)))
         });
-        let (folder, names) = match listed {
+        let (folder, names, mark) = match listed {
             Ok(Some(listed)) => listed,
             Ok(None) => return Ok(None),
             Err(error) => return self.unlisted(at, seen, error),
         };
         if !self.plan.extras(&mut seen, folder.as_fd(), b"") {
             return Ok(None);
+        }
+        if let Some(mark) = mark {
+            self.plan.notes.lock().leave_out(&self.path, Rule::Mark(mark), weight(stat));
         }
         let frame = Frame {
             folder: Some(Arc::new(folder)),
@@ -420,6 +438,18 @@ impl Walk {
             next: 0,
         };
         Ok(Some(Visit::Enter(Box::new(seen), frame)))
+    }
+
+    /// The names of a folder; of one that is marked, only the mark.
+    fn list_wanted(&mut self, folder: BorrowedFd<'_>) -> io::Result<(Names, Option<Mark>)> {
+        let names = list_names(folder, &mut self.buffer)?;
+        let selection = &self.plan.selection;
+        let rules = selection.rules();
+        if !rules.look_for_marks() || selection.is_exempt(&self.path) {
+            return Ok((names, None));
+        }
+        let Some(mark) = rules.mark_of(folder, |name| names.find(name).is_some()) else { return Ok((names, None)) };
+        Ok((names.only(rules.name_of(mark).as_bytes()), Some(mark)))
     }
 
     fn unlisted(&mut self, at: &At<'_>, mut seen: Seen, error: io::Error) -> Result<Option<Visit>, ScanError> {

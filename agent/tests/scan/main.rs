@@ -9,5 +9,6 @@ mod lost;
 mod many;
 mod places;
 mod random;
+mod rules;
 mod support;
 mod unreadable;

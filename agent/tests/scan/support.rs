@@ -16,6 +16,7 @@ use coord_archive::header::{Base, Header, Level, Mount};
 use coord_archive::overlay::{Origin, overlay};
 use coord_archive::pack::{PackOptions, PackReport, Sink, pack};
 use coord_archive::reader::ArchiveReader;
+use coord_archive::rules::Rules;
 use jiff::{SignedDuration, Timestamp};
 use tempfile::TempDir;
 
@@ -51,6 +52,7 @@ impl<F: Fn() -> io::Result<()> + Send + Sync> Lens for AtOpen<F> {
 pub struct Bench {
     folder: TempDir,
     pub excludes: Vec<String>,
+    pub rules: Rules,
     pub expected_mounts: Vec<Mount>,
     pub sources: Vec<Vec<u8>>,
 }
@@ -68,7 +70,8 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("source")).unwrap();
         fs::create_dir(folder.path().join("archives")).unwrap();
-        Self { folder, excludes: Vec::new(), expected_mounts: Vec::new(), sources: vec![Vec::new()] }
+        let (excludes, expected_mounts, sources) = (Vec::new(), Vec::new(), vec![Vec::new()]);
+        Self { folder, excludes, rules: Rules::default(), expected_mounts, sources }
     }
 
     pub fn at(&self, path: &str) -> PathBuf {
@@ -88,6 +91,7 @@ impl Bench {
     pub fn request(&self, started_at: Timestamp) -> ScanRequest {
         let mut request = ScanRequest::new(&self.at(""), self.sources.clone(), started_at);
         request.excludes.clone_from(&self.excludes);
+        request.rules.clone_from(&self.rules);
         request.expected_mounts.clone_from(&self.expected_mounts);
         request
     }

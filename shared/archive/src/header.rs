@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::digest::Digest;
+use crate::rules::Rules;
 
 /// Largest header that is written or accepted, in bytes of JSON.
 pub const MAX_HEADER_BYTES: usize = 4 << 20;
@@ -103,7 +104,10 @@ pub struct Header {
     /// Exclude patterns, in order.
     #[serde(default)]
     pub excludes: Vec<String>,
-    /// Digest of sources and patterns in their canonical form: a differential and its base have the same one.
+    /// What else was left out.
+    #[serde(default, skip_serializing_if = "Rules::is_empty")]
+    pub rules: Rules,
+    /// Digest of sources, patterns and rules in their canonical form: a differential and its base have the same one.
     pub selection: Digest,
     /// The base of a differential.
     #[serde(default)]
@@ -140,6 +144,7 @@ impl Header {
             root: root.to_vec(),
             sources: vec![Vec::new()],
             excludes: Vec::new(),
+            rules: Rules::default(),
             selection: Digest([0; 32]),
             base: None,
             mounts: Vec::new(),
@@ -246,6 +251,8 @@ mod tests {
             mount_point: b"/a\n".to_vec(),
             place: b"/@".to_vec(),
         }];
+        header.rules =
+            Rules { caches: true, if_present: vec![".nobackup".into()], larger_than: Some(7), ..Rules::default() };
         let json = serde_json::to_string(&header).unwrap();
         assert_eq!(serde_json::from_str::<Header>(&json).unwrap(), header);
     }
@@ -259,6 +266,7 @@ mod tests {
         for optional in ["fleet", "host", "mounts", "ordinal", "base", "dot_coord"] {
             object.remove(optional);
         }
+        assert!(!object.contains_key("rules"), "a header without them is written as it always was");
         assert_eq!(serde_json::from_value::<Header>(value).unwrap(), header);
     }
 

@@ -18,6 +18,7 @@ pub mod pack;
 pub mod progress;
 pub mod reader;
 pub mod recipe;
+pub mod rules;
 mod spool;
 pub mod table;
 mod tar;
