@@ -85,22 +85,33 @@ pub async fn redeem(endpoint: &str, token: &Token, csr_pem: String) -> Result<Jo
 }
 
 /// Renews the certificate when it is in its last third. A renewal that does not work now is tried by the next command; only the
-/// warning is shown, because the certificate still serves.
-pub async fn renew_if_due(context: &Context, path: &std::path::Path, clock: &dyn Clock) -> Option<String> {
-    let identity = HeldIdentity::from_pem(&context.certificate_pem, &context.key_pem).ok()?;
-    let facts = identity.identity()?;
-    if clock.now() < facts.life_at(2, 3) {
-        return None;
+/// warning is answered, because the certificate still serves.
+///
+/// # Errors
+/// `certificate_expired`: only a login helps.
+pub async fn renew_if_due(
+    context: &Context,
+    path: &std::path::Path,
+    clock: &dyn Clock,
+) -> Result<Option<String>, Failure> {
+    let identity = HeldIdentity::from_pem(&context.certificate_pem, &context.key_pem).map_err(broken)?;
+    let Some(facts) = identity.identity() else { return Ok(None) };
+    let now = clock.now();
+    if facts.not_after < now {
+        let message = format!("the certificate of {} in context {} ended {}", facts.id, context.name, facts.not_after);
+        return Err(Fault::new(ErrorCode::CertificateExpired, message)
+            .with_hint("coordctl login, with a token of an admin or of coordinator operator-token")
+            .into());
     }
-    match renew(context, identity, path).await {
-        Ok(()) => None,
-        Err(failure) => match failure {
-            Failure::Fault(fault) => {
-                Some(format!("the certificate ends {} and was not renewed: {fault}", facts.not_after))
-            }
-            Failure::Output(_) | Failure::Ended(_) => None,
-        },
+    if now < facts.life_at(2, 3) {
+        return Ok(None);
     }
+    Ok(match renew(context, identity, path).await {
+        Ok(()) | Err(Failure::Output(_) | Failure::Ended(_)) => None,
+        Err(Failure::Fault(fault)) => {
+            Some(format!("the certificate ends {} and was not renewed: {fault}", facts.not_after))
+        }
+    })
 }
 
 async fn renew(
@@ -124,4 +135,31 @@ async fn renew(
         EnrolmentServiceClient::new(channel).renew(RenewRequest { csr_pem }).await.map_err(Fault::from)?.into_inner();
     let pems = Pems { ca: &answer.ca_pem, certificate: &answer.certificate_pem, key: &key };
     locked.save(&context.name, &entry, &pems)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::{Context, renew_if_due};
+    use crate::context::ContextEntry;
+    use coord_shared::clock::SystemClock;
+
+    #[tokio::test]
+    async fn an_expired_certificate_ends_the_command_with_what_to_do() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.subject_alt_names = vec![rcgen::SanType::URI("spiffe://f/operator/ada".try_into().unwrap())];
+        params.serial_number = Some(7.into());
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2020, 2, 1);
+        let context = Context {
+            name: "default".into(),
+            entry: ContextEntry::default(),
+            ca_pem: String::new(),
+            certificate_pem: params.self_signed(&key).unwrap().pem(),
+            key_pem: key.serialize_pem(),
+        };
+        let failure = renew_if_due(&context, "/nowhere".as_ref(), &SystemClock).await.unwrap_err();
+        assert_eq!(failure.exit().code(), 4, "{failure:?}");
+    }
 }

@@ -196,7 +196,7 @@ async fn run(arguments: &Arguments, out: Output) -> Result<(), Failure> {
         | Command::Version => {}
     }
     let context = choice.open()?;
-    if let Some(warning) = client::renew_if_due(&context, &choice.path()?, &SystemClock).await {
+    if let Some(warning) = client::renew_if_due(&context, &choice.path()?, &SystemClock).await? {
         out.talk(&format!("warning: {warning}"));
     }
     let mut session = Session {

@@ -21,6 +21,7 @@ pub async fn renew(app: &App, identity: &PeerIdentity, csr_pem: &str) -> Result<
     if identity.kind == PeerKind::Coordinator {
         return Err(Fault::new(ErrorCode::PermissionDenied, "coordinators renew by themselves"));
     }
+    in_grace(app, identity)?;
     let record = allowed(app, identity).await?;
     owner(app, identity).await?;
     let key =
@@ -47,6 +48,16 @@ pub async fn renew(app: &App, identity: &PeerIdentity, csr_pem: &str) -> Result<
         }
     }
     Err(Fault::new(ErrorCode::Unavailable, "another renewal got in the way").with_hint("try again"))
+}
+
+/// The listener overlooks how long ago a certificate ended, within its grace, because a coordinator that was away must not lock out
+/// its hosts. A person whose certificate has ended logs in again: what lies on a disk for a month is nobody's key any more.
+fn in_grace(app: &App, identity: &PeerIdentity) -> Result<(), Fault> {
+    if identity.kind != PeerKind::Operator || identity.not_after >= app.clock.now() {
+        return Ok(());
+    }
+    Err(Fault::new(ErrorCode::CertificateExpired, format!("the certificate of {} has expired", identity.id))
+        .with_hint("log in again: coordctl login, with a token of an admin or of coordinator operator-token"))
 }
 
 fn repeated(app: &App, identity: &PeerIdentity, before: &CertificateRecord) -> Result<RenewResponse, Fault> {

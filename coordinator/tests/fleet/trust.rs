@@ -7,10 +7,11 @@ use coord_shared::api::CreateTokenRequest;
 use coord_shared::api::operator_service_client::OperatorServiceClient;
 use coord_shared::clock::SystemClock;
 use coord_shared::fault::{ErrorCode, Fault};
+use coord_shared::ids::Generation;
 use coord_shared::tls::{ClientTls, HeldIdentity, PeerIdentity, PeerKind};
 use coord_shared::token::{Token, TokenSecret};
 use coordinator::app::authorize::Role;
-use coordinator::catalog::HostState;
+use coordinator::catalog::{HostState, NewCertificate};
 use coordinator::grpc::access::{self, Access};
 use coordinator::init;
 use coordinator::pki::{Authority, CertificateOrder};
@@ -204,5 +205,34 @@ async fn an_old_generation_ends_with_the_first_call_of_the_new_one() {
     .await;
     let late = fleet.renew(&old, &KeyPair::generate().unwrap()).await.unwrap_err();
     assert_eq!(late.code, ErrorCode::CertificateReplaced);
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_certificate_of_an_agent_renews_and_one_of_an_operator_does_not() {
+    let fleet = Fleet::start().await;
+    let agent = fleet.agent("one").await;
+    let authority = Authority::load(&fleet.state(), "test").unwrap();
+    // Ten days after their end.
+    let expired = async |kind, id: &str, days: i64| {
+        let now = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(24 * (days + 10));
+        let (issued, key) = authority.issue_with_key(CertificateOrder { kind, id, now }).unwrap();
+        let row = NewCertificate {
+            serial: issued.identity.serial.clone(),
+            kind,
+            subject: id.to_owned(),
+            generation: Generation(7),
+            public_key_sha256: issued.identity.public_key_sha256,
+            pem: issued.pem.clone(),
+            not_after: issued.identity.not_after,
+        };
+        fleet.catalog.insert_certificate(&row).await.unwrap();
+        fleet.member(id, &issued.pem, &KeyPair::from_pem(&key).unwrap())
+    };
+    let key = KeyPair::generate().unwrap();
+    fleet.renew(&expired(PeerKind::Agent, &agent.subject, 1).await, &key).await.unwrap();
+    let refused = fleet.renew(&expired(PeerKind::Operator, "admin", 30).await, &key).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::CertificateExpired, "{refused}");
+    assert!(refused.hint.contains("coordctl login"), "{refused}");
     fleet.stop().await;
 }
