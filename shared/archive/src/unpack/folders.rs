@@ -74,6 +74,11 @@ impl Folders {
         *place == Place::Ready
     }
 
+    /// Whether the folder at hand, or one above it, could not be read: what is in it is as in the full.
+    pub(super) fn is_stale(&self) -> bool {
+        self.open.iter().any(|(folder, _)| folder.entry().flags.contains(Flags::STALE))
+    }
+
     /// Number of the folder at hand.
     pub(super) fn number(&self) -> usize {
         self.open.last().map_or(0, |(folder, _)| folder.number)

@@ -1,4 +1,5 @@
-//! The second pass: further names of hard links, each made from a name that this restore wrote or found equal.
+//! The second pass: further names of hard links, each made from a name that this restore wrote or found equal. Where all
+//! names of a group are stale, the first of them is written here.
 
 use std::collections::HashSet;
 
@@ -6,7 +7,7 @@ use super::UnpackError;
 use super::context::{Context, GroupKey};
 use super::folders::Folders;
 use super::place::{Hands, Job, link, place};
-use super::workers::group_of;
+use super::workers::{group_of, is_deferred};
 
 /// Makes all names that the first pass left.
 pub(super) fn write_all(context: &Context<'_>) -> Result<(), UnpackError> {
@@ -19,7 +20,10 @@ pub(super) fn write_all(context: &Context<'_>) -> Result<(), UnpackError> {
         if !picked.selected {
             continue;
         }
-        let Some(key) = group_of(&picked.placed).filter(|key| !groups.insert(*key)) else { continue };
+        let Some(key) = group_of(&picked.placed) else { continue };
+        if !is_deferred(&mut groups, &folders, &picked.placed) {
+            continue;
+        }
         if !folders.is_there(context) {
             context.report.count(|counts| counts.below_blocked += 1);
             continue;

@@ -139,10 +139,14 @@ fn make(
     }
 }
 
-fn note_placed(context: &Context<'_>, entry: &Entry) {
+fn note_stale(context: &Context<'_>, entry: &Entry) {
     if entry.flags.contains(Flags::STALE) {
         context.report.stale(&entry.path);
     }
+}
+
+fn note_placed(context: &Context<'_>, entry: &Entry) {
+    note_stale(context, entry);
     if entry.flags.contains(Flags::CHANGED_WHILE_READ) {
         context.report.changed_while_read(&entry.path);
     }
@@ -188,9 +192,7 @@ fn prepare(context: &Context<'_>, folder: BorrowedFd<'_>, name: &[u8], job: &Job
 fn note_equal(context: &Context<'_>, job: &Job, id: InodeId) {
     let entry = &job.placed.entry;
     context.report.count(|counts| counts.equal += 1);
-    if entry.flags.contains(Flags::STALE) {
-        context.report.stale(&entry.path);
-    }
+    note_stale(context, entry);
     context.lead(&job.placed, id);
 }
 
@@ -388,6 +390,7 @@ fn try_link(
         None => Slot::Free,
         Some(found) if InodeId::of(found) == leader.id => {
             context.report.count(|counts| counts.equal += 1);
+            note_stale(context, entry);
             return Ok(true);
         }
         Some(found) if existing::may_replace(context.options.overwrite, entry, found) => {
@@ -411,7 +414,10 @@ fn try_link(
         return Ok(false);
     }
     match give_name(&mut temporary, name, slot) {
-        Ok(()) => context.report.count(|counts| counts.links += 1),
+        Ok(()) => {
+            context.report.count(|counts| counts.links += 1);
+            note_stale(context, entry);
+        }
         Err(error) => {
             not_named(context, slot, &entry.path, error)?;
         }

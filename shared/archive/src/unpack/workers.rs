@@ -2,7 +2,7 @@
 //!
 //! Names go to the threads in batches that stay within one frame, those of a full and of a differential apart, so that a
 //! frame is decoded once. Further
-//! names of a hard link wait for the second pass, when it is known what they are linked to.
+//! names of a hard link wait for the second pass, when it is known what they are linked to, and so do its stale names.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -84,9 +84,7 @@ fn produce(context: &Context<'_>, to_workers: Sender<Vec<Job>>) -> Result<bool, 
             context.advance(&picked.entry().path, Some(picked.entry()), 0)?;
             continue;
         }
-        if let Some(key) = group_of(&picked.placed)
-            && !groups.insert(key)
-        {
+        if is_deferred(&mut groups, &folders, &picked.placed) {
             deferred = true;
             continue;
         }
@@ -103,6 +101,13 @@ fn produce(context: &Context<'_>, to_workers: Sender<Vec<Job>>) -> Result<bool, 
     of_full.send();
     of_differential.send();
     Ok(deferred)
+}
+
+/// Whether a name waits for the second pass: another name of its group comes first, or what is known of it is stale, and
+/// the names that were read must not get its attributes. `groups` are those of which a name was met in this pass.
+pub(super) fn is_deferred(groups: &mut HashSet<GroupKey>, folders: &Folders, placed: &Placed) -> bool {
+    let Some(key) = group_of(placed) else { return false };
+    placed.entry.flags.contains(Flags::STALE) || folders.is_stale() || !groups.insert(key)
 }
 
 /// The hard-link group that a restore keeps together; `None` for a name of its own or without content to restore.

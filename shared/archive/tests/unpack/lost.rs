@@ -1,20 +1,21 @@
-//! Files that a differential could not store: what our own restore brings back is what the stock recipe brings back.
+//! Files that a differential could not read: what our own restore brings back is what the stock recipe brings back.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use coord_archive::codec::Codec;
 use coord_archive::entry::{Entry, Flags, Kind};
-use coord_archive::pack::Source;
+use coord_archive::pack::{Item, Plan, Source, Step};
 use coord_archive::reader::ArchiveReader;
 use coord_archive::unpack::UnpackOptions;
 use coord_archive::verify::{VerifyOptions, verify};
+use rustix::fs::XattrFlags;
 
 use crate::differential;
 use crate::story::{Story, unpack_to};
-use crate::support::{Below, noise};
+use crate::support::{Below, entry_of, noise};
 use crate::tree::awkward;
 
 /// Opens some files so that reading them fails, and knows the base.
@@ -135,4 +136,58 @@ fn a_file_that_nobody_can_read_any_more_is_unread_and_not_the_base_in_silence() 
     let report = unpack_to(&full, Some(&made), &target, &UnpackOptions::default()).unwrap();
     assert_eq!(report.unread.total, 3, "{report:?}");
     assert!(NAMES.iter().all(|name| entry(&made, name).flags.contains(Flags::UNREAD)));
+}
+
+#[test]
+fn names_that_could_not_be_read_lend_no_attributes_to_one_that_could() {
+    let story = Story::new(Codec::Zstd);
+    let at = |name: &str| story.source().join(name);
+    fs::write(at("a"), "one file of three names").unwrap();
+    fs::create_dir(at("b")).unwrap();
+    for name in ["b/below", "c"] {
+        fs::hard_link(at("a"), at(name)).unwrap();
+    }
+    let full = story.full();
+    fs::set_permissions(at("c"), fs::Permissions::from_mode(0o4701)).unwrap();
+    rustix::fs::setxattr(at("c"), "user.new", b"v", XattrFlags::CREATE).unwrap();
+    // As the agent's scan says it: nothing is known of `a`, nor of what is in `b`; of `c`, nothing but attributes differ.
+    let stale = |name: &str| {
+        let mut entry = entry(&full, name);
+        entry.flags = entry.flags.with(Flags::STALE).with(Flags::CONTENT_IN_BASE);
+        Step::Item(Item { entry, plan: Plan::IndexOnly })
+    };
+    let (base, now) = (entry(&full, "c"), entry_of(&at("c"), b"c").unwrap());
+    let flags = Flags::CONTENT_IN_BASE;
+    let renewed = Entry { attributes: now.attributes, identity: now.identity, flags, ..base.clone() };
+    let plan = Plan::Attributes { base: Box::new(base.attributes) };
+    let root = entry(&full, "");
+    let exit = Step::FolderExit { base: Some(Box::new(root.attributes.clone())), entry: root };
+    let steps = vec![stale("a"), stale("b"), Step::Item(Item { entry: renewed, plan }), exit];
+    let differential = story.pack("differential", story.differential_header(&full), steps);
+    let target = story.target("target");
+    for links in [2, 0] {
+        let report = unpack_to(&full, Some(&differential), &target, &UnpackOptions::default()).unwrap();
+        assert_eq!((report.counts.links, report.stale.total), (links, 2), "{report:?}");
+        assert_eq!(story.differences(&target), Vec::<String>::new());
+    }
+    assert_eq!(story.recipe_differences("differential", "stock"), Vec::<String>::new());
+}
+
+#[test]
+fn names_of_one_file_that_are_all_stale_stay_one_file() {
+    let story = Story::new(Codec::Zstd);
+    fs::create_dir(story.source().join("folder")).unwrap();
+    fs::write(story.source().join("folder/a"), "one file of two names").unwrap();
+    fs::hard_link(story.source().join("folder/a"), story.source().join("folder/b")).unwrap();
+    let full = story.full();
+    let mut folder = entry(&full, "folder");
+    folder.flags = folder.flags.with(Flags::STALE).with(Flags::CONTENT_IN_BASE);
+    let root = entry(&full, "");
+    let exit = Step::FolderExit { base: Some(Box::new(root.attributes.clone())), entry: root };
+    let steps = vec![Step::Item(Item { entry: folder, plan: Plan::IndexOnly }), exit];
+    let differential = story.pack("differential", story.differential_header(&full), steps);
+    let target = story.target("target");
+    let report = unpack_to(&full, Some(&differential), &target, &UnpackOptions::default()).unwrap();
+    assert_eq!((report.counts.files, report.counts.links), (1, 1), "{report:?}");
+    assert_eq!(story.differences(&target), Vec::<String>::new());
 }
