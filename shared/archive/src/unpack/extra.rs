@@ -1,12 +1,12 @@
 //! Removing what the backup does not have.
 //!
-//! Owns what is spared: names that the backup's selection does not cover or the restore's does not take, whatever is at or
-//! below a stale or unread entry, everything in a folder that the backup only passed through, and everything at or below a
+//! Owns what is spared: names that the backup's selection does not cover or the restore's does not take, what the backup's
+//! rules would leave out now, whatever is at or below a stale or unread entry, everything in a folder that the backup only passed through, and everything at or below a
 //! mount point that is not the one the backup saw. Folders are emptied through their descriptors; no symbolic link is followed.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, unlinkat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Statx, StatxAttributes, openat, unlinkat};
 use rustix::io::Errno;
 
 use super::attributes::Freed;
@@ -64,12 +64,16 @@ fn remove_in(context: &Context<'_>, covers: Covers<'_>, level: &Level) -> Result
     let Ok(folder) = context.tree.folder(path) else { return Ok(()) };
     let listed = names_in(folder.as_fd()).map_err(|error| failed(path, error))?;
     let extra = Extra { context, covers };
+    if extra.is_marked(folder.as_fd(), &listed, path) {
+        return Ok(());
+    }
     for name in listed {
         // The stream's order is that of bytes within one folder.
         if level.names.binary_search(&name).is_ok() {
             continue;
         }
-        if !context.is_marked(level.picked.number, mark::CHANGED_INSIDE) && covers(&below(path, &name)) {
+        let is_spared = || extra.spares(folder.as_fd(), &name, &below(path, &name));
+        if !context.is_marked(level.picked.number, mark::CHANGED_INSIDE) && !is_spared() {
             context.will_change(level.picked.number, path);
         }
         extra.remove(folder.as_fd(), &name, path, 0)?;
@@ -109,7 +113,7 @@ fn open_folder(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
 
 fn is_mounted(parent: BorrowedFd<'_>, folder: BorrowedFd<'_>) -> Result<bool, Errno> {
     let (outer, inner) = (status_of(parent)?, status_of(folder)?);
-    Ok(inner.stx_attributes.contains(rustix::fs::StatxAttributes::MOUNT_ROOT)
+    Ok(inner.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
         || InodeId::of(&outer).device() != InodeId::of(&inner).device())
 }
 
@@ -156,18 +160,42 @@ struct Extra<'a> {
 }
 
 impl Extra<'_> {
+    /// Whether a name is not to be removed, nor anything below it.
+    fn spares(&self, parent: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> bool {
+        !(self.covers)(path)
+            || !self.context.options.selection.takes(path)
+            || matches!(status(parent, name), Ok(Some(found)) if self.is_left_out(&found))
+    }
+
+    /// Whether a backup would leave this out whatever its name is: its absence from one means nothing then.
+    fn is_left_out(&self, found: &Statx) -> bool {
+        let rules = self.context.point.rules();
+        let is_mounted = found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+        let kind = type_of(found);
+        kind == FileType::Socket
+            || is_mounted && kind != FileType::Directory
+            || rules.nodump && found.stx_attributes.contains(StatxAttributes::NODUMP)
+            || kind == FileType::RegularFile && rules.is_too_large(found.stx_size)
+    }
+
+    /// Whether the folder has a mark by which a backup leaves out what is in it.
+    fn is_marked(&self, folder: BorrowedFd<'_>, names: &[Vec<u8>], path: &[u8]) -> bool {
+        let rules = self.context.point.rules();
+        rules.look_for_marks()
+            && !self.context.point.is_exempt(path)
+            && rules.mark_of(folder, |wanted| names.iter().any(|name| name == wanted)).is_some()
+    }
+
     /// Removes one name and everything below it as far as that is covered. Says whether anything was removed.
     fn remove(&self, parent: BorrowedFd<'_>, name: &[u8], above: &[u8], depth: usize) -> Result<bool, UnpackError> {
         let path = below(above, name);
-        if !(self.covers)(&path) || !self.context.options.selection.takes(&path) {
+        if self.spares(parent, name, &path) {
             return Ok(false);
         }
         let result = match status(parent, name) {
             Ok(Some(found)) if type_of(&found) == FileType::Directory => {
                 return self.remove_folder(parent, name, &path, depth);
             }
-            // No backup holds sockets: their absence means nothing.
-            Ok(Some(found)) if type_of(&found) == FileType::Socket => return Ok(false),
             Ok(Some(_)) => self.unlink(parent, name),
             Ok(None) => return Ok(false),
             Err(error) => Err(error),
@@ -219,6 +247,9 @@ impl Extra<'_> {
             Ok(names) => names,
             Err(error) => return self.note(path, Err(error)),
         };
+        if self.is_marked(folder.as_fd(), &names, path) {
+            return Ok(false);
+        }
         let mut removed = false;
         for name in names {
             removed |= self.remove(folder.as_fd(), &name, path, depth + 1)?;

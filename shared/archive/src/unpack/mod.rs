@@ -65,8 +65,8 @@ pub struct UnpackOptions<'a> {
     /// empty, or when `delete_extra` covers everything in it.
     pub overwrite: Overwrite,
     /// Removes names below selected folders that the backup does not have, this covers and the selection's patterns take.
-    /// Nothing is removed at or below a stale or unread entry, below a mount point that is not recognised, or below
-    /// something that is not covered.
+    /// Nothing is removed at or below a stale or unread entry, below a mount point that is not recognised, below something that
+    /// is not covered, or what the rules in the archive's header would leave out of a backup now.
     pub delete_extra: Option<Covers<'a>>,
     /// Recognises the mounts that the backup recorded; without it, what is below any mount point is spared.
     pub is_mounted: Option<IsMounted<'a>>,

@@ -11,6 +11,7 @@ use crate::entry::{Entry, Flags, Kind, cmp_paths, is_at_or_below, parent};
 use crate::header::{Level, Mount};
 use crate::overlay::{Origin, Placed, overlay};
 use crate::reader::{ArchiveReader, ReadError};
+use crate::rules::Rules;
 
 /// The one or two archives of a restore point.
 #[derive(Clone, Copy)]
@@ -52,6 +53,17 @@ impl<'a> Point<'a> {
     /// The mounts that the newest archive recorded.
     pub(super) fn mounts(&self) -> impl Iterator<Item = &'a Mount> {
         self.differential.unwrap_or(self.full).header().mounts.iter()
+    }
+
+    /// What the backup left out of a folder, or of any, whatever the names.
+    pub(super) fn rules(&self) -> &'a Rules {
+        &self.differential.unwrap_or(self.full).header().rules
+    }
+
+    /// Whether the path is a source of the backup or leads to one: rules do not apply to it.
+    pub(super) fn is_exempt(&self, path: &[u8]) -> bool {
+        let sources = &self.differential.unwrap_or(self.full).header().sources;
+        sources.iter().any(|source| is_at_or_below(source, path))
     }
 
     /// Bytes of content that both archives say they store.

@@ -9,6 +9,7 @@ use coord_archive::codec::Codec;
 use coord_archive::entry::{Attributes, Entry, Flags, Identity, Kind};
 use coord_archive::header::{Header, Level, Mount};
 use coord_archive::pack::{Item, Plan, Step};
+use coord_archive::rules::Rules;
 use coord_archive::unpack::{Overwrite, Selection, UnpackOptions};
 use jiff::Timestamp;
 
@@ -212,4 +213,54 @@ fn names_that_could_not_be_looked_at_change_nothing_in_the_target() {
     assert_eq!(report.unread.listed.len(), 3, "{report:?}");
     assert!(!empty.join("pipe").exists() && !empty.join("text").exists());
     assert_ne!(fs::metadata(empty.join("folder")).unwrap().mode() & 0o777, 0);
+}
+
+/// Sets the flag *no dump*; false where the file system has none, which is said.
+fn set_nodump(path: &Path) -> bool {
+    let file = fs::File::open(path).unwrap();
+    let flags = rustix::fs::ioctl_getflags(&file);
+    let set = flags.and_then(|flags| rustix::fs::ioctl_setflags(&file, flags | rustix::fs::IFlags::NODUMP));
+    if let Err(error) = &set {
+        eprintln!("{}: no flag 'no dump' here ({error}): it is left out of this test", path.display());
+    }
+    set.is_ok()
+}
+
+#[test]
+fn what_the_rules_of_the_backup_would_leave_out_now_is_never_extra() {
+    let story = Story::new(Codec::Zstd);
+    let tag = "Signature: 8a477f597d28d172789f06886806bc55";
+    for name in ["cache", "plain", "scratch"] {
+        fs::create_dir(story.source().join(name)).unwrap();
+    }
+    for (name, text) in [("cache/CACHEDIR.TAG", tag), ("scratch/.nobackup", ""), (".nobackup", ""), ("plain/a", "a")] {
+        fs::write(story.source().join(name), text).unwrap();
+    }
+    let mut header = Header::new(Level::Full, b"/", Timestamp::now());
+    let rules = Rules { caches: true, nodump: true, larger_than: Some(100), ..Rules::default() };
+    header.rules = Rules { if_present: vec![".nobackup".to_owned()], ..rules };
+    let full = story.pack("full", header, differential::full_of(&story.source()));
+    let target = story.target("target");
+    unpack_to(&full, None, &target, &UnpackOptions::default()).unwrap();
+    for name in ["plain/new", "plain/marked/deep"] {
+        fs::create_dir_all(target.join(name)).unwrap();
+    }
+    let mut spared = vec!["cache/x", "scratch/x", "plain/large", "plain/new/CACHEDIR.TAG", "plain/new/x"];
+    spared.extend(["plain/marked/.nobackup", "plain/marked/deep/x"]);
+    let extra = ["plain/x", "top"];
+    for name in spared.iter().chain(&extra) {
+        let text = if name.ends_with("TAG") { tag } else { "x" };
+        fs::write(target.join(name), if *name == "plain/large" { "x".repeat(101) } else { text.to_owned() }).unwrap();
+    }
+    fs::write(target.join("plain/dump-me-not"), "x").unwrap();
+    if set_nodump(&target.join("plain/dump-me-not")) {
+        spared.push("plain/dump-me-not");
+    }
+    unpack_to(&full, None, &target, &deleting_extra()).unwrap();
+    for name in spared {
+        assert!(target.join(name).exists(), "{name} is of a kind that no backup has");
+    }
+    for name in extra {
+        assert!(!target.join(name).exists(), "{name} is extra, and the mark of a source means nothing");
+    }
 }
