@@ -137,6 +137,29 @@ fn a_file_that_vanishes_while_it_is_read_is_kept_and_flagged() {
     assert_eq!(report.warning_count, 1);
 }
 
+#[test]
+fn a_name_that_becomes_another_file_while_it_is_read_takes_no_other_name_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("tree");
+    std::fs::create_dir(&root).unwrap();
+    std::fs::write(root.join("large"), noise(1, 10 << 20)).unwrap();
+    std::fs::hard_link(root.join("large"), root.join("second")).unwrap();
+    std::fs::write(folder.path().join("another"), noise(2, 6 << 20)).unwrap();
+    let archive = folder.path().join("x");
+    let report = pack_with(&root, &archive, |count| {
+        if count == 2 {
+            std::fs::rename(folder.path().join("another"), root.join("large")).unwrap();
+        }
+    });
+    assert_eq!((report.files, report.warning_count), (2, 0));
+    let reader = ArchiveReader::open_path(&archive).unwrap();
+    let found = [b"large".as_slice(), b"second"].map(|name| reader.find(name).unwrap().unwrap());
+    assert_eq!(found[0].digest, Some(Digest::of(&noise(2, 6 << 20))));
+    assert_eq!(found[1].digest, Some(Digest::of(&noise(1, 10 << 20))));
+    assert_eq!(found[0].link_group, 0);
+    assert!(verify(&archive, &VerifyOptions::default(), &()).unwrap().is_ok());
+}
+
 /// Removes a file when it was opened and nothing of it was read.
 struct Removing<'a>(Below, &'a [u8]);
 
