@@ -10,6 +10,19 @@ use std::sync::OnceLock;
 
 use serde::Deserialize;
 
+/// What cargo tells a test of its package. To a cargo run by that test it would look like another environment to build in: the
+/// build script of `ring` asks for these, and everything above it would be compiled again, there and in the next shell.
+const OF_THE_TEST: [&str; 8] = [
+    "CARGO_MANIFEST_DIR",
+    "CARGO_MANIFEST_LINKS",
+    "CARGO_PKG_NAME",
+    "CARGO_PKG_VERSION_MAJOR",
+    "CARGO_PKG_VERSION_MINOR",
+    "CARGO_PKG_VERSION_PATCH",
+    "CARGO_PKG_VERSION_PRE",
+    "OUT_DIR",
+];
+
 /// The programs of the product.
 #[derive(Clone, Debug)]
 pub struct Binaries {
@@ -77,6 +90,9 @@ fn build() -> Result<Binaries, BuildError> {
     command.args(["build", "--workspace", "--bins", "--message-format=json-render-diagnostics"]);
     if !cfg!(debug_assertions) {
         command.arg("--release");
+    }
+    for name in OF_THE_TEST {
+        command.env_remove(name);
     }
     let output =
         command.current_dir(workspace()).stdin(Stdio::null()).stderr(Stdio::inherit()).output().map_err(run)?;
