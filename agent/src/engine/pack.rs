@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use coord_archive::codec::Codec;
 use coord_archive::file::{FileError, SealedFile};
 use coord_archive::header::{Base, Header, Level as ArchiveLevel, Named};
-use coord_archive::pack::{self, PackError, PackOptions, PackReport, Reason, Sink};
+use coord_archive::pack::{self, PackError, PackOptions, PackReport, Reason, Sink, Timings};
 use coord_archive::reader::ArchiveReader;
 use coord_shared::api;
 use coord_shared::fault::{ErrorCode, Fault};
@@ -211,5 +211,19 @@ fn sealed(
         scan_ms: facts.times.scan_ms,
         pack_ms: milliseconds(facts.times.pack),
         seal_ms: milliseconds(facts.times.seal),
+        effort: Some(effort(&report.timings)),
     })
+}
+
+fn effort(timings: &Timings) -> api::Effort {
+    let us = |ns: u64| ns / 1000;
+    api::Effort {
+        threads: timings.threads,
+        scan_us: us(timings.steps),
+        read_us: us(timings.read),
+        hash_us: us(timings.hash),
+        compress_us: us(timings.compress),
+        write_us: us(timings.write),
+        wait_us: us(timings.wait),
+    }
 }

@@ -111,6 +111,8 @@ pub fn run(run: &api::Run) -> Value {
         "restore": restore,
         "asked_by": run.asked_by,
         "attempts": attempts,
+        "spent": run.spent.iter().map(|x| json!({ "stage": x.stage, "ms": x.ms })).collect::<Value>(),
+        "limited_by": word(run.limited_by.clone()),
     })
 }
 

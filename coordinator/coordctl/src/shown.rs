@@ -76,6 +76,16 @@ pub fn seconds(seconds: i64) -> String {
     }
 }
 
+/// A short time, in the unit that shows it.
+#[must_use]
+pub fn milliseconds(ms: u64) -> String {
+    match ms {
+        0..1000 => format!("{ms} ms"),
+        1000..60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+        60_000.. => seconds(i64::try_from(ms / 1000).unwrap_or(i64::MAX)),
+    }
+}
+
 /// The first eight characters of an id, enough for people.
 #[must_use]
 pub fn short(id: &str) -> &str {

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::App;
 use super::report::{Place, Refusal, checks};
 use crate::catalog::{CatalogError, Codec, Commit, Committed, Left, SealedBackup, UnchangedBackup};
+use crate::domain::bottleneck::Effort;
 
 /// Longest name of an archive below its folder, and longest folder, in bytes.
 const MAX_LOCATION_BYTES: usize = 4096;
@@ -144,6 +145,7 @@ fn sealed_point(sealed: api::Sealed) -> Result<Point, Fault> {
         scan_ms: sealed.scan_ms,
         pack_ms: sealed.pack_ms,
         seal_ms: sealed.seal_ms,
+        effort: sealed.effort.map(effort),
     };
     Ok(Point {
         backup: id(&sealed.backup_id)?,
@@ -153,6 +155,11 @@ fn sealed_point(sealed: api::Sealed) -> Result<Point, Fault> {
         clock_offset_us: sealed.clock_offset_us,
         left: Left::Sealed(Box::new(left)),
     })
+}
+
+fn effort(said: api::Effort) -> Effort {
+    let api::Effort { threads, scan_us, read_us, hash_us, compress_us, write_us, wait_us } = said;
+    Effort { threads, scan_us, read_us, hash_us, compress_us, write_us, wait_us }
 }
 
 fn unchanged_point(unchanged: &api::Unchanged) -> Result<Point, Fault> {

@@ -10,6 +10,7 @@ use coord_shared::wire::{from_us, optional_us, to_us};
 use super::backups::checks;
 use super::{App, last_read, names};
 use crate::catalog::{AttemptRecord, FaultRecord, PhaseWord, ProgressRecord, RunFilter, RunRecord};
+use crate::domain::bottleneck::{self, Stage};
 
 /// Warnings answered when no number is asked for.
 const DEFAULT_WARNINGS: u32 = 100;
@@ -92,6 +93,9 @@ async fn whole(app: &App, run: &RunRecord) -> Result<api::Run, Fault> {
     let mut encoded = encode(run);
     if let Some(backup) = backup {
         encoded.checks = checks(&backup.checks);
+        let spent = bottleneck::spent(&backup.phases);
+        encoded.limited_by = bottleneck::limited_by(&spent).map_or("", Stage::as_str).to_owned();
+        encoded.spent = spent.iter().map(|x| api::Spent { stage: x.stage.as_str().to_owned(), ms: x.ms }).collect();
     }
     encoded.attempts = attempts.iter().map(attempt).collect();
     Ok(encoded)
@@ -123,6 +127,9 @@ pub fn encode(run: &RunRecord) -> api::Run {
         restore: run.result.as_ref().filter(|_| run.kind == RunKind::Restore).map(restore_result),
         asked_by: run.asked_by.clone(),
         attempts: Vec::new(),
+        // Filled in where the backup is at hand.
+        spent: Vec::new(),
+        limited_by: String::new(),
     }
 }
 

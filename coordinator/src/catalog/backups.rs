@@ -11,6 +11,7 @@ use super::error::Result;
 use super::pool::{Catalog, Params, Sql, Transaction};
 use super::records::CheckRecord;
 use super::row::{count, digest, get, json, small, to_json, word};
+use crate::domain::bottleneck::Phases;
 
 /// Whether the archive is good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,8 +113,8 @@ pub struct Backup {
     pub unreadable: u64,
     /// What changed while it was read.
     pub changed_while_read: u64,
-    /// Milliseconds of scan, packing, sealing and verification.
-    pub times_ms: [u64; 4],
+    /// Where the time went.
+    pub phases: Phases,
     /// Whether the archive is good.
     pub status: BackupStatus,
     /// Whether its entries are in the catalog.
@@ -206,7 +207,7 @@ macro_rules! select_backups {
                     b.selection_digest, b.started_at, b.captured_at, b.clock_offset_us, b.entries, b.files, b.content_bytes,
                     b.source_files, b.source_bytes, b.changed_files, b.changed_bytes, b.removed, b.index_blocks, b.unreadable,
                     b.changed_while_read, b.scan_ms, b.pack_ms, b.seal_ms, b.verify_ms, b.status, b.searchable,
-                    b.searchable_reason, b.checks, b.committed_at, b.verified_at
+                    b.searchable_reason, b.checks, b.committed_at, b.verified_at, b.effort, b.catalog_ms
              FROM backups b
              JOIN jobs j ON j.job = b.job
              JOIN hosts h ON h.host = b.host
@@ -305,13 +306,27 @@ fn read(row: &Row) -> Result<Backup> {
         index_blocks: count(row, "index_blocks")?,
         unreadable: count(row, "unreadable")?,
         changed_while_read: count(row, "changed_while_read")?,
-        times_ms: [count(row, "scan_ms")?, count(row, "pack_ms")?, count(row, "seal_ms")?, count(row, "verify_ms")?],
+        phases: phases(row)?,
         status: word(row, "status")?,
         searchable: word(row, "searchable")?,
         searchable_reason: get(row, "searchable_reason")?,
         checks: json(row, "checks")?,
         committed_at: get(row, "committed_at")?,
         verified_at: get(row, "verified_at")?,
+    })
+}
+
+fn phases(row: &Row) -> Result<Phases> {
+    let effort = get::<Option<serde_json::Value>>(row, "effort")?;
+    let catalog: Option<i64> = get(row, "catalog_ms")?;
+    Ok(Phases {
+        scan_ms: count(row, "scan_ms")?,
+        pack_ms: count(row, "pack_ms")?,
+        seal_ms: count(row, "seal_ms")?,
+        verify_ms: count(row, "verify_ms")?,
+        catalog_ms: catalog.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0),
+        // What a later version wrote in another form is not known here.
+        effort: effort.and_then(|value| serde_json::from_value(value).ok()),
     })
 }
 

@@ -16,6 +16,7 @@ use super::records::CheckRecord;
 use super::reports::{SET_RESULT, take};
 use super::row::{big, get, int, to_json};
 use super::runs::{LockedRun, StepContext, Transition, lock_of_host, step};
+use crate::domain::bottleneck::Effort;
 
 /// A backup with an archive of its own.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,6 +65,8 @@ pub struct SealedBackup {
     pub pack_ms: u64,
     /// Milliseconds of sealing.
     pub seal_ms: u64,
+    /// How the packing threads spent their time, if the agent said so.
+    pub effort: Option<Effort>,
 }
 
 /// A restore point without an archive: nothing changed since `newest`.
@@ -154,10 +157,10 @@ const INSERT: Sql = Sql("
         location_folder, location_key, archive_digest, stored_bytes, codec, selection_digest, started_at, captured_at,
         clock_offset_us, entries, files, content_bytes, source_files, source_bytes, changed_files, changed_bytes, removed,
         index_blocks, unreadable, changed_while_read, scan_ms, pack_ms, seal_ms, verify_ms, status, searchable,
-        searchable_reason, checks, verified_at)
+        searchable_reason, checks, effort, verified_at)
     OVERRIDING SYSTEM VALUE
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $1, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
-        $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, now())");
+        $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, now())");
 
 // What the point has of its own, beside what it shares with the one whose state it has.
 const INSERT_UNCHANGED: Sql = Sql("
@@ -339,7 +342,8 @@ async fn insert_sealed(
         &commit.clock_offset_us,
     ];
     params.extend(counts.iter().map(|value| value as &(dyn tokio_postgres::types::ToSql + Sync)));
-    params.extend([&status as &(dyn tokio_postgres::types::ToSql + Sync), &searchable, &reason, &checks]);
+    let effort = sealed.effort.as_ref().map(to_json).transpose()?;
+    params.extend([&status as &(dyn tokio_postgres::types::ToSql + Sync), &searchable, &reason, &checks, &effort]);
     transaction.execute(&INSERT, &params).await?;
     Ok(())
 }

@@ -127,8 +127,10 @@ const OPEN: Sql = Sql("
 const FORGET_ENTRIES: Sql = Sql("DELETE FROM staged_entries WHERE backup = $1");
 const FORGET_BLOCKS: Sql = Sql("DELETE FROM staged_blocks WHERE backup = $1");
 
-const SET_SEARCHABLE: Sql =
-    Sql("UPDATE backups SET searchable = $2, searchable_reason = $3 WHERE backup = $1 AND searchable = 'pending'");
+const SET_SEARCHABLE: Sql = Sql(
+    "UPDATE backups SET searchable = $2, searchable_reason = $3,
+        catalog_ms = extract(epoch FROM clock_timestamp() - now()) * 1000 WHERE backup = $1 AND searchable = 'pending'",
+);
 
 const SET_INGESTED: Sql = Sql("UPDATE jobs SET ingested_seq = greatest(ingested_seq, $2) WHERE job = $1");
 

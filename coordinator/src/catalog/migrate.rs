@@ -7,7 +7,7 @@ use super::error::CatalogError;
 use super::pool::{CatalogConfig, Sql};
 
 /// The schema this program is written for.
-pub const SCHEMA_VERSION: u32 = 3;
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// Key of the advisory lock.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"\0\0\0coord");
@@ -28,6 +28,12 @@ const MIGRATIONS: &[Migration] = &[
         name: "entries",
         compatible_from: 3,
         text: include_str!("../../migrations/0003_entries.sql"),
+    },
+    Migration {
+        version: 4,
+        name: "effort",
+        compatible_from: 3,
+        text: include_str!("../../migrations/0004_effort.sql"),
     },
 ];
 

@@ -3,6 +3,7 @@
 //! Nothing here reads a clock, a file, the network or the catalog; what a rule needs to know it is given, and what it
 //! decides it returns together with the reason.
 
+pub mod bottleneck;
 pub mod chain;
 pub mod decision;
 pub mod policy;

@@ -117,6 +117,9 @@ fn finished(task: &api::BackupTask, captured_at: Timestamp, entries: &[Entry]) -
         source_files: 2,
         source_bytes: 4000,
         index_blocks: 1,
+        scan_ms: 10,
+        pack_ms: 1000,
+        effort: Some(api::Effort { threads: 2, read_us: 500_000, compress_us: 1_500_000, ..Default::default() }),
         ..Default::default()
     };
     let check = api::Check { name: "digest".into(), passed: true, detail: "2 files".into() };
@@ -232,6 +235,14 @@ async fn a_policy_becomes_a_job_and_a_backup_that_explains_itself() {
     let run = operator.get_run(api::GetRunRequest { run: run.id[..8].to_owned() }).await.unwrap().into_inner();
     assert_eq!((run.state(), run.backup_id.as_str()), (api::RunState::Succeeded, backup.to_string().as_str()));
     assert_eq!((run.attempts.len(), run.checks.len(), run.asked_by.as_str()), (1, 1, "admin"));
+    let spent = |stage: &str| run.spent.iter().find(|spent| spent.stage == stage).map_or(0, |spent| spent.ms);
+    assert_eq!(
+        (spent("scan"), spent("read"), spent("compress"), spent("verify")),
+        (10, 250, 750, 5),
+        "{:?}",
+        run.spent
+    );
+    assert_eq!(run.limited_by, "compress");
     let why = operator.explain(api::ExplainRequest { subject: "one/web".into() }).await.unwrap().into_inner();
     assert_eq!(why.decisions.len(), 1);
     assert_eq!(why.decisions[0].options.len(), 2);

@@ -233,6 +233,8 @@ pub fn show(session: &Session, r: &api::Run) -> Result<(), Failure> {
         ("due", shown::instant(r.due_at_us)),
         ("started", shown::instant(r.started_at_us)),
         ("took", took),
+        ("time", spent(&r.spent)),
+        ("limited by", limited_by(r)),
         ("attempt", format!("{} of {}", r.attempt, r.max_attempts)),
         ("backup", r.backup_id.clone()),
         ("result", restore),
@@ -249,6 +251,18 @@ pub fn show(session: &Session, r: &api::Run) -> Result<(), Failure> {
         session.out.print(&format!("  attempt {}: {}: {}\n", attempt.number, attempt.outcome, shown::safe(why)))?;
     }
     Ok(())
+}
+
+fn spent(list: &[api::Spent]) -> String {
+    let part = |x: &api::Spent| format!("{} {}", x.stage, shown::milliseconds(x.ms));
+    list.iter().map(part).collect::<Vec<_>>().join(", ")
+}
+
+/// The verdict, with its share of all the time.
+fn limited_by(r: &api::Run) -> String {
+    let total: u64 = r.spent.iter().map(|x| x.ms).sum();
+    let found = r.spent.iter().find(|x| x.stage == r.limited_by);
+    found.map_or(String::new(), |x| format!("{} ({} % of the time)", x.stage, x.ms * 100 / total.max(1)))
 }
 
 fn warnings(session: &Session, found: &api::RunWarnings) -> Result<(), Failure> {

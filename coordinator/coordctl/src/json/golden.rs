@@ -22,6 +22,8 @@ fn sample_run() -> api::Run {
         ended_at_us: AT,
         progress: Some(api::Progress { phase: api::Phase::Packing.into(), ..Default::default() }),
         restore: Some(api::RestoreResult::default()),
+        spent: vec![api::Spent { stage: "compress".into(), ms: 1 }],
+        limited_by: "compress".into(),
         fault: sample_fault(),
         checks: vec![api::Check::default()],
         attempts: vec![api::Attempt { leased_at_us: AT, ended_at_us: AT, fault: sample_fault(), ..Default::default() }],

@@ -190,6 +190,7 @@ pub(super) fn sealed(level: Level, base: Option<BackupId>, blocks: usize) -> Lef
         scan_ms: 1,
         pack_ms: 1,
         seal_ms: 1,
+        effort: None,
     }))
 }
 

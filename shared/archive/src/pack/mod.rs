@@ -188,14 +188,18 @@ pub struct PackReport {
 pub struct Timings {
     /// Waiting for steps: the scan.
     pub steps: u64,
-    /// Opening, reading and hashing content.
+    /// Opening and reading content.
     pub read: u64,
+    /// Hashing it.
+    pub hash: u64,
     /// Compressing.
     pub compress: u64,
     /// Writing frames, index entries and recipe lines.
     pub write: u64,
     /// Waiting for another thread's frame.
     pub wait: u64,
+    /// How many threads there were.
+    pub threads: u32,
 }
 
 /// Why there is no archive. Errors of reading a *file* are warnings and are not here.
@@ -311,11 +315,18 @@ impl Drop for StopOnPanic<'_> {
 }
 
 impl Timings {
+    /// What a batch does besides reading: it is timed where it happens.
+    const fn beside_reading(&self) -> u64 {
+        self.hash + self.compress + self.write + self.wait
+    }
+
     fn add(&mut self, other: Self) {
         self.steps += other.steps;
         self.read += other.read;
+        self.hash += other.hash;
         self.compress += other.compress;
         self.write += other.write;
         self.wait += other.wait;
+        self.threads += 1;
     }
 }

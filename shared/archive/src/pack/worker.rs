@@ -105,7 +105,7 @@ impl<'a, 's> Worker<'a, 's> {
     fn batch(&mut self, seq: u64, work: Vec<Work>) -> Result<(), SealError> {
         self.job = JobState { seq, ..JobState::default() };
         self.raw.clear();
-        let begun = Instant::now();
+        let (begun, before) = (Instant::now(), self.timings.beside_reading());
         for piece in work {
             match piece {
                 Work::Raw(bytes) => self.raw.extend(bytes),
@@ -117,7 +117,7 @@ impl<'a, 's> Worker<'a, 's> {
                 self.emit()?;
             }
         }
-        self.timings.read += nanos(begun);
+        self.timings.read += nanos(begun).saturating_sub(self.timings.beside_reading() - before);
         let frame = self.take_frame()?;
         self.finish_job(frame)
     }
@@ -291,7 +291,9 @@ impl<'a, 's> Worker<'a, 's> {
         match &entry.data_ranges {
             None => {
                 file.append(length, &mut self.raw)?;
+                let begun = Instant::now();
                 entry.digest = Some(Digest::of(&self.raw[from..]));
+                self.timings.hash += nanos(begun);
                 entry.pieces = Vec::new();
             }
             Some(ranges) => {
@@ -342,7 +344,9 @@ impl<'a, 's> Worker<'a, 's> {
                     self.raw[from..].fill(0);
                     failure = Some(error);
                 }
+                let begun = Instant::now();
                 hasher.update(&self.raw[from..]);
+                self.timings.hash += nanos(begun);
                 at += take;
                 if self.raw.len() as u64 == PIECE_BYTES {
                     self.emit()?;
@@ -390,9 +394,11 @@ impl<'a, 's> Worker<'a, 's> {
         } else {
             piece[length..].fill(0);
         }
+        self.timings.read += nanos(begun);
+        let begun = Instant::now();
         let value = read.map(|()| piece_value(index, &piece[..length])).map_err(|error| error.to_string());
         large.piece_read(index, value);
-        self.timings.read += nanos(begun);
+        self.timings.hash += nanos(begun);
         let frame = self.compress(&piece)?;
         self.piece = piece;
         self.finish_job(frame)
@@ -430,7 +436,7 @@ impl<'a, 's> Worker<'a, 's> {
     }
 
     fn finish_job(&mut self, frame: Option<Frame>) -> Result<(), SealError> {
-        let begun = Instant::now();
+        let (begun, waited) = (Instant::now(), self.timings.wait);
         let job = std::mem::take(&mut self.job);
         let finished = Finished {
             seq: job.seq,
@@ -440,7 +446,7 @@ impl<'a, 's> Worker<'a, 's> {
             is_first_piece: job.is_first_piece,
         };
         self.stored = self.sealer.submit(finished, &mut self.timings.wait)?;
-        self.timings.write += nanos(begun);
+        self.timings.write += nanos(begun).saturating_sub(self.timings.wait - waited);
         Ok(())
     }
 }
