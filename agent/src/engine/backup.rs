@@ -151,7 +151,7 @@ impl Backup<'_> {
             root: self.work.root.clone(),
             sources: self.task.sources.clone(),
             excludes: self.task.exclude.clone(),
-            rules: Rules::default(),
+            rules: rules(self.task.rules.as_ref()),
             own: self.work.own_folders.clone(),
             expected_mounts: self.expected_mounts.clone().unwrap_or_default(),
             started_at: self.started_at,
@@ -298,6 +298,18 @@ fn expected_mounts(work: &HostWork, context: &RunContext, task: &api::BackupTask
     let reader = remembered.as_ref().or_else(|| chain.newest_reader());
     let is_first = context.newest_here.is_empty() && task.base.is_none() && task.newest_backup_id.is_empty();
     reader.map(|reader| reader.header().mounts.clone()).or(is_first.then(Vec::new))
+}
+
+/// The rules of an order; one of a coordinator that knows none has none.
+pub(super) fn rules(rules: Option<&api::SelectionRules>) -> Rules {
+    let Some(rules) = rules else { return Rules::default() };
+    Rules {
+        caches: rules.caches,
+        if_present: rules.if_present.clone(),
+        nodump: rules.nodump,
+        one_file_system: rules.one_file_system,
+        larger_than: Some(rules.larger_than_bytes).filter(|bytes| *bytes > 0),
+    }
 }
 
 /// Names become folders: they are checked here too, whoever sent them.

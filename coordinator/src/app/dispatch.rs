@@ -4,7 +4,7 @@
 
 use coord_shared::api::coordinator_message::Message;
 use coord_shared::api::run_order::Task;
-use coord_shared::api::{BackupTask, RunOrder, VerifyTask};
+use coord_shared::api::{BackupTask, RunOrder, SelectionRules, VerifyTask};
 use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::ids::{Attempt, BackupId};
 use coord_shared::level::Level;
@@ -93,6 +93,7 @@ async fn backup_task(app: &App, run: &RunRecord, attempt: Attempt) -> Result<Bac
         backup_id: backup.to_string(),
         sources: policy.sources.iter().map(|source| source.clone().into_bytes()).collect(),
         exclude: policy.exclude.clone(),
+        rules: Some(selection_rules(policy)),
         compression: Some(compression(compression_of(policy, decision.level))),
         full_compression: Some(compression(policy.compression.full)),
         base: base.map(location),
@@ -104,6 +105,18 @@ async fn backup_task(app: &App, run: &RunRecord, attempt: Attempt) -> Result<Bac
         fleet: app.authority.fleet().to_owned(),
         host_name: run.host_name.clone(),
     })
+}
+
+/// What a policy leaves out besides its patterns, as agents are told.
+pub(super) fn selection_rules(policy: &Policy) -> SelectionRules {
+    let rules = &policy.rules;
+    SelectionRules {
+        caches: rules.caches,
+        if_present: rules.if_present.clone(),
+        nodump: rules.nodump,
+        one_file_system: rules.one_file_system,
+        larger_than_bytes: rules.larger_than.unwrap_or(0),
+    }
 }
 
 /// The newest state of a chain that can be compared with.

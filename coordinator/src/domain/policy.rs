@@ -8,6 +8,7 @@
 
 mod file;
 
+use coord_archive::rules::Rules;
 use coord_shared::selector::Selector;
 use coord_shared::slug::PolicySlug;
 use jiff::civil::Weekday;
@@ -35,6 +36,9 @@ pub struct Policy {
     pub sources: Vec<String>,
     /// Globs of what is left out, in the order written: the last that matches decides, and `!` re-includes.
     pub exclude: Vec<String>,
+    /// What else is left out. Policies of before there were rules have none.
+    #[serde(default)]
+    pub rules: Rules,
     /// When backups are due.
     pub schedule: Calendar,
     /// When a backup is a full.
@@ -156,7 +160,7 @@ impl Policy {
 
     /// What decides what is in a backup: a change of it makes the next backup a full.
     pub fn selection(&self) -> Selection<'_> {
-        Selection { sources: &self.sources, exclude: &self.exclude }
+        Selection { sources: &self.sources, exclude: &self.exclude, rules: &self.rules }
     }
 
     /// The sources as the catalog and archives write them: relative to the root, without a leading slash; the root is empty.
@@ -172,6 +176,8 @@ pub struct Selection<'a> {
     pub sources: &'a [String],
     /// As written.
     pub exclude: &'a [String],
+    /// What else is left out.
+    pub rules: &'a Rules,
 }
 
 /// Weekdays as the policy file writes them.

@@ -50,6 +50,12 @@ pub const EXAMPLE: &str = r#"name = "web"                                   # ne
 hosts = "role in (web, api), env = prod"       # labels; coordctl help selectors
 sources = ["/etc", "/srv"]                     # absolute paths
 exclude = ["*.tmp", "*.log"]                   # globs; a leading ! takes back in
+# More to leave out (docs/SELECTION.md):
+# exclude_caches = true                        # what is in folders with a CACHEDIR.TAG
+# exclude_if_present = [".nobackup"]           # what is in folders that hold such a name
+# exclude_nodump = true                        # what has the flag of chattr +d
+# exclude_larger_than = "4GiB"
+# one_file_system = true                       # what is mounted below a source
 schedule = { cron = "0 2 * * *", zone = "UTC" }
 full = { day = "sunday", max_age_days = 7 }
 diff_threshold_percent = 50                    # a larger differential becomes a full

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use coord_archive::rules::{Rules, RulesError};
 use coord_shared::selector::Selector;
 use coord_shared::slug::{PolicySlug, nearest};
 use jiff::civil::Weekday;
@@ -20,8 +21,22 @@ const MAX_LIST: usize = 1000;
 /// Longest source or exclude, in bytes.
 const MAX_PATTERN: usize = 4096;
 
-const TOP: [&str; 9] =
-    ["name", "hosts", "sources", "exclude", "schedule", "full", "diff_threshold_percent", "compression", "verify"];
+const TOP: [&str; 14] = [
+    "name",
+    "hosts",
+    "sources",
+    "exclude",
+    "exclude_caches",
+    "exclude_if_present",
+    "exclude_nodump",
+    "exclude_larger_than",
+    "one_file_system",
+    "schedule",
+    "full",
+    "diff_threshold_percent",
+    "compression",
+    "verify",
+];
 /// Keys of the file's shape whose effect is not built yet.
 const NOT_BUILT: [&str; 2] = ["retention", "objectives"];
 
@@ -46,6 +61,7 @@ pub(super) fn parse(text: &str) -> Result<Policy, Vec<Finding>> {
     let hosts = reader.hosts(&top);
     let sources = reader.sources(&top);
     let exclude = reader.exclude(&top);
+    let rules = reader.rules(&top);
     let schedule = reader.schedule(&top);
     let full = reader.full(&top);
     let diff_threshold_percent = reader.number(&top, "", "diff_threshold_percent", 1..=100, 50);
@@ -54,7 +70,18 @@ pub(super) fn parse(text: &str) -> Result<Policy, Vec<Finding>> {
     match (name, hosts, schedule, verify_cron) {
         (Some(name), Some(hosts), Some(schedule), Some(cron)) if reader.findings.is_empty() => {
             let verify = VerifyRule { calendar: Calendar { cron, zone: schedule.zone.clone() } };
-            Ok(Policy { name, hosts, sources, exclude, schedule, full, diff_threshold_percent, compression, verify })
+            Ok(Policy {
+                name,
+                hosts,
+                sources,
+                exclude,
+                rules,
+                schedule,
+                full,
+                diff_threshold_percent,
+                compression,
+                verify,
+            })
         }
         (_, _, _, _) => Err(reader.findings),
     }
@@ -304,6 +331,54 @@ impl Reader {
             }
         }
         patterns
+    }
+
+    /// The rules beside the patterns; nothing is left out by one that the file does not name.
+    fn rules(&mut self, top: &Table) -> Rules {
+        let rules = Rules {
+            caches: self.yes(top, "exclude_caches"),
+            if_present: self.texts(top, "exclude_if_present").unwrap_or_default(),
+            nodump: self.yes(top, "exclude_nodump"),
+            one_file_system: self.yes(top, "one_file_system"),
+            larger_than: self.size(top, "exclude_larger_than"),
+        };
+        if let Err(error) = rules.check() {
+            let (key, hint) = match &error {
+                RulesError::Marker { .. } | RulesError::TooMany { .. } => {
+                    ("exclude_if_present", "such as exclude_if_present = [\".nobackup\"]")
+                }
+                RulesError::NoSize => ("exclude_larger_than", "leave it out for no limit"),
+            };
+            self.find(key, error.to_string(), hint);
+        }
+        rules
+    }
+
+    /// Whether a key says yes; an absent one says no.
+    fn yes(&mut self, table: &Table, key: &str) -> bool {
+        match table.get(key) {
+            None => false,
+            Some(Value::Boolean(yes)) => *yes,
+            Some(other) => {
+                self.find(key, format!("{key} is {}, not true or false", kind(other)), format!("write {key} = true"));
+                false
+            }
+        }
+    }
+
+    /// A number of bytes, or a text with a unit.
+    fn size(&mut self, table: &Table, key: &str) -> Option<u64> {
+        let hint = "such as \"4GiB\", or a whole number of bytes";
+        match table.get(key)? {
+            Value::Integer(bytes) if *bytes >= 0 => return Some(bytes.unsigned_abs()),
+            Value::Integer(bytes) => self.find(key, format!("{key} is {bytes}, not a size"), hint),
+            Value::String(text) => match coord_shared::size::parse(text) {
+                Ok(bytes) => return Some(bytes),
+                Err(error) => self.find(key, format!("'{}' is {error}", escaped(text)), hint),
+            },
+            other => self.find(key, format!("{key} is {}, not a size", kind(other)), hint),
+        }
+        None
     }
 
     fn cron(&mut self, section: &Table, name: &str, default: &str) -> Option<CronLine> {

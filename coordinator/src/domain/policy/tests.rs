@@ -9,6 +9,11 @@ name = "web"
 hosts = "role in (web, api), env = prod, !canary"
 sources = ["/srv", "/etc/"]
 exclude = ["*.tmp", "!keep.tmp", "/srv/cache/**"]
+exclude_caches = true
+exclude_if_present = [".nobackup", ".skip"]
+exclude_nodump = true
+exclude_larger_than = "4GiB"
+one_file_system = true
 schedule = { cron = "30 1 * * 1-5", zone = "Europe/Berlin" }
 full = { day = "saturday", max_age_days = 14 }
 diff_threshold_percent = 40
@@ -31,6 +36,9 @@ fn every_key_is_read() {
     assert_eq!(policy.name.as_str(), "web");
     assert_eq!(policy.sources, ["/etc", "/srv"], "sorted, without trailing slashes");
     assert_eq!(policy.exclude, ["*.tmp", "!keep.tmp", "/srv/cache/**"], "in the order written");
+    let if_present = vec![".nobackup".to_owned(), ".skip".to_owned()];
+    let rules = Rules { caches: true, if_present, nodump: true, one_file_system: true, larger_than: Some(4 << 30) };
+    assert_eq!(policy.rules, rules);
     assert_eq!((policy.schedule.cron.as_str(), policy.schedule.zone.as_str()), ("30 1 * * 1-5", "Europe/Berlin"));
     assert_eq!(policy.full, FullRule { day: Weekday::Saturday, max_age_days: 14 });
     assert_eq!(policy.diff_threshold_percent, 40);
@@ -46,6 +54,7 @@ fn every_key_is_read() {
 fn a_policy_of_three_lines_gets_the_documented_defaults() {
     let policy = Policy::parse(&with("")).unwrap();
     assert_eq!(policy.exclude, DEFAULT_EXCLUDE);
+    assert_eq!(policy.rules, Rules::default(), "no rule is followed that nobody asked for");
     assert_eq!((policy.schedule.cron.as_str(), policy.schedule.zone.as_str()), ("0 2 * * *", "UTC"));
     assert_eq!(policy.verify.calendar.cron.as_str(), "0 6 * * *");
     assert_eq!(policy.full, FullRule { day: Weekday::Sunday, max_age_days: 7 });
@@ -79,6 +88,16 @@ fn what_is_wrong_is_found_under_its_key() {
         ("exclude = [\"[a\"]", "exclude", "no glob"),
         ("exclude = [\"\"]", "exclude", "leaves out nothing"),
         ("exclude = \"*.tmp\"", "exclude", "not a list"),
+        ("exclude_caches = \"yes\"", "exclude_caches", "not true or false"),
+        ("exclude_cache = true", "exclude_cache", "did you mean exclude_caches?"),
+        ("one_file_system = 1", "one_file_system", "not true or false"),
+        ("exclude_nodump = []", "exclude_nodump", "not true or false"),
+        ("exclude_if_present = \".nobackup\"", "exclude_if_present", "not a list"),
+        ("exclude_if_present = [\"a/b\"]", "exclude_if_present", "not the name of a file"),
+        ("exclude_larger_than = \"4G\"", "exclude_larger_than", "not a size"),
+        ("exclude_larger_than = -1", "exclude_larger_than", "not a size"),
+        ("exclude_larger_than = 0", "exclude_larger_than", "leaves out every file"),
+        ("exclude_larger_than = 1.5", "exclude_larger_than", "a fraction"),
         ("full = { day = \"sunda\" }", "full.day", "did you mean sunday?"),
         ("full = { max_age_days = 0 }", "full.max_age_days", "from 1 to"),
         ("diff_threshold_percent = 0", "diff_threshold_percent", "from 1 to 100"),
@@ -147,6 +166,17 @@ fn a_file_that_is_no_toml_names_the_line() {
 fn the_selector_for_every_host_is_allowed_with_a_warning() {
     let policy = Policy::parse("name = \"all\"\nhosts = \"\"\nsources = [\"/etc\"]").unwrap();
     assert_eq!(policy.warnings()[0].key, "hosts");
+}
+
+#[test]
+fn another_rule_is_another_selection_and_a_policy_of_before_there_were_any_has_none() {
+    let plain = Policy::parse(&with("")).unwrap();
+    for rule in ["exclude_caches = true", "exclude_larger_than = 1000", "exclude_if_present = [\"x\"]"] {
+        assert_ne!(Policy::parse(&with(rule)).unwrap().selection(), plain.selection(), "{rule}");
+    }
+    let mut stored = serde_json::to_value(&plain).unwrap();
+    stored.as_object_mut().unwrap().remove("rules");
+    assert_eq!(serde_json::from_value::<Policy>(stored).unwrap(), plain);
 }
 
 #[test]
