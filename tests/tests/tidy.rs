@@ -160,12 +160,12 @@ fn the_wire_library_and_the_database_driver_stay_at_their_edges() {
     for path in rust_files().into_iter().filter(|path| !path.starts_with("tests")) {
         let text = read(&path);
         let names = |what: &str| text.lines().any(|line| code(line).contains(what));
+        let in_tests = path.components().any(|part| part.as_os_str() == "tests" || part.as_os_str() == "tests.rs");
         // `postgres.rs` is the private server's launcher: it makes the connection settings.
-        let sql_place = is_in(&path, "coordinator/src/catalog") || is_in(&path, "coordinator/src/postgres");
+        let sql_place = is_in(&path, "coordinator/src/catalog") || is_in(&path, "coordinator/src/postgres") || in_tests;
         if names("tokio_postgres::") && !sql_place {
             broken.push(format!("{}: names tokio_postgres", path.display()));
         }
-        let in_tests = path.components().any(|part| part.as_os_str() == "tests" || part.as_os_str() == "tests.rs");
         let tonic_place = TONIC_PLACES.iter().any(|place| is_in(&path, place)) || in_tests;
         if names("tonic::") && !tonic_place {
             broken.push(format!("{}: names tonic", path.display()));

@@ -16,6 +16,12 @@ impl From<CatalogError> for Fault {
             CatalogError::Contended(_) => {
                 Fault::new(ErrorCode::Unavailable, "another change got in the way").with_hint("try again")
             }
+            CatalogError::TookTooLong(_) => {
+                tracing::warn!(cause = %chain(&error), "a statement took too long");
+                Fault::new(ErrorCode::TimedOut, "the coordinator's database took too long to answer this").with_hint(
+                    "ask for less (a folder, a host, a shorter time), or try again when the database has less to do",
+                )
+            }
             CatalogError::NotFound { .. } => Fault::new(ErrorCode::NotFound, error.to_string()),
             CatalogError::Taken { .. } => Fault::new(ErrorCode::NameTaken, error.to_string()),
             CatalogError::OutOfRange { .. } | CatalogError::BadEntry { .. } => {

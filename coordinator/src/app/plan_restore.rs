@@ -1,5 +1,7 @@
 //! What a restore would do: which restore points answer, from which archives, how much. Nothing is touched.
 
+use std::time::{Duration, Instant};
+
 use coord_shared::api;
 use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::ids::BackupId;
@@ -9,13 +11,15 @@ use jiff::Timestamp;
 
 use super::restore_points::RestorePoints;
 use super::{App, names};
-use crate::catalog::{Backup, Host, HostState, Searchable};
+use crate::catalog::{Backup, CatalogError, Host, HostState, Searchable};
 use crate::domain::restore_plan::{Part, Plan, PlanError, Wanted, distance, plan, shown};
 
 /// Longest path, in bytes.
 const MAX_PATH: usize = 64 << 10;
 /// Most globs of one restore.
 const MAX_GLOBS: usize = 1000;
+/// Longest time for counting what a restore brings back. A huge tree is restored uncounted rather than late, or not at all.
+const COUNTED_WITHIN: Duration = Duration::from_secs(2);
 
 /// A restore that is possible, as planned.
 #[derive(Debug)]
@@ -194,7 +198,8 @@ pub async fn encode(
 ) -> Result<api::RestorePlan, Fault> {
     let PlannedRestore { from, to, at, plan, points: rows } = planned;
     let mut notes = plan.notes.clone();
-    let (mut files, mut bytes) = (0u64, 0u64);
+    let (mut files, mut bytes, mut at_least) = (0u64, 0u64, false);
+    let until = Instant::now() + COUNTED_WITHIN;
     for part in &plan.parts {
         let row = rows.row(part.backup)?;
         if row.searchable != Searchable::Searchable {
@@ -202,11 +207,22 @@ pub async fn encode(
                 "the entries of backup {} are not in the catalog yet: how many files there are is not known",
                 row.id.short()
             ));
+            at_least = true;
             continue;
         }
-        let (part_files, part_bytes) = totals(app, row, part).await?;
-        files = files.saturating_add(part_files);
-        bytes = bytes.saturating_add(part_bytes);
+        match totals(app, row, part, until).await? {
+            Some((part_files, part_bytes)) => {
+                files = files.saturating_add(part_files);
+                bytes = bytes.saturating_add(part_bytes);
+            }
+            None => {
+                let id = row.id.short();
+                notes.push(format!(
+                    "counting the files of backup {id} would take too long: how many there are is not known"
+                ));
+                at_least = true;
+            }
+        }
         notes.extend(unreadable(row));
     }
     if !to.connected {
@@ -229,6 +245,7 @@ pub async fn encode(
         archives: u64::try_from(archives.len()).unwrap_or(u64::MAX),
         at_us: optional_us(*at),
         notes,
+        at_least,
     })
 }
 
@@ -242,18 +259,22 @@ fn unreadable(row: &Backup) -> Option<String> {
     })
 }
 
-/// Files and bytes of a part at its restore point.
-async fn totals(app: &App, row: &Backup, part: &Part) -> Result<(u64, u64), Fault> {
+/// Files and bytes of a part at its restore point; `None` when they are not counted by then.
+async fn totals(app: &App, row: &Backup, part: &Part, until: Instant) -> Result<Option<(u64, u64)>, Fault> {
     let (mut files, mut bytes) = (0u64, 0u64);
-    for path in &part.paths {
-        let totals = app.catalog.subtree_totals(row.job, row.seq, path).await?;
-        files = files.saturating_add(totals.files);
-        bytes = bytes.saturating_add(totals.bytes);
+    let paths = part.paths.iter().map(|path| (path, true)).chain(part.except.iter().map(|path| (path, false)));
+    for (path, wanted) in paths {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        let totals = match app.catalog.subtree_totals(row.job, row.seq, path, left).await {
+            Ok(totals) => totals,
+            Err(CatalogError::TookTooLong(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let add = if wanted { u64::saturating_add } else { u64::saturating_sub };
+        (files, bytes) = (add(files, totals.files), add(bytes, totals.bytes));
     }
-    for path in &part.except {
-        let totals = app.catalog.subtree_totals(row.job, row.seq, path).await?;
-        files = files.saturating_sub(totals.files);
-        bytes = bytes.saturating_sub(totals.bytes);
-    }
-    Ok((files, bytes))
+    Ok(Some((files, bytes)))
 }

@@ -18,6 +18,9 @@ pub enum CatalogError {
     /// Two transactions got in each other's way; this one was undone. Trying again is safe.
     #[error("another transaction got in the way")]
     Contended(#[source] tokio_postgres::Error),
+    /// A statement was stopped because it took longer than it may. Nothing was written.
+    #[error("the catalog's database took longer for a statement than it may")]
+    TookTooLong(#[source] tokio_postgres::Error),
     /// There is no such thing.
     #[error("there is no {what} {name}")]
     NotFound {
@@ -66,7 +69,7 @@ impl CatalogError {
     /// Whether the effect surely did not happen and may happen when tried again.
     pub const fn is_retryable(&self) -> bool {
         match self {
-            CatalogError::Unavailable(_) | CatalogError::Contended(_) => true,
+            CatalogError::Unavailable(_) | CatalogError::Contended(_) | CatalogError::TookTooLong(_) => true,
             CatalogError::Indeterminate(_)
             | CatalogError::NotFound { .. }
             | CatalogError::Taken { .. }
@@ -94,6 +97,7 @@ impl CatalogError {
             {
                 CatalogError::Contended(error)
             }
+            code if *code == SqlState::QUERY_CANCELED => CatalogError::TookTooLong(error),
             code if *code == SqlState::UNIQUE_VIOLATION => CatalogError::Taken { what: taken(&error), source: error },
             code if is_outage(code) => CatalogError::Unavailable(Box::new(error)),
             _ => CatalogError::Refused(error),

@@ -1,12 +1,14 @@
 //! What a job's backup contains: one path, one folder, the totals of a subtree. All are index scans by folder, and a folder is read
 //! page by page. Not here: the contents of a whole subtree (`walk`).
 
+use std::time::Duration;
+
 use coord_shared::ids::{JobId, Seq};
 use tokio_postgres::Row;
 
 use super::entries::{FileVersion, VersionKind, read, version_columns};
 use super::error::{CatalogError, Result};
-use super::pool::{Catalog, Connection, Params, Sql};
+use super::pool::{Ask, Catalog, Connection, Params, Sql};
 use super::row::{count, get, int};
 
 /// Entries of a page at most.
@@ -72,6 +74,9 @@ pub(super) const TOTALS: Sql = Sql("
     FROM below b
     JOIN file_versions v ON v.host = $1 AND v.job = $2 AND v.folder = b.folder AND v.first_seq <= $4 AND v.last_seq >= $4");
 
+// For the present transaction.
+const DEADLINE: Sql = Sql("SELECT set_config('statement_timeout', $1, true)");
+
 #[cfg(test)]
 pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
     ("JOB_KEYS", &JOB_KEYS),
@@ -79,6 +84,7 @@ pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
     ("FIND_VERSION", &FIND_VERSION),
     ("LIST", &LIST),
     ("TOTALS", &TOTALS),
+    ("DEADLINE", &DEADLINE),
 ];
 
 /// One job at one of its backups.
@@ -89,8 +95,8 @@ pub(super) struct Point {
     pub(super) seq: i32,
 }
 
-pub(super) async fn point(connection: &Connection, job: JobId, seq: Seq) -> Result<Point> {
-    let row = connection.query_opt(&JOB_KEYS, &[&job.uuid()]).await?;
+pub(super) async fn point(connection: &impl Ask, job: JobId, seq: Seq) -> Result<Point> {
+    let row = connection.ask(&JOB_KEYS, &[&job.uuid()]).await?;
     let row = row.ok_or_else(|| CatalogError::not_found("job", job))?;
     Ok(Point { host: get(&row, "host")?, job: get(&row, "job")?, seq: int(seq.get(), "seq")? })
 }
@@ -100,13 +106,13 @@ fn components(path: &[u8]) -> Vec<&[u8]> {
 }
 
 /// The key of a folder that some backup of the host had.
-pub(super) async fn folder_key(connection: &Connection, host: i32, path: &[u8]) -> Result<Option<i64>> {
-    let row = connection.query_opt(&FIND_FOLDER, &[&host, &components(path)]).await?;
+pub(super) async fn folder_key(connection: &impl Ask, host: i32, path: &[u8]) -> Result<Option<i64>> {
+    let row = connection.ask(&FIND_FOLDER, &[&host, &components(path)]).await?;
     row.map(|row| get(&row, "folder")).transpose()
 }
 
 /// The key of the folder that holds `path`, and its name there; `None` when no backup of the host had such a folder.
-pub(super) async fn locate<'a>(connection: &Connection, host: i32, path: &'a [u8]) -> Result<Option<(i64, &'a [u8])>> {
+pub(super) async fn locate<'a>(connection: &impl Ask, host: i32, path: &'a [u8]) -> Result<Option<(i64, &'a [u8])>> {
     match coord_archive::entry::parent(path) {
         None => Ok(Some((0, path))),
         Some(parent) => {
@@ -116,9 +122,9 @@ pub(super) async fn locate<'a>(connection: &Connection, host: i32, path: &'a [u8
     }
 }
 
-pub(super) async fn find(connection: &Connection, at: Point, path: &[u8]) -> Result<Option<FileVersion>> {
+pub(super) async fn find(connection: &impl Ask, at: Point, path: &[u8]) -> Result<Option<FileVersion>> {
     let Some((folder, name)) = locate(connection, at.host, path).await? else { return Ok(None) };
-    let row = connection.query_opt(&FIND_VERSION, &[&at.host, &at.job, &folder, &name, &at.seq]).await?;
+    let row = connection.ask(&FIND_VERSION, &[&at.host, &at.job, &folder, &name, &at.seq]).await?;
     row.map(|row| read(&row, coord_archive::entry::parent(path))).transpose()
 }
 
@@ -164,17 +170,24 @@ impl Catalog {
         Ok(FolderPage { entries, more: rows.len() > wanted })
     }
 
-    /// How much lies at and below a path at a backup.
-    pub async fn subtree_totals(&self, job: JobId, seq: Seq, path: &[u8]) -> Result<SubtreeTotals> {
-        let connection = self.connection().await?;
-        let at = point(&connection, job, seq).await?;
-        let Some(top) = find(&connection, at, path).await? else { return Ok(SubtreeTotals::default()) };
+    /// How much lies at and below a path at a backup. Every entry is looked at, so it may take as long as the tree is large.
+    ///
+    /// # Errors
+    /// [`CatalogError::TookTooLong`] when counting takes longer than `within`.
+    pub async fn subtree_totals(&self, job: JobId, seq: Seq, path: &[u8], within: Duration) -> Result<SubtreeTotals> {
+        let mut connection = self.connection().await?;
+        let transaction = connection.begin().await?;
+        // Zero would mean without end.
+        let within = within.as_millis().max(1).to_string();
+        transaction.query(&DEADLINE, &[&within]).await?;
+        let at = point(&transaction, job, seq).await?;
+        let Some(top) = find(&transaction, at, path).await? else { return Ok(SubtreeTotals::default()) };
         let own = SubtreeTotals { entries: 1, files: u64::from(top.kind == VersionKind::File), bytes: top.size };
         if top.kind != VersionKind::Folder {
             return Ok(own);
         }
-        let Some(folder) = folder_key(&connection, at.host, path).await? else { return Ok(own) };
-        let row = connection.query_opt(&TOTALS, &[&at.host, &at.job, &folder, &at.seq]).await?;
+        let Some(folder) = folder_key(&transaction, at.host, path).await? else { return Ok(own) };
+        let row = transaction.query_opt(&TOTALS, &[&at.host, &at.job, &folder, &at.seq]).await?;
         let row = row.ok_or_else(|| CatalogError::not_found("row", "totals"))?;
         Ok(SubtreeTotals {
             entries: own.entries + count(&row, "entries")?,

@@ -194,3 +194,21 @@ impl Transaction<'_> {
         self.0.commit().await.map_err(CatalogError::maybe_done)
     }
 }
+
+/// Where a question that only reads can be asked: a connection, or a transaction with bounds of its own.
+pub(super) trait Ask {
+    /// The first row of the answer.
+    async fn ask(&self, sql: &Sql, params: Params<'_>) -> Result<Option<Row>>;
+}
+
+impl Ask for Connection {
+    async fn ask(&self, sql: &Sql, params: Params<'_>) -> Result<Option<Row>> {
+        self.query_opt(sql, params).await
+    }
+}
+
+impl Ask for Transaction<'_> {
+    async fn ask(&self, sql: &Sql, params: Params<'_>) -> Result<Option<Row>> {
+        self.query_opt(sql, params).await
+    }
+}

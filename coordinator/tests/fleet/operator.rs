@@ -309,6 +309,34 @@ async fn a_backup_is_listed_and_brought_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_restore_whose_files_cannot_be_counted_in_time_begins_all_the_same() {
+    let fleet = Fleet::start().await;
+    let mut operator = OperatorServiceClient::new(fleet.admin().await);
+    let mut host = Host::join(&fleet, "one").await;
+    apply(&mut operator, &policy("web", "[\"/etc\"]")).await;
+    start(&mut operator, "web").await.unwrap();
+    host.back_up(&fleet, Timestamp::now(), tree("etc", 100)).await;
+
+    // As a tree of many million files would keep them busy.
+    let (mut client, connection) = tokio_postgres::connect(&fleet.url, tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let busy = client.transaction().await.unwrap();
+    busy.batch_execute("LOCK TABLE file_versions").await.unwrap();
+    let started = operator.start_restore(restore(&["etc"], None)).await.unwrap().into_inner();
+    let plan = started.plan.unwrap();
+    assert_eq!((plan.files, plan.at_least), (0, true));
+    assert!(plan.notes[0].contains("how many there are is not known"), "{:?}", plan.notes);
+    let order = host.order().await;
+    assert_eq!(order.run_id, started.run.unwrap().id);
+    busy.commit().await.unwrap();
+    let plan = operator.plan_restore(restore(&["etc"], None)).await.unwrap().into_inner();
+    assert_eq!((plan.files, plan.at_least), (2, false));
+    drop(client);
+    connection.await.unwrap().unwrap();
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restore_of_what_could_not_be_read_names_the_last_backup_that_read_it() {
     let fleet = Fleet::start().await;
     let mut operator = OperatorServiceClient::new(fleet.admin().await);

@@ -82,14 +82,10 @@ pub async fn run(session: &mut Session, args: &RestoreArgs) -> Result<(), Failur
     }
     if args.delete_extra || args.overwrite != OverwriteWord::Never {
         let target = args.to.clone().unwrap_or_else(|| message.host.clone());
-        let what = format!(
-            "this changes files on {target} that are there now ({} files, {})",
-            plan.files,
-            shown::size(plan.bytes)
-        );
+        let what = format!("this changes files on {target} that are there now ({})", amount(&plan));
         session.confirm(&target, args.confirm.as_deref(), &what)?;
     } else {
-        session.change(&format!("restore {} files ({}) to {}", plan.files, shown::size(plan.bytes), plan.to_host))?;
+        session.change(&format!("restore {} to {}", amount(&plan), plan.to_host))?;
     }
     let started = answer(session.client.start_restore(request(message)).await)?;
     let run = started.run.ok_or(Failure::Ended(Exit::Failed))?;
@@ -142,6 +138,23 @@ fn folder(to_dir: Option<&OsStr>) -> Result<Vec<u8>, Failure> {
     Err(Failure::usage(text, "name the folder as the target host sees it, from its root"))
 }
 
+/// How much comes back, as far as the catalog could count it.
+fn amount(plan: &api::RestorePlan) -> String {
+    if plan.at_least && plan.files == 0 {
+        return "how many files is not known".to_owned();
+    }
+    let least = if plan.at_least { "at least " } else { "" };
+    format!("{least}{} files, {}", plan.files, shown::size(plan.bytes))
+}
+
+fn counted(plan: &api::RestorePlan, number: String) -> String {
+    match (plan.at_least, plan.files) {
+        (false, _) => number,
+        (true, 0) => "not known".to_owned(),
+        (true, _) => format!("at least {number}"),
+    }
+}
+
 fn told(session: &Session, plan: &api::RestorePlan) -> Result<(), Failure> {
     say_points(session, &plan.points);
     session.out.facts(&[
@@ -150,8 +163,8 @@ fn told(session: &Session, plan: &api::RestorePlan) -> Result<(), Failure> {
             "into",
             if plan.to_folder.is_empty() { "where it came from".to_owned() } else { shown::path(&plan.to_folder) },
         ),
-        ("files", plan.files.to_string()),
-        ("bytes", shown::size(plan.bytes)),
+        ("files", counted(plan, plan.files.to_string())),
+        ("bytes", counted(plan, shown::size(plan.bytes))),
         ("archives", plan.archives.to_string()),
     ])?;
     for note in &plan.notes {
@@ -164,8 +177,19 @@ fn told(session: &Session, plan: &api::RestorePlan) -> Result<(), Failure> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use super::folder;
+    use super::{amount, counted, folder};
+    use coord_shared::api::RestorePlan;
     use std::ffi::OsStr;
+
+    #[test]
+    fn what_could_not_be_counted_is_not_called_none() {
+        let plan = |files, at_least| RestorePlan { files, bytes: 2048, at_least, ..RestorePlan::default() };
+        assert_eq!(amount(&plan(3, false)), "3 files, 2.0 KiB");
+        assert_eq!(amount(&plan(3, true)), "at least 3 files, 2.0 KiB");
+        assert_eq!(amount(&plan(0, true)), "how many files is not known");
+        assert_eq!(counted(&plan(0, true), "0".into()), "not known");
+        assert_eq!(counted(&plan(0, false), "0".into()), "0");
+    }
 
     #[test]
     fn a_target_folder_is_absolute() {

@@ -83,6 +83,7 @@ pub fn plan(p: &api::RestorePlan) -> Value {
         "to_host": p.to_host,
         "files": p.files,
         "bytes": p.bytes,
+        "at_least": p.at_least,
         "archives": p.archives,
         "at": at(p.at_us),
         "notes": p.notes,

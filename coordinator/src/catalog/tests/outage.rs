@@ -3,6 +3,11 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
+use coord_shared::fault::{ErrorCode, Fault};
+use coord_shared::ids::Seq;
+
+use super::fixture::Fleet;
+use crate::catalog::testing::with_config;
 use crate::catalog::{Catalog, CatalogConfig, CatalogError};
 use crate::postgres::Private;
 
@@ -41,4 +46,24 @@ async fn an_address_without_a_server_is_an_outage_and_no_hang() {
     let error = catalog.migrate().await.unwrap_err();
     assert!(matches!(error, crate::catalog::MigrateError::Database(CatalogError::Unavailable(_))), "{error:?}");
     assert!(CatalogConfig::from_url("no address").is_err());
+}
+
+#[tokio::test]
+async fn a_statement_that_is_stopped_for_its_time_is_no_outage() {
+    with_config(async |config| {
+        let mut client = config.connect().await.unwrap();
+        let catalog = Catalog::new(config).unwrap();
+        let fleet = Fleet::new(&catalog).await;
+        let busy = client.transaction().await.unwrap();
+        busy.batch_execute("LOCK TABLE file_versions").await.unwrap();
+        let within = Duration::from_millis(20);
+        let error = catalog.subtree_totals(fleet.job, Seq(1), b"", within).await.unwrap_err();
+        assert!(matches!(error, CatalogError::TookTooLong(_)) && error.is_retryable(), "{error:?}");
+        let fault = Fault::from(error);
+        assert_eq!(fault.code, ErrorCode::TimedOut);
+        assert!(fault.hint.contains("ask for less"), "{fault}");
+        busy.commit().await.unwrap();
+        assert!(catalog.subtree_totals(fleet.job, Seq(1), b"", Duration::from_secs(60)).await.is_ok());
+    })
+    .await;
 }
