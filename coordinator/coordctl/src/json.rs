@@ -12,7 +12,9 @@ mod catalog;
 mod fleet;
 
 pub use catalog::{backup, backups, file, plan, point};
-pub use fleet::{applied, explanation, host, hosts, job, jobs, lint, policies, policy, status, token, tokens, version};
+pub use fleet::{
+    applied, dedup, explanation, host, hosts, job, jobs, lint, policies, policy, status, token, tokens, version,
+};
 
 /// An instant, or null.
 fn at(us: i64) -> Value {

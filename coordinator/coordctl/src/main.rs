@@ -29,6 +29,7 @@ use command::host::HostCommand;
 use command::job::JobCommand;
 use command::login::LoginArgs;
 use command::policy::PolicyCommand;
+use command::report::ReportCommand;
 use command::restore::RestoreArgs;
 use command::run::RunCommand;
 use command::token::TokenCommand;
@@ -120,6 +121,9 @@ enum Command {
     /// Restore points.
     #[command(subcommand)]
     Backup(BackupCommand),
+    /// Figures of the fleet.
+    #[command(subcommand)]
+    Report(ReportCommand),
     /// Secrets with which hosts and operators join.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -192,6 +196,7 @@ async fn run(arguments: &Arguments, out: Output) -> Result<(), Failure> {
         | Command::Job(_)
         | Command::Run(_)
         | Command::Backup(_)
+        | Command::Report(_)
         | Command::Token(_)
         | Command::Version => {}
     }
@@ -223,6 +228,7 @@ async fn dispatch(session: &mut Session, command: &Command) -> Result<(), Failur
         Command::Job(command) => command::job::run(session, command).await,
         Command::Run(command) => command::run::run(session, command).await,
         Command::Backup(command) => command::backup::run(session, command).await,
+        Command::Report(command) => command::report::run(session, command).await,
         Command::Token(command) => command::token::run(session, command).await,
         Command::Version => command::fleet::version(session).await,
         // Done before a connection was made.

@@ -31,6 +31,7 @@ pub mod reap;
 pub mod relay;
 pub mod renew;
 pub mod report;
+pub mod report_dedup;
 pub mod restore_points;
 pub mod restore_task;
 pub mod runs;

@@ -16,7 +16,7 @@ use super::{Caller, caller, refused};
 use crate::app::authorize::authorize;
 use crate::app::{
     App, apply_policy, backups, cancel_run, explain, files, hosts, label_host, list_jobs, plan_restore, policies,
-    read_file, runs, start_backup, start_restore, status, tokens, watch_run,
+    read_file, report_dedup, runs, start_backup, start_restore, status, tokens, watch_run,
 };
 
 /// Answers between a use case and HTTP/2.
@@ -106,6 +106,11 @@ impl OperatorService for Operators {
     async fn label_host(&self, request: Request<api::LabelHostRequest>) -> Answer<api::Host> {
         let (caller, request) = open(request)?;
         answer(&caller, label_host::label(&self.app, caller.user(), request).await)
+    }
+
+    async fn report_dedup(&self, request: Request<api::ReportDedupRequest>) -> Answer<api::DedupReport> {
+        let (caller, request) = open(request)?;
+        answer(&caller, report_dedup::report(&self.app, &request).await)
     }
 
     async fn list_policies(&self, request: Request<api::ListPoliciesRequest>) -> Answer<api::PolicyList> {

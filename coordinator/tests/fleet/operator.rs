@@ -261,6 +261,36 @@ async fn a_policy_becomes_a_job_and_a_backup_that_explains_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_hosts_have_more_than_once_is_counted_within_each_and_over_all() {
+    let fleet = Fleet::start().await;
+    let mut operator = OperatorServiceClient::new(fleet.admin().await);
+    let mut one = Host::join(&fleet, "one").await;
+    apply(&mut operator, &policy("web", "[\"/etc\"]")).await;
+    start(&mut operator, "web").await.unwrap();
+    let copy = Entry { digest: Some(Digest::of(b"etc/hosts")), ..entry("etc/hosts.old", Kind::File, 100) };
+    let mut entries = tree("etc", 100);
+    entries.insert(3, copy);
+    one.back_up(&fleet, Timestamp::now(), entries).await;
+    let mut two = Host::join(&fleet, "two").await;
+    let again = api::StartBackupRequest { host: "two".into(), policy: "web".into(), ..Default::default() };
+    operator.start_backup(again).await.unwrap();
+    two.back_up(&fleet, Timestamp::now(), tree("etc", 100)).await;
+
+    let ask = |host: &str| api::ReportDedupRequest { host: host.to_owned() };
+    let report = operator.report_dedup(ask("")).await.unwrap().into_inner();
+    let found = |figures: Option<api::Duplication>| figures.map(|x| (x.files, x.bytes, x.contents, x.unique_bytes));
+    let names: Vec<&str> = report.hosts.iter().map(|host| host.host.as_str()).collect();
+    assert_eq!(names, ["one", "two"]);
+    assert_eq!(found(report.hosts[0].figures), Some((3, 400, 2, 300)));
+    assert_eq!(found(report.hosts[1].figures), Some((2, 300, 2, 300)), "it has each once");
+    assert_eq!(found(report.overall), Some((5, 700, 2, 300)), "what both have counts once");
+    let report = operator.report_dedup(ask("one")).await.unwrap().into_inner();
+    assert_eq!((report.hosts.len(), found(report.overall)), (1, Some((3, 400, 2, 300))));
+    assert_eq!(refused(operator.report_dedup(ask("three")).await).code, ErrorCode::NotFound);
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_backup_is_listed_and_brought_back() {
     let fleet = Fleet::start().await;
     let mut operator = OperatorServiceClient::new(fleet.admin().await);

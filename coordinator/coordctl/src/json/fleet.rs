@@ -80,6 +80,25 @@ pub fn explanation(e: &api::Explanation) -> Value {
     json!({ "decisions": decisions })
 }
 
+/// What there is more than once.
+#[must_use]
+pub fn dedup(report: &api::DedupReport) -> Value {
+    let figures = |figures: Option<api::Duplication>| {
+        let api::Duplication { files, bytes, contents, unique_bytes } = figures.unwrap_or_default();
+        let duplicate_bytes = bytes.saturating_sub(unique_bytes);
+        json!({
+            "files": files,
+            "bytes": bytes,
+            "contents": contents,
+            "unique_bytes": unique_bytes,
+            "duplicate_bytes": duplicate_bytes,
+        })
+    };
+    let hosts: Value =
+        report.hosts.iter().map(|host| json!({ "host": host.host, "figures": figures(host.figures) })).collect();
+    json!({ "hosts": hosts, "overall": figures(report.overall) })
+}
+
 /// One token; never its secret.
 #[must_use]
 pub fn token(t: &api::Token) -> Value {

@@ -93,6 +93,7 @@ fn documents() -> Vec<(&'static str, Value)> {
         ("job list", jobs(&[sample_job()])),
         ("run list", runs(&[sample_run()])),
         ("run warnings", warnings(&api::RunWarnings { total: 1, notes: vec![note] })),
+        ("report dedup", dedup(&api::DedupReport { hosts: vec![api::DedupOfHost::default()], overall: None })),
         ("backup list", backups(&[sample_backup()])),
         ("ls", file(&api::File { path: b"etc/hosts".to_vec(), ..Default::default() })),
         ("restore point", point(&sample_point())),

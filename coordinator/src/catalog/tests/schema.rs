@@ -10,8 +10,8 @@ use crate::catalog::testing::{with_config, with_empty};
 use crate::catalog::{
     AttemptOutcome, BackupStatus, Catalog, CatalogConfig, CertificateState, Codec, DecisionStage, HostState, JobState,
     MigrateError, OperatorRole, SCHEMA_VERSION, Searchable, TokenKind, VersionKind, audit, backups, certificates,
-    commit, decisions, fleet, health, history, hosts, ingest, jobs, leases, listing, merge, migrate, operators,
-    policies, reports, runs, schedule, sessions, tokens, walk,
+    commit, decisions, duplicates, fleet, health, history, hosts, ingest, jobs, leases, listing, merge, migrate,
+    operators, policies, reports, runs, schedule, sessions, tokens, walk,
 };
 
 type Statements = &'static [(&'static str, &'static Sql)];
@@ -22,6 +22,7 @@ const FILES: &[(&str, Statements)] = &[
     ("certificates", certificates::STATEMENTS),
     ("commit", commit::STATEMENTS),
     ("decisions", decisions::STATEMENTS),
+    ("duplicates", duplicates::STATEMENTS),
     ("fleet", fleet::STATEMENTS),
     ("health", health::STATEMENTS),
     ("history", history::STATEMENTS),
