@@ -470,7 +470,7 @@ impl Differ<'_> {
             return Ok(same);
         }
         if now.digest.is_some() || now.flags.contains(Flags::UNREAD) {
-            return Ok(now.digest == newest.digest);
+            return Ok(is_recorded_content_same(now, newest));
         }
         // To be stored: its content is not known yet.
         if is_identity_same(now, newest) {

@@ -1,8 +1,8 @@
 //! When a name is taken for unchanged, and when its content is read to find out.
 //!
 //! Owns the rule of the scan: type, size, mtime, ctime (both in nanoseconds), inode and the restorable attributes equal,
-//! and the entry was not racy for the scan that recorded it. Everything else is decided by content. Device numbers are
-//! not asked: they change at reboot.
+//! and the entry was not racy for the scan that recorded it. Everything else is decided by content, of which holes are a
+//! part: a restore makes them again. Device numbers are not asked: they change at reboot.
 
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom};
@@ -11,6 +11,7 @@ use std::ops::ControlFlow;
 use coord_archive::digest::{ContentHasher, Digest, PIECE_BYTES, piece_value};
 use coord_archive::entry::{Attributes, Entry, FileTime, Flags, Kind};
 use coord_archive::glance::Glance;
+use coord_archive::holes::data_ranges_of;
 
 use rustix::io::Errno;
 
@@ -65,6 +66,7 @@ pub fn is_recorded_content_same(a: &Entry, b: &Entry) -> bool {
     a.kind == b.kind
         && a.size == b.size
         && a.digest == b.digest
+        && a.data_ranges == b.data_ranges
         && a.link_target == b.link_target
         && a.device == b.device
 }
@@ -90,7 +92,7 @@ impl From<bool> for Compared {
 pub type OnRead<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
 
 /// Reads the file that `now` describes and compares it with the recorded digests, up to the first piece that differs.
-/// What was a hole and is one still is not read.
+/// What was a hole and is one still is not read. Holes that came or went are a difference.
 ///
 /// # Errors
 /// As open(2) and read(2); `NotFound` when the file is gone.
@@ -99,7 +101,7 @@ pub fn compare_content(tree: &Tree, now: &Entry, recorded: &Entry, on_read: OnRe
         return Ok(Compared::Different);
     }
     let mut file = tree.open_file(&now.path)?;
-    if !is_still(&file, now)? {
+    if !is_still(&rustix::fs::fstat(&file)?, now)? {
         return Ok(Compared::Different);
     }
     let compared = match recorded.digest {
@@ -107,12 +109,15 @@ pub fn compare_content(tree: &Tree, now: &Entry, recorded: &Entry, on_read: OnRe
         Some(digest) if recorded.pieces.is_empty() => compare_whole(&mut file, digest, now.size, on_read)?,
         Some(_) => compare_pieces(&mut file, recorded, on_read)?,
     };
-    Ok(if compared == Compared::Same && !is_still(&file, now)? { Compared::Different } else { compared })
+    if compared != Compared::Same {
+        return Ok(compared);
+    }
+    let stat = rustix::fs::fstat(&file)?;
+    Ok((data_ranges_of(&file, &stat) == recorded.data_ranges && is_still(&stat, now)?).into())
 }
 
-/// Whether the open file is what the scan saw.
-fn is_still(file: &File, now: &Entry) -> io::Result<bool> {
-    let stat = rustix::fs::fstat(file)?;
+/// Whether an open file of this status is what the scan saw.
+fn is_still(stat: &rustix::fs::Stat, now: &Entry) -> io::Result<bool> {
     let time = |seconds: i64, nanos: u64| u32::try_from(nanos).map(|nanos| FileTime { seconds, nanos });
     let ctime = time(stat.st_ctime, stat.st_ctime_nsec).map_err(io::Error::other)?;
     Ok(u64::try_from(stat.st_size) == Ok(now.size) && stat.st_ino == now.identity.inode && ctime == now.identity.ctime)

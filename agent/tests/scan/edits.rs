@@ -8,7 +8,7 @@ use std::path::Path;
 use coord_agent::scan::tree::{Clear, Lens, Stat};
 use coord_archive::entry::{Flags, Kind};
 use jiff::Timestamp;
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, Timespec, Timestamps, XattrFlags};
 
 use crate::support::{Bench, Made, differences, entry, long_after, paths, state};
 
@@ -381,6 +381,40 @@ fn a_touched_sparse_file_is_compared_without_reading_its_holes() {
         assert_eq!(found.figures.changed_files, 1);
         assert_is_the_tree(&bench, &full, &made);
     }
+}
+
+#[test]
+fn holes_that_come_and_go_alone_are_carried() {
+    let zeros = [0; 64 << 10];
+    let bench = Bench::new();
+    let file = File::create(bench.at("sparse")).unwrap();
+    file.set_len(4 << 20).unwrap();
+    file.write_all_at(&[7; 64 << 10], 0).unwrap();
+    file.write_all_at(&zeros, 1 << 20).unwrap();
+    let full = bench.full();
+    let times = fs::metadata(bench.at("sparse")).unwrap();
+    let keep_time = || set_mtime(&bench.at("sparse"), times.mtime(), times.mtime_nsec());
+
+    let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    rustix::fs::fallocate(&file, punch, 1 << 20, 64 << 10).unwrap();
+    keep_time();
+    let (found, first) = bench.differential(&full, None);
+    assert_eq!(paths(&first), ["sparse"]);
+    assert!(!found.equals_newest);
+    assert_is_the_tree(&bench, &full, &first);
+    // The differential has it, so nothing is new; and it stays in the next one.
+    bench.write("other", "other");
+    let (_, second) = bench.differential(&full, Some(&first));
+    assert_is_the_tree(&bench, &full, &second);
+    let (found, _) = bench.compare(&full, Some(&second));
+    assert!(found.equals_newest, "{:?}", found.figures);
+
+    file.write_all_at(&zeros, 1 << 20).unwrap();
+    keep_time();
+    let (found, third) = bench.differential(&full, Some(&second));
+    assert!(!found.equals_newest);
+    assert!(!paths(&third).contains(&"sparse".to_owned()), "it is as in the full again");
+    assert_is_the_tree(&bench, &full, &third);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use coord_agent::scan::tree::{Clear, Lens};
 use coord_agent::scan::{Against, Comparison, Notes, Scan, ScanError, ScanRequest};
 use coord_archive::codec::Codec;
 use coord_archive::digest::Digest;
-use coord_archive::entry::{Attributes, Entry, Flags, Kind};
+use coord_archive::entry::{Attributes, DataRange, Entry, Flags, Kind};
 use coord_archive::file::SealedFile;
 use coord_archive::header::{Base, Header, Level, Mount};
 use coord_archive::overlay::{Origin, overlay};
@@ -197,6 +197,8 @@ pub struct Restorable {
     pub attributes: Attributes,
     pub size: u64,
     pub content: Option<Digest>,
+    /// Where there is data, in a file with holes.
+    pub data_ranges: Option<Vec<DataRange>>,
     pub link_target: Vec<u8>,
     pub device: (u32, u32),
     /// All names of the same inode, if there are several.
@@ -239,6 +241,7 @@ pub fn state(full: &Made, differential: Option<&Made>) -> State {
             attributes: entry.attributes,
             size: entry.size,
             content,
+            data_ranges: entry.data_ranges,
             link_target: entry.link_target,
             device: entry.device,
             names,

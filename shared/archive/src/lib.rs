@@ -13,6 +13,7 @@ pub mod footer;
 pub mod glance;
 mod gzip;
 pub mod header;
+pub mod holes;
 pub mod overlay;
 pub mod pack;
 pub mod progress;

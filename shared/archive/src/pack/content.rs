@@ -5,12 +5,12 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{FileType, Stat, fgetxattr, flistxattr, fstat, seek};
+use rustix::fs::{FileType, Stat, fgetxattr, flistxattr, fstat};
 use rustix::io::{Errno, pread};
 
-use super::holes::data_ranges;
 use super::{MAX_FILE_BYTES, Reason, Source};
 use crate::entry::{Entry, FileTime, Flags, Xattr};
+use crate::holes::data_ranges_of;
 
 /// Largest value of an extended attribute that Linux knows.
 const MAX_XATTR_BYTES: usize = 64 << 10;
@@ -54,8 +54,7 @@ impl OpenFile {
         refresh(entry, &stat, &file, scan_start);
         source.complete(&file, entry);
         entry.size = before.size;
-        let allocated = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
-        entry.data_ranges = if allocated < before.size { data_ranges(before.size, |to| seek(&file, to)) } else { None };
+        entry.data_ranges = data_ranges_of(&file, &stat);
         Ok(Self { file, before })
     }
 

@@ -26,7 +26,6 @@ use crate::recipe::Recipe;
 mod content;
 mod ending;
 mod feeder;
-mod holes;
 mod index_writer;
 mod links;
 mod lost;

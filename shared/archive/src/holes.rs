@@ -3,7 +3,9 @@
 //! Owns the rule that a map of holes is believed whole or not at all: what lies outside its ranges is never read, so a map
 //! that breaks off, or contradicts itself, would restore data as zeros. A file without a map is stored with its holes.
 
-use rustix::fs::SeekFrom;
+use std::fs::File;
+
+use rustix::fs::{SeekFrom, Stat};
 use rustix::io::Errno;
 
 use crate::entry::DataRange;
@@ -12,9 +14,17 @@ use crate::tar::BLOCK;
 /// Most data ranges that are kept apart; the last one then runs to the end, holes as zeros.
 const MAX_DATA_RANGES: usize = 32 << 10;
 
+/// The ranges of an open file that hold data, as an index has them; `stat` is its status.
+#[must_use]
+pub fn data_ranges_of(file: &File, stat: &Stat) -> Option<Vec<DataRange>> {
+    let size = u64::try_from(stat.st_size).unwrap_or(0);
+    let allocated = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
+    if allocated < size { data_ranges(size, |to| rustix::fs::seek(file, to)) } else { None }
+}
+
 /// The ranges of a file of `size` bytes that hold data, cut outwards to whole blocks of the tar; `None` when there is no
 /// hole, or when the file system cannot tell. `seek` is lseek(2) in that file.
-pub(super) fn data_ranges(size: u64, mut seek: impl FnMut(SeekFrom) -> Result<u64, Errno>) -> Option<Vec<DataRange>> {
+fn data_ranges(size: u64, mut seek: impl FnMut(SeekFrom) -> Result<u64, Errno>) -> Option<Vec<DataRange>> {
     let block = BLOCK as u64;
     let mut ranges: Vec<DataRange> = Vec::new();
     let mut at = 0;
