@@ -21,6 +21,11 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Path notes in one Warnings report.
 pub const MAX_NOTES_PER_REPORT: usize = 200;
 
+/// Rules in one report of what was left out: all that a policy can have.
+pub const MAX_LEFT_OUT_RULES: usize = 2000;
+/// Longest text of a rule in such a report, in bytes; what is longer is cut.
+pub const MAX_RULE_TEXT_BYTES: usize = 500;
+
 /// Microseconds since the epoch, as `*_at_us` fields carry it.
 pub fn to_us(instant: Timestamp) -> i64 {
     instant.as_microsecond()

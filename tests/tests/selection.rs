@@ -5,6 +5,7 @@
 use std::fs;
 
 use fleet_tests::story::{OneHost, SRV_POLICY};
+use serde_json::json;
 
 const RULES: &str = r#"exclude = ["*.tmp", "!keep.tmp"]
 exclude_caches = true
@@ -41,9 +42,21 @@ fn the_rules_of_a_policy_decide_what_its_backups_hold_and_what_a_restore_may_rem
     let host = OneHost::start().unwrap();
     tree(&host);
     host.fleet.apply_policy(&SRV_POLICY.replace("exclude = []", RULES)).unwrap().success().unwrap();
-    host.back_up().unwrap();
+    let run = host.back_up().unwrap();
     let taken = ["a", "cache", "cache/CACHEDIR.TAG", "keep.tmp", "scratch", "scratch/.nobackup"];
     assert_eq!(names_in_the_backup(&host), taken.map(|name| format!("srv/{name}")));
+
+    let id = run["id"].as_str().unwrap();
+    let shown = host.coordctl(&["run", "show", id, "-o", "json"]).unwrap().success().unwrap().json().unwrap();
+    let wanted = json!([
+        { "rule": "pattern", "detail": "*.tmp", "files": 1, "folders": 0, "bytes": 2 },
+        { "rule": "if_present", "detail": ".nobackup", "files": 0, "folders": 1, "bytes": 0 },
+        { "rule": "cache", "detail": null, "files": 0, "folders": 1, "bytes": 0 },
+        { "rule": "larger_than", "detail": "1000", "files": 1, "folders": 0, "bytes": 1001 },
+    ]);
+    assert_eq!(shown["left_out"], wanted);
+    let told = host.coordctl(&["run", "show", id]).unwrap().success().unwrap().stdout;
+    assert!(told.contains("1 files (2 B) and 0 folders left out by *.tmp\n"), "{told}");
 
     fs::write(host.source.join("extra"), "made since").unwrap();
     let restore = ["restore", "web-1", "--delete-extra", "--confirm=web-1", "--wait"];
@@ -52,6 +65,14 @@ fn the_rules_of_a_policy_decide_what_its_backups_hold_and_what_a_restore_may_rem
     for name in ["a.tmp", "cache/page", "scratch/work", "large"] {
         assert!(host.source.join(name).exists(), "{name} is in no backup, so it is not extra");
     }
+
+    let run = host.back_up().unwrap();
+    let unchanged = host.coordctl(&["run", "show", run["id"].as_str().unwrap(), "-o", "json"]).unwrap();
+    assert_eq!(
+        unchanged.success().unwrap().json().unwrap()["left_out"],
+        wanted,
+        "a run that stored nothing counts too"
+    );
 
     let larger = RULES.replace("1KB", "1MB");
     host.fleet.apply_policy(&SRV_POLICY.replace("exclude = []", &larger)).unwrap().success().unwrap();

@@ -250,6 +250,7 @@ impl Backup<'_> {
             source_files: comparison.figures.source_files,
             source_bytes: comparison.figures.source_bytes,
             scan_ms: between_ms(self.started_at, ended_at),
+            left_out: notes::left_out(&found),
         };
         let result = api::BackupResult { unchanged: Some(unchanged), ..api::BackupResult::default() };
         Ok(Done { result: finished::Result::Backup(result), warnings_total: found.warning_count + unchecked })

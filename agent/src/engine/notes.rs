@@ -1,10 +1,11 @@
 //! What a scan, a packer or an unpacker has to tell, as notes of the wire contract.
 
 use coord_archive::pack::{Reason, Warning as PackWarning};
-use coord_shared::api::PathNote;
+use coord_shared::api::{self, PathNote};
 use coord_shared::left_out::LeftOutBy;
+use coord_shared::wire::{MAX_LEFT_OUT_RULES, MAX_RULE_TEXT_BYTES};
 
-use crate::scan::Notes;
+use crate::scan::{Notes, RuleCount};
 
 /// Warnings of a scan, and what was left out though nobody named it.
 pub(super) fn of_scan(notes: &Notes) -> Vec<PathNote> {
@@ -29,6 +30,18 @@ pub(super) fn of_scan(notes: &Notes) -> Vec<PathNote> {
         .iter()
         .map(|path| note(path, "stale", "was a mount point and is none now: its state is kept"));
     warnings.chain(lost).chain(left_out).collect()
+}
+
+/// What the rules left out, as far as a report takes it.
+pub(super) fn left_out(notes: &Notes) -> Vec<api::LeftOut> {
+    let told = |count: &RuleCount| api::LeftOut {
+        by: count.by.to_api().into(),
+        text: count.text[..count.text.floor_char_boundary(MAX_RULE_TEXT_BYTES)].to_owned(),
+        files: count.files,
+        folders: count.folders,
+        bytes: count.bytes,
+    };
+    notes.counts().take(MAX_LEFT_OUT_RULES).map(told).collect()
 }
 
 /// Warnings of the packer.

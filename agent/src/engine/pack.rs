@@ -212,6 +212,7 @@ fn sealed(
         pack_ms: milliseconds(facts.times.pack),
         seal_ms: milliseconds(facts.times.seal),
         effort: Some(effort(&report.timings)),
+        left_out: notes::left_out(&found),
     })
 }
 

@@ -3,6 +3,7 @@
 //! Instants are RFC 3339 in UTC (`null` when not set), sizes end in `_bytes` or are counts, digests are hexadecimal. A path is text; when it
 //! is not UTF-8, its bytes are escaped there and `path_hex` has them exactly.
 
+use coord_shared::left_out::LeftOutBy;
 use coord_shared::{api, hex, wire};
 use serde_json::{Value, json};
 
@@ -115,7 +116,18 @@ pub fn run(run: &api::Run) -> Value {
         "attempts": attempts,
         "spent": run.spent.iter().map(|x| json!({ "stage": x.stage, "ms": x.ms })).collect::<Value>(),
         "limited_by": word(run.limited_by.clone()),
+        "left_out": left_out(&run.left_out),
     })
+}
+
+/// What each rule left out. A folder counts once: what is in it was not looked at.
+#[must_use]
+pub fn left_out(list: &[api::LeftOut]) -> Value {
+    let rule = |x: &api::LeftOut| {
+        let by = LeftOutBy::from_api(x.by()).map_or("", LeftOutBy::as_str);
+        json!({ "rule": word(by.to_owned()), "detail": word(x.text.clone()), "files": x.files, "folders": x.folders, "bytes": x.bytes })
+    };
+    list.iter().map(rule).collect()
 }
 
 /// Runs.

@@ -1,6 +1,7 @@
 //! How things are shown to people: escaped names, sizes, times, words of enums. Pure.
 
 use coord_shared::api;
+use coord_shared::left_out::LeftOutBy;
 use coord_shared::wire;
 use jiff::tz::TimeZone;
 
@@ -125,6 +126,34 @@ pub fn phase(value: i32) -> String {
 #[must_use]
 pub fn codec(value: i32) -> String {
     word(api::Codec::try_from(value).unwrap_or_default().as_str_name(), "CODEC_")
+}
+
+/// The rule that left something out, in words.
+#[must_use]
+pub fn rule(x: &api::LeftOut) -> String {
+    match LeftOutBy::from_api(x.by()) {
+        // A rule of a later version.
+        None => safe(&x.text),
+        Some(LeftOutBy::Pattern) => path(x.text.as_bytes()),
+        Some(LeftOutBy::IfPresent) => format!("folders with {}", path(x.text.as_bytes())),
+        Some(LeftOutBy::LargerThan) => {
+            format!("files larger than {}", x.text.parse().map_or_else(|_| safe(&x.text), size))
+        }
+        Some(
+            by @ (LeftOutBy::Cache
+            | LeftOutBy::Nodump
+            | LeftOutBy::OtherFileSystem
+            | LeftOutBy::KernelFileSystem
+            | LeftOutBy::Own
+            | LeftOutBy::Socket),
+        ) => by.as_phrase().to_owned(),
+    }
+}
+
+/// What a rule left out, in a line.
+#[must_use]
+pub fn left_out(x: &api::LeftOut) -> String {
+    format!("{} files ({}) and {} folders left out by {}", x.files, size(x.bytes), x.folders, rule(x))
 }
 
 #[cfg(test)]

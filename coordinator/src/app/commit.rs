@@ -4,13 +4,14 @@ use coord_archive::digest::Digest;
 use coord_shared::api;
 use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::ids::{BackupId, HostId, Ordinal, SessionNumber};
+use coord_shared::left_out::LeftOutBy;
 use coord_shared::level::Level;
-use coord_shared::wire::from_us;
+use coord_shared::wire::{MAX_LEFT_OUT_RULES, from_us};
 use jiff::Timestamp;
 
 use super::App;
-use super::report::{Place, Refusal, checks};
-use crate::catalog::{CatalogError, Codec, Commit, Committed, Left, SealedBackup, UnchangedBackup};
+use super::report::{Place, Refusal, bounded, checks};
+use crate::catalog::{CatalogError, Codec, Commit, Committed, Left, LeftOutRecord, SealedBackup, UnchangedBackup};
 use crate::domain::bottleneck::Effort;
 
 /// Longest name of an archive below its folder, and longest folder, in bytes.
@@ -37,6 +38,7 @@ struct Point {
     captured_at: Timestamp,
     clock_offset_us: i64,
     left: Left,
+    left_out: Vec<LeftOutRecord>,
 }
 
 /// Commits. `Ok(Ok(Some(id)))`: committed, now or before, with an archive whose index is wanted. The outer error is transient or
@@ -73,6 +75,7 @@ pub async fn commit(
         checks: checks(&result.checks),
         verify_ms: result.verify_ms,
         warnings_total: committing.warnings_total,
+        left_out: point.left_out,
     };
     let (run, backup) = (commit.run, commit.backup);
     match app.catalog.commit_backup(&commit).await {
@@ -122,6 +125,7 @@ fn sealed_point(sealed: api::Sealed) -> Result<Point, Fault> {
         Level::Full => None,
         Level::Differential => Some(id(&sealed.base_backup_id)?),
     };
+    let left_out = left_out(&sealed.left_out);
     let left = SealedBackup {
         level,
         base,
@@ -154,6 +158,7 @@ fn sealed_point(sealed: api::Sealed) -> Result<Point, Fault> {
         captured_at: instant(sealed.captured_at_us)?,
         clock_offset_us: sealed.clock_offset_us,
         left: Left::Sealed(Box::new(left)),
+        left_out,
     })
 }
 
@@ -175,7 +180,18 @@ fn unchanged_point(unchanged: &api::Unchanged) -> Result<Point, Fault> {
             source_bytes: unchanged.source_bytes,
             scan_ms: unchanged.scan_ms,
         }),
+        left_out: left_out(&unchanged.left_out),
     })
+}
+
+/// What an agent says that it left out. A rule of a later version is not counted.
+fn left_out(said: &[api::LeftOut]) -> Vec<LeftOutRecord> {
+    let record = |said: &api::LeftOut| {
+        let detail = bounded(&said.text);
+        let (files, folders, bytes) = (said.files, said.folders, said.bytes);
+        Some(LeftOutRecord { by: LeftOutBy::from_api(said.by())?, detail, files, folders, bytes })
+    };
+    said.iter().take(MAX_LEFT_OUT_RULES).filter_map(record).collect()
 }
 
 /// Whether a key stays below the archive folder when a reader joins it.

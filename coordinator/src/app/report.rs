@@ -63,7 +63,8 @@ fn note(note: api::PathNote) -> NoteRecord {
     NoteRecord { path: note.path, kind: bounded(&note.kind), detail: bounded(&note.detail) }
 }
 
-fn bounded(text: &str) -> String {
+/// A text of an agent, as long as it is kept.
+pub(super) fn bounded(text: &str) -> String {
     text.chars().filter(|c| *c != '\0').take(MAX_TEXT).collect()
 }
 

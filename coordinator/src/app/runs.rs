@@ -9,7 +9,7 @@ use coord_shared::wire::{from_us, optional_us, to_us};
 
 use super::backups::checks;
 use super::{App, last_read, names};
-use crate::catalog::{AttemptRecord, FaultRecord, PhaseWord, ProgressRecord, RunFilter, RunRecord};
+use crate::catalog::{AttemptRecord, FaultRecord, LeftOutRecord, PhaseWord, ProgressRecord, RunFilter, RunRecord};
 use crate::domain::bottleneck::{self, Stage};
 
 /// Warnings answered when no number is asked for.
@@ -98,7 +98,13 @@ async fn whole(app: &App, run: &RunRecord) -> Result<api::Run, Fault> {
         encoded.spent = spent.iter().map(|x| api::Spent { stage: x.stage.as_str().to_owned(), ms: x.ms }).collect();
     }
     encoded.attempts = attempts.iter().map(attempt).collect();
+    encoded.left_out = app.catalog.run_left_out(run.id).await?.into_iter().map(left_out).collect();
     Ok(encoded)
+}
+
+fn left_out(record: LeftOutRecord) -> api::LeftOut {
+    let LeftOutRecord { by, detail, files, folders, bytes } = record;
+    api::LeftOut { by: by.to_api().into(), text: detail, files, folders, bytes }
 }
 
 /// A run without its attempts. A backup's id is shown once the backup exists.
@@ -130,6 +136,7 @@ pub fn encode(run: &RunRecord) -> api::Run {
         // Filled in where the backup is at hand.
         spent: Vec::new(),
         limited_by: String::new(),
+        left_out: Vec::new(),
     }
 }
 

@@ -11,6 +11,7 @@ use tokio_postgres::Row;
 use super::backups::{BackupStatus, Codec};
 use super::error::{CatalogError, Result};
 use super::leases::adopt_planned;
+use super::left_out::{self, LeftOutRecord};
 use super::pool::{Catalog, Params, Sql, Transaction};
 use super::records::CheckRecord;
 use super::reports::{SET_RESULT, take};
@@ -122,6 +123,8 @@ pub struct Commit {
     pub verify_ms: u64,
     /// Notes in all.
     pub warnings_total: u64,
+    /// What the scan left out, by rule.
+    pub left_out: Vec<LeftOutRecord>,
 }
 
 /// What came of a commit.
@@ -251,6 +254,7 @@ impl Catalog {
         let (attempt, total) = (int(commit.attempt.get(), "attempt")?, big(commit.warnings_total, "warnings")?);
         let result: Option<serde_json::Value> = None;
         transaction.execute(&SET_RESULT, &[&commit.run.uuid(), &attempt, &result, &total]).await?;
+        left_out::put(&transaction, commit.run, &commit.left_out).await?;
         transaction.commit().await?;
         Ok(Committed::Committed(Seq(i64::from(seq))))
     }

@@ -246,6 +246,9 @@ pub fn show(session: &Session, r: &api::Run) -> Result<(), Failure> {
         let verdict = if check.passed { "PASS" } else { "FAIL" };
         session.out.print(&format!("  {verdict}  {:<10}  {}\n", check.name, shown::safe(&check.detail)))?;
     }
+    for rule in &r.left_out {
+        session.out.print(&format!("  {}\n", shown::left_out(rule)))?;
+    }
     for attempt in r.attempts.iter().filter(|attempt| attempt.fault.is_some()) {
         let why = attempt.fault.as_ref().map_or("", |fault| fault.message.as_str());
         session.out.print(&format!("  attempt {}: {}: {}\n", attempt.number, attempt.outcome, shown::safe(why)))?;

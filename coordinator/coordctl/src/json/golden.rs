@@ -24,6 +24,7 @@ fn sample_run() -> api::Run {
         restore: Some(api::RestoreResult::default()),
         spent: vec![api::Spent { stage: "compress".into(), ms: 1 }],
         limited_by: "compress".into(),
+        left_out: vec![api::LeftOut { by: api::LeftOutBy::Pattern.into(), text: "*.tmp".into(), ..Default::default() }],
         fault: sample_fault(),
         checks: vec![api::Check::default()],
         attempts: vec![api::Attempt { leased_at_us: AT, ended_at_us: AT, fault: sample_fault(), ..Default::default() }],

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use coord_shared::ids::{Attempt, BackupId, Ordinal, RunId, Seq};
+use coord_shared::left_out::LeftOutBy;
 use coord_shared::level::Level;
 use coord_shared::run::{RunKind, RunState};
 
 use super::fixture::{Fleet, LEASE, sealed, unchanged};
 use crate::catalog::testing::{with_catalog, with_config};
 use crate::catalog::{
-    BackupStatus, Catalog, CatalogError, CheckRecord, CheckedArchive, Committed, ReportOutcome, ReportedEvent,
-    RunReport,
+    BackupStatus, Catalog, CatalogError, CheckRecord, CheckedArchive, Committed, LeftOutRecord, ReportOutcome,
+    ReportedEvent, RunReport,
 };
 
 #[tokio::test]
@@ -29,6 +30,33 @@ async fn a_repeated_commit_answers_what_is_stored() {
         let backup = catalog.backup_of_run(run).await.unwrap().unwrap();
         assert_eq!((backup.id, backup.seq, backup.status), (commit.backup, Seq(5), BackupStatus::Protected));
         assert_eq!(catalog.job(fleet.job).await.unwrap().unwrap().last_ordinal, Ordinal(5));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_run_left_out_is_kept_with_its_commit_and_only_once() {
+    with_catalog(async |catalog| {
+        let fleet = Fleet::new(&catalog).await;
+        fleet.ask(RunKind::Backup).await;
+        let (run, attempt) = fleet.claim().await.unwrap();
+        let mut commit = fleet.commit_of(run, attempt, 1, sealed(Level::Full, None, 1));
+        let count = |by, detail: &str, files| LeftOutRecord {
+            by,
+            detail: detail.to_owned(),
+            files,
+            folders: 2,
+            bytes: u64::from(u32::MAX) + 1,
+        };
+        commit.left_out = vec![
+            count(LeftOutBy::Pattern, "*.tmp", 3),
+            count(LeftOutBy::Pattern, "a'; --", 0),
+            count(LeftOutBy::Own, "", 1),
+        ];
+        catalog.commit_backup(&commit).await.unwrap();
+        assert!(matches!(catalog.commit_backup(&commit).await.unwrap(), Committed::AlreadyThere(_)));
+        assert_eq!(catalog.run_left_out(run).await.unwrap(), commit.left_out, "in the order of the report");
+        assert_eq!(catalog.run_left_out(RunId::random()).await.unwrap(), []);
     })
     .await;
 }

@@ -144,6 +144,7 @@ impl Fleet {
             checks: vec![CheckRecord { name: "digest".to_owned(), passed: true, detail: String::new() }],
             verify_ms: 1,
             warnings_total: 0,
+            left_out: Vec::new(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use coord_shared::left_out::LeftOutBy;
 use coord_shared::level::Level;
 use coord_shared::run::{RunKind, RunState};
 
@@ -10,8 +11,8 @@ use crate::catalog::testing::{with_config, with_empty};
 use crate::catalog::{
     AttemptOutcome, BackupStatus, Catalog, CatalogConfig, CertificateState, Codec, DecisionStage, HostState, JobState,
     MigrateError, OperatorRole, SCHEMA_VERSION, Searchable, TokenKind, VersionKind, audit, backups, certificates,
-    commit, decisions, duplicates, fleet, health, history, hosts, ingest, jobs, leases, listing, merge, migrate,
-    operators, policies, reports, runs, schedule, sessions, tokens, walk,
+    commit, decisions, duplicates, fleet, health, history, hosts, ingest, jobs, leases, left_out, listing, merge,
+    migrate, operators, policies, reports, runs, schedule, sessions, tokens, walk,
 };
 
 type Statements = &'static [(&'static str, &'static Sql)];
@@ -30,6 +31,7 @@ const FILES: &[(&str, Statements)] = &[
     ("ingest", ingest::STATEMENTS),
     ("jobs", jobs::STATEMENTS),
     ("leases", leases::STATEMENTS),
+    ("left_out", left_out::STATEMENTS),
     ("listing", listing::STATEMENTS),
     ("merge", merge::STATEMENTS),
     ("migrate", migrate::STATEMENTS),
@@ -111,6 +113,7 @@ async fn check_lists_are_the_words_of_the_code() {
         ("backups", "searchable", Searchable::ALL.iter().map(|word| word.as_str()).collect()),
         ("backups", "codec", Codec::ALL.iter().map(|word| word.as_str()).collect()),
         ("file_versions", "kind", files),
+        ("run_left_out", "rule", LeftOutBy::ALL.iter().map(|word| word.as_str()).collect()),
         ("staged_entries", "kind", staged),
     ];
     with_config(async |config| {
