@@ -19,6 +19,7 @@ use jiff::Timestamp;
 use tonic::transport::Server;
 
 use crate::app::authorize::Standings;
+use crate::app::jobs::Reported;
 use crate::app::{App, Endpoints, Nudges};
 use crate::catalog::{Catalog, CatalogConfig, CatalogError, ConfigError, MigrateError};
 use crate::grpc::agent::Agents;
@@ -170,6 +171,7 @@ async fn serve(config: Config, database: &Database, life: &Lifecycle) -> Result<
         clock,
         nudges: Nudges::default(),
         standings: Standings::new(),
+        reported: Reported::default(),
     });
     // Whoever waits for the announcement below finds the first operator let in.
     if let Err(fault) = crate::app::bootstrap::take_grants(&app, &state).await {

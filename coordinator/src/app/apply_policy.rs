@@ -9,7 +9,7 @@ use coord_shared::tls::PeerKind;
 use coord_shared::wire::to_us;
 use jiff::Timestamp;
 
-use super::jobs::policy_of;
+use super::jobs::readable;
 use super::{App, policies};
 use crate::catalog::{Host, JobFilter, JobState, NewAudit, NewPolicyVersion, PolicyChange, PolicyRecord};
 use crate::domain::policy::{Finding, Policy};
@@ -154,7 +154,8 @@ async fn warnings(app: &App, policy: &Policy, hosts: &[Host]) -> Result<Vec<Find
         });
     }
     for record in app.catalog.policies().await? {
-        let other = policy_of(&record)?;
+        // The passes over all policies have reported it by name.
+        let Some(other) = readable(app, &record) else { continue };
         if other.name == policy.name {
             continue;
         }

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::App;
-use super::jobs::policy_of;
+use super::jobs::{policy_of, readable};
 use crate::catalog::{Backup, DecisionRecord, DecisionStage, Job, NewDecision, RunRecord};
 use crate::domain::decision::{Decision, FullFacts, Inputs, Rules, ScanFacts, Stage, after_scan, before_scan};
 use crate::domain::policy::Policy;
@@ -71,7 +71,8 @@ pub async fn history(app: &App, run: &RunRecord) -> Result<History, Fault> {
         Some(full) if full.policy_version == version => true,
         Some(full) => {
             let then = app.catalog.policy_at(job.policy, full.policy_version).await?.ok_or_else(|| gone("policy"))?;
-            policy_of(&then)?.selection() == policy.selection()
+            // What cannot be compared is another selection: the next backup is a full.
+            readable(app, &then).is_some_and(|then| then.selection() == policy.selection())
         }
     };
     let damaged = newest.is_none() && job.backups > 0;

@@ -13,6 +13,7 @@ use coord_shared::telemetry::new_trace_id;
 
 use super::backups::{is_damaged, location};
 use super::decide::{History, decide_before_scan, history};
+use super::jobs::leave_out;
 use super::{App, report, restore_task};
 use crate::catalog::{Backup, Claimed, RunRecord};
 use crate::domain::policy::{Compression, Policy};
@@ -27,7 +28,10 @@ const MAX_VERIFIED: usize = 32;
 pub async fn dispatch_all(app: &App) -> Result<bool, Fault> {
     let mut more = false;
     for session in app.sessions.all() {
-        more |= dispatch_to(app, &session).await?;
+        match dispatch_to(app, &session).await {
+            Ok(rest) => more |= rest,
+            Err(fault) => leave_out(app, &format!("host {}", session.host), fault)?,
+        }
     }
     Ok(more)
 }

@@ -12,6 +12,7 @@ use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::ids::{BackupId, HostId, JobId};
 
 use super::App;
+use super::jobs::leave_out;
 use crate::catalog::{BlockOutcome, CatalogError, IndexIntake, MAX_BLOCK_ENTRIES, MergeOutcome};
 use crate::sessions::Session;
 
@@ -115,7 +116,10 @@ pub async fn merge_waiting(app: &App) -> Result<bool, Fault> {
     let jobs = app.catalog.jobs_to_merge(MAX_JOBS).await?;
     let mut more = jobs.len() >= MAX_JOBS as usize;
     for job in jobs {
-        more |= merge_job(app, job).await?;
+        match merge_job(app, job).await {
+            Ok(rest) => more |= rest,
+            Err(fault) => leave_out(app, &format!("the indexes of job {job}"), fault)?,
+        }
     }
     Ok(more)
 }
@@ -138,7 +142,9 @@ async fn merge_job(app: &App, job: JobId) -> Result<bool, Fault> {
 /// Asks the hosts that are connected here for indexes that have not arrived, and gives up what they have lost.
 pub async fn ask_for_missing(app: &App) -> Result<(), Fault> {
     for session in app.sessions.all() {
-        ask_host(app, &session).await?;
+        if let Err(fault) = ask_host(app, &session).await {
+            leave_out(app, &format!("the indexes of host {}", session.host), fault)?;
+        }
     }
     Ok(())
 }

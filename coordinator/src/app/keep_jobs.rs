@@ -7,7 +7,7 @@ use coord_shared::fault::Fault;
 use coord_shared::ids::{HostId, JobId, PolicyId};
 
 use super::App;
-use super::jobs::policy_of;
+use super::jobs::{leave_out, readable};
 use crate::catalog::{HostState, JobFilter, JobState};
 
 /// Hosts mended in one pass.
@@ -26,18 +26,26 @@ pub async fn keep(app: &App) -> Result<bool, Fault> {
     }
     let mut selectors = Vec::new();
     for record in app.catalog.policies().await? {
-        selectors.push((record.id, policy_of(&record)?.hosts));
+        selectors.push((record.id, readable(app, &record).map(|policy| policy.hosts)));
     }
     let mut mended = 0;
     for host in hosts.iter().filter(|host| host.state == HostState::Active) {
-        let fits = selectors.iter().filter(|(_, selector)| selector.matches(&host.labels));
+        let has = active.remove(&host.id).unwrap_or_default();
+        let fits = selectors.iter().filter(|(policy, selector)| match selector {
+            Some(selector) => selector.matches(&host.labels),
+            // Nobody knows whom it selects: it keeps those it has.
+            None => has.contains(policy),
+        });
         let wanted: BTreeSet<PolicyId> = fits.map(|(policy, _)| *policy).collect();
-        if wanted == active.remove(&host.id).unwrap_or_default() {
+        if wanted == has {
             continue;
         }
         let jobs: Vec<(PolicyId, JobId)> = wanted.into_iter().map(|policy| (policy, JobId::random())).collect();
+        if let Err(error) = app.catalog.set_host_jobs(host.id, &jobs).await {
+            leave_out(app, &format!("the jobs of {}", host.name), error.into())?;
+            continue;
+        }
         tracing::info!(host = %host.name, jobs = jobs.len(), "jobs brought in step with the selectors");
-        app.catalog.set_host_jobs(host.id, &jobs).await?;
         app.nudges.scheduler.notify_one();
         mended += 1;
         if mended >= MAX_HOSTS {

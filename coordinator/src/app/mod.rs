@@ -98,6 +98,8 @@ pub struct App {
     pub nudges: Nudges,
     /// Recent answers of the allow-list.
     pub standings: authorize::Standings,
+    /// What passes over many rows have reported.
+    pub reported: jobs::Reported,
 }
 
 impl std::fmt::Debug for App {

@@ -5,7 +5,7 @@ use coord_shared::fault::Fault;
 use coord_shared::wire::{optional_us, to_us};
 use jiff::Timestamp;
 
-use super::jobs::policy_of;
+use super::jobs::readable;
 use super::{App, names};
 use crate::catalog::{JobFilter, JobState, PolicyRecord};
 
@@ -19,7 +19,7 @@ pub async fn list(app: &App) -> Result<api::PolicyList, Fault> {
     let mut policies = Vec::new();
     for record in app.catalog.policies().await? {
         let hosts = jobs.iter().filter(|job| job.policy == record.id).map(|job| job.host_name.clone()).collect();
-        policies.push(encode(&record, hosts, now)?);
+        policies.push(encode(app, &record, hosts, now));
     }
     Ok(api::PolicyList { policies })
 }
@@ -40,12 +40,13 @@ pub async fn show(app: &App, text: &str) -> Result<api::Policy, Fault> {
 pub async fn with_hosts(app: &App, record: &PolicyRecord) -> Result<api::Policy, Fault> {
     let filter = JobFilter { policy: Some(record.id), state: Some(JobState::Active), ..JobFilter::default() };
     let hosts = app.catalog.jobs(filter).await?.into_iter().map(|job| job.host_name).collect();
-    encode(record, hosts, app.catalog.now().await?)
+    Ok(encode(app, record, hosts, app.catalog.now().await?))
 }
 
-fn encode(record: &PolicyRecord, hosts: Vec<String>, now: Timestamp) -> Result<api::Policy, Fault> {
-    let policy = policy_of(record)?;
-    Ok(api::Policy {
+/// One that does not read is shown all the same, with nothing due: its text is what to apply anew.
+fn encode(app: &App, record: &PolicyRecord, hosts: Vec<String>, now: Timestamp) -> api::Policy {
+    let next_due_at = readable(app, record).and_then(|policy| policy.schedule.next_after(now));
+    api::Policy {
         id: record.id.to_string(),
         name: record.name.clone(),
         version: record.version.get(),
@@ -53,6 +54,6 @@ fn encode(record: &PolicyRecord, hosts: Vec<String>, now: Timestamp) -> Result<a
         applied_at_us: to_us(record.applied_at),
         applied_by: record.applied_by.clone(),
         hosts,
-        next_due_at_us: optional_us(policy.schedule.next_after(now)),
-    })
+        next_due_at_us: optional_us(next_due_at),
+    }
 }

@@ -8,8 +8,8 @@ use coord_shared::run::{RunKind, RunState};
 use jiff::{SignedDuration, Timestamp};
 
 use super::App;
-use super::jobs::policy_of;
-use crate::catalog::{DueRun, Job, ScheduleOutcome, ScheduleStep};
+use super::jobs::{leave_out, readable};
+use crate::catalog::{DueRun, Job, PassedOver, ScheduleOutcome, ScheduleStep};
 use crate::domain::schedule::{Calendar, CatchUp};
 
 /// Jobs looked at in one pass.
@@ -24,21 +24,55 @@ pub const fn priority(kind: RunKind) -> i32 {
     }
 }
 
-/// Inserts what is due. Answers whether there is more to do at once.
+/// Inserts what is due. What cannot be scheduled is passed over, so that it stands in nobody's way. Answers whether there is more to
+/// do at once.
 pub async fn insert_due_runs(app: &App) -> Result<bool, Fault> {
     let now = app.catalog.now().await?;
-    let jobs = app.catalog.jobs_to_schedule(MAX_JOBS).await?;
-    let mut more = jobs.len() >= MAX_JOBS as usize;
-    for id in jobs {
-        more |= schedule_job(app, id, now).await?;
+    let mut without = PassedOver::default();
+    loop {
+        let jobs = app.catalog.jobs_to_schedule(MAX_JOBS, &without).await?;
+        let full = jobs.len() >= MAX_JOBS as usize;
+        let (mut more, mut passed_over) = (full, false);
+        for id in jobs {
+            match schedule_job(app, id, now, &mut without).await {
+                Ok(Scheduled::Done { more: rest }) => more |= rest,
+                Ok(Scheduled::PassedOver) => passed_over = true,
+                Err(fault) => {
+                    leave_out(app, &format!("job {id}"), fault)?;
+                    without.jobs.insert(id);
+                    passed_over = true;
+                }
+            }
+        }
+        // A page that holds some of these may hold nothing else: the next one is without them.
+        if !full || !passed_over {
+            return Ok(more);
+        }
     }
-    Ok(more)
 }
 
-async fn schedule_job(app: &App, id: JobId, now: Timestamp) -> Result<bool, Fault> {
-    let Some(job) = app.catalog.job(id).await? else { return Ok(false) };
-    let Some(record) = app.catalog.policy(job.policy).await? else { return Ok(false) };
-    let policy = policy_of(&record)?;
+/// What came of one job.
+enum Scheduled {
+    /// What was due is in the catalog.
+    Done {
+        /// More of it is due at once.
+        more: bool,
+    },
+    /// Its policy does not read.
+    PassedOver,
+}
+
+async fn schedule_job(app: &App, id: JobId, now: Timestamp, without: &mut PassedOver) -> Result<Scheduled, Fault> {
+    let done = Scheduled::Done { more: false };
+    let Some(job) = app.catalog.job(id).await? else { return Ok(done) };
+    if without.policies.contains(&job.policy) {
+        return Ok(Scheduled::PassedOver);
+    }
+    let Some(record) = app.catalog.policy(job.policy).await? else { return Ok(done) };
+    let Some(policy) = readable(app, &record) else {
+        without.policies.insert(job.policy);
+        return Ok(Scheduled::PassedOver);
+    };
     let backup = step(&job, RunKind::Backup, &policy.schedule, now);
     let verify = step(&job, RunKind::Verify, &policy.verify.calendar, now);
     let mut more = false;
@@ -57,7 +91,7 @@ async fn schedule_job(app: &App, id: JobId, now: Timestamp) -> Result<bool, Faul
             ScheduleOutcome::Changed => {}
         }
     }
-    Ok(more)
+    Ok(Scheduled::Done { more })
 }
 
 /// What is to be written for one kind of a job's runs, and whether more is due at once; `None` when its time has not come.

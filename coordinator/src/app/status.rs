@@ -9,9 +9,9 @@ use coord_shared::run::RunState;
 use coord_shared::wire::{optional_us, to_us};
 use jiff::Timestamp;
 
-use super::jobs::policy_of;
+use super::jobs::readable;
 use super::{App, names};
-use crate::catalog::{BackupStatus, Host, HostState, JobHealth, SCHEMA_VERSION};
+use crate::catalog::{BackupStatus, Host, HostState, JobHealth, PolicyRecord, SCHEMA_VERSION};
 use crate::domain::schedule::Calendar;
 
 /// Troubles shown.
@@ -22,6 +22,8 @@ const MAX_TROUBLES: usize = 10;
 enum Badness {
     /// What was good is not any more.
     Damaged,
+    /// A policy cannot be read: nothing of it is scheduled.
+    Unreadable,
     /// There is no restore point at all.
     Unprotected,
     /// The newest restore point is older than it should be.
@@ -63,10 +65,16 @@ pub async fn fleet(app: &App, host: &str) -> Result<api::FleetStatus, Fault> {
     let figures = app.catalog.fleet_figures(one).await?;
     let healths = app.catalog.job_healths(one).await?;
     let mut calendars: HashMap<PolicyId, Calendar> = HashMap::new();
-    for record in app.catalog.policies().await? {
-        calendars.insert(record.id, policy_of(&record)?.schedule);
-    }
     let mut troubles = Vec::new();
+    for record in app.catalog.policies().await? {
+        match readable(app, &record) {
+            Some(policy) => drop(calendars.insert(record.id, policy.schedule)),
+            None if one.is_none() || healths.iter().any(|health| health.policy == record.id) => {
+                troubles.push(unreadable(&record));
+            }
+            None => {}
+        }
+    }
     let mut protected = 0u64;
     for health in &healths {
         match trouble(health, calendars.get(&health.policy), now) {
@@ -146,6 +154,17 @@ fn trouble(health: &JobHealth, calendar: Option<&Calendar>, now: Timestamp) -> O
     }
     let (what, hint, since) = failed?;
     Some(say(Badness::RunFailed, what, hint, since))
+}
+
+fn unreadable(record: &PolicyRecord) -> Trouble {
+    let shown = api::Trouble {
+        host: String::new(),
+        policy: record.name.clone(),
+        what: format!("version {} of the policy cannot be read: nothing of it is scheduled", record.version),
+        hint: "coordctl policy apply writes it anew".to_owned(),
+        since_us: to_us(record.applied_at),
+    };
+    Trouble { badness: Badness::Unreadable, shown }
 }
 
 fn host_trouble(host: &Host, has_jobs: bool) -> Option<Trouble> {

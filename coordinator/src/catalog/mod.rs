@@ -68,7 +68,7 @@ pub use pool::{Catalog, CatalogConfig, ConfigError};
 pub use records::{CheckRecord, FaultRecord, NoteRecord, PhaseWord, ProgressRecord};
 pub use reports::{CheckedArchive, ReportOutcome, ReportedEvent, RunReport};
 pub use runs::{AskedRun, AttemptOutcome, AttemptRecord, RunFilter, RunRecord, Transition};
-pub use schedule::{DueRun, Planned, ScheduleOutcome, ScheduleStep};
+pub use schedule::{DueRun, PassedOver, Planned, ScheduleOutcome, ScheduleStep};
 pub use sessions::{HostSession, OpenSession, OpenedSession};
 pub use tokens::{JoinOutcome, MADE_LOCALLY, NewToken, Redemption, TokenKind, TokenRecord, TokenState};
 pub use walk::SubtreeWalk;

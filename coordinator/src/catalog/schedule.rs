@@ -1,7 +1,9 @@
 //! Due runs. Invariant: a job's run of a kind at an instant exists once, whoever inserts it; the job's next due instant moves in
 //! the same transaction, and only from the value that the caller saw. Which instants are due is a rule of `domain`.
 
-use coord_shared::ids::{JobId, PolicyVersion, RunId};
+use std::collections::BTreeSet;
+
+use coord_shared::ids::{JobId, PolicyId, PolicyVersion, RunId};
 use coord_shared::level::Level;
 use coord_shared::run::{RunKind, RunState};
 use jiff::Timestamp;
@@ -49,6 +51,15 @@ pub enum ScheduleOutcome {
     Changed,
 }
 
+/// What a pass of the scheduler can do nothing with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PassedOver {
+    /// Every job of these.
+    pub policies: BTreeSet<PolicyId>,
+    /// And these.
+    pub jobs: BTreeSet<JobId>,
+}
+
 /// A run promised to an agent for the time it may be cut off.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Planned {
@@ -69,6 +80,8 @@ pub struct Planned {
 pub(super) const DUE_JOBS: Sql = Sql("
     SELECT job_id FROM jobs
     WHERE state = 'active' AND least(coalesce(backup_due_at, '-infinity'), verify_due_at) <= now()
+      AND policy <> ALL (ARRAY(SELECT p.policy FROM policies p WHERE p.policy_id = ANY ($2::uuid[])))
+      AND job_id <> ALL ($3::uuid[])
     ORDER BY least(coalesce(backup_due_at, '-infinity'), verify_due_at), job
     LIMIT $1");
 
@@ -138,9 +151,12 @@ fn read_planned(row: &Row) -> Result<Planned> {
 }
 
 impl Catalog {
-    /// Active jobs with a due instant that has come, or with none worked out yet; at most `limit`, oldest first.
-    pub async fn jobs_to_schedule(&self, limit: u32) -> Result<Vec<JobId>> {
-        let rows = self.connection().await?.query(&DUE_JOBS, &[&i64::from(limit)]).await?;
+    /// Active jobs with a due instant that has come, or with none worked out yet; at most `limit`, oldest first. Those of `without`
+    /// are passed over.
+    pub async fn jobs_to_schedule(&self, limit: u32, without: &PassedOver) -> Result<Vec<JobId>> {
+        let policies: Vec<Uuid> = without.policies.iter().map(|id| id.uuid()).collect();
+        let jobs: Vec<Uuid> = without.jobs.iter().map(|id| id.uuid()).collect();
+        let rows = self.connection().await?.query(&DUE_JOBS, &[&i64::from(limit), &policies, &jobs]).await?;
         rows.iter().map(|row| Ok(JobId::from_uuid(get(row, "job_id")?))).collect()
     }
 

@@ -8,3 +8,4 @@ mod outage;
 mod runs;
 mod support;
 mod trust;
+mod unreadable;

@@ -69,10 +69,10 @@ fn screen(s: &api::FleetStatus) -> String {
         text.push_str(&format!("{} backups are protected but not searchable yet\n", s.not_searchable));
     }
     for trouble in &s.troubles {
-        let place = if trouble.policy.is_empty() {
-            trouble.host.clone()
-        } else {
-            format!("{}/{}", trouble.host, trouble.policy)
+        let place = match (trouble.host.as_str(), trouble.policy.as_str()) {
+            (host, "") => host.to_owned(),
+            ("", policy) => format!("policy {policy}"),
+            (host, policy) => format!("{host}/{policy}"),
         };
         text.push_str(&format!("\n{place}: {}\n", shown::safe(&trouble.what)));
         if !trouble.hint.is_empty() {

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use super::fixture::{Fleet, LEASE, sealed};
 use crate::catalog::testing::with_catalog;
 use crate::catalog::{
-    Committed, DueRun, JobState, NewPolicyVersion, Planned, PolicyChange, RunBeat, RunFilter, ScheduleOutcome,
-    ScheduleStep,
+    Committed, DueRun, JobState, NewPolicyVersion, PassedOver, Planned, PolicyChange, RunBeat, RunFilter,
+    ScheduleOutcome, ScheduleStep,
 };
 
 fn at(second: i64) -> Timestamp {
@@ -28,7 +28,13 @@ fn step(fleet: &Fleet, seen: Option<i64>, runs: Vec<DueRun>, next: i64) -> Sched
 async fn a_due_run_is_inserted_once_by_any_number_of_schedulers() {
     with_catalog(async |catalog| {
         let fleet = Fleet::new(&catalog).await;
-        assert_eq!(catalog.jobs_to_schedule(10).await.unwrap(), [fleet.job]);
+        assert_eq!(catalog.jobs_to_schedule(10, &PassedOver::default()).await.unwrap(), [fleet.job]);
+        for without in [
+            PassedOver { policies: [fleet.policy].into(), ..PassedOver::default() },
+            PassedOver { jobs: [fleet.job].into(), ..PassedOver::default() },
+        ] {
+            assert!(catalog.jobs_to_schedule(10, &without).await.unwrap().is_empty(), "{without:?}");
+        }
         catalog.schedule(&step(&fleet, None, Vec::new(), 0)).await.unwrap();
         let steps: Vec<ScheduleStep> = (0..4).map(|_| step(&fleet, Some(0), vec![due(0)], 60)).collect();
         let tries = futures_util::future::join_all(steps.iter().map(|step| catalog.schedule(step))).await;

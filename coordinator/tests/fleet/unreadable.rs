@@ -1,0 +1,51 @@
+//! A row that does not read, as a defect or another version's coordinator may leave one: it stands in nobody's way.
+
+use super::runs::{POLICY, apply};
+use super::support::{Fleet, wait_for};
+use coord_shared::api;
+use coord_shared::api::operator_service_client::OperatorServiceClient;
+use coordinator::catalog::{Job, JobFilter, JobState};
+
+async fn active(fleet: &Fleet, policy: &str) -> Vec<Job> {
+    let filter = JobFilter { state: Some(JobState::Active), ..JobFilter::default() };
+    let jobs = fleet.catalog.jobs(filter).await.unwrap();
+    jobs.into_iter().filter(|job| job.policy_name == policy).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_does_not_read_is_left_out_by_name_and_the_others_are_scheduled() {
+    let fleet = Fleet::start().await;
+    let admin = fleet.admin().await;
+    let mut operator = OperatorServiceClient::new(admin.clone());
+    drop(fleet.agent("one").await);
+    let broken = POLICY.replace("\"web\"", "\"broken\"");
+    apply(&admin, &broken).await;
+    let (client, connection) = tokio_postgres::connect(&fleet.url, tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    client.batch_execute("UPDATE policy_versions SET spec = '{}'; UPDATE jobs SET backup_due_at = NULL").await.unwrap();
+
+    apply(&admin, POLICY).await;
+    let scheduled = |policy: &'static str, hosts: usize| {
+        let fleet = &fleet;
+        async move {
+            let jobs = active(fleet, policy).await;
+            (jobs.len() == hosts && jobs.iter().all(|job| job.backup_due_at.is_some())).then_some(())
+        }
+    };
+    wait_for("the other policy to be scheduled", || scheduled("web", 1)).await;
+    drop(fleet.agent("two").await);
+    wait_for("a host that joined meanwhile", || scheduled("web", 2)).await;
+    assert_eq!(active(&fleet, "broken").await.len(), 1, "it keeps whom it has, and selects nobody");
+
+    let status = operator.get_status(api::GetStatusRequest::default()).await.unwrap().into_inner();
+    let trouble = &status.troubles[0];
+    assert_eq!((trouble.host.as_str(), trouble.policy.as_str()), ("", "broken"));
+    assert!(trouble.what.contains("cannot be read"), "{trouble:?}");
+    let shown = operator.get_policy(api::GetPolicyRequest { policy: "broken".into() }).await.unwrap().into_inner();
+    assert_eq!((shown.toml.as_str(), shown.next_due_at_us), (broken.as_str(), 0));
+    apply(&admin, &format!("{}# anew\n", shown.toml)).await;
+    wait_for("the mended policy to be scheduled", || scheduled("broken", 2)).await;
+    drop(client);
+    connection.await.unwrap().unwrap();
+    fleet.stop().await;
+}
