@@ -369,7 +369,10 @@ async fn what_nobody_looked_at_is_not_protected() {
     let run: RunId = order.run_id.parse().unwrap();
     assert_eq!(fleet.catalog.run(run).await.unwrap().unwrap().fault.unwrap().code, "invalid_argument");
 
-    // Its next attempt does look; a verification that does not changes nothing of what the one before it found.
+    // The next one does look; a verification that does not changes nothing of what the one before it found.
+    let cancel = api::CancelRunRequest { run: order.run_id };
+    OperatorServiceClient::new(admin.clone()).cancel_run(cancel).await.unwrap();
+    start_backup(&admin, api::Level::Full).await;
     let again = agent.order().await;
     assert_eq!(agent.report(&again, 1, finished(&backup_of(&again))).await, Disposition::Forget);
     let backup = backup_of(&again).backup_id;
