@@ -14,7 +14,7 @@ use crate::engine::{Deps, Engine, HostWork};
 use crate::identity::{Identity, IdentityError};
 use crate::journal::{Journal, SegmentError};
 use crate::renewal::Renewal;
-use crate::session::Session;
+use crate::session::{HELLO_TIMEOUT, Session};
 use crate::state::{StateError, StateFolder};
 use crate::store::{LocalStore, StoreError};
 
@@ -88,6 +88,7 @@ pub async fn run(
         life: life.clone(),
     });
     let session = Session {
+        patience: HELLO_TIMEOUT,
         endpoints: config.endpoints,
         identity: Arc::clone(&identity),
         held: Arc::clone(&held),

@@ -14,10 +14,13 @@ use coord_shared::tls::{ClientTls, HeldIdentity};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
 use crate::identity::{Identity, PendingKey};
 use crate::state::StateFolder;
 
+/// Longest wait for the answer of one endpoint.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Waits between tries that failed.
 const RETRY: Backoff = Backoff { first: Duration::from_secs(10), most: Duration::from_secs(600) };
 /// The longest sleep: clocks are set, and machines wake up.
@@ -91,7 +94,11 @@ impl Renewal {
         for endpoint in &self.endpoints {
             let answer = match tls.connect(endpoint).await {
                 Ok(channel) => {
-                    EnrolmentServiceClient::new(channel).renew(RenewRequest { csr_pem: csr_pem.clone() }).await
+                    let mut client = EnrolmentServiceClient::new(channel);
+                    let asked = client.renew(RenewRequest { csr_pem: csr_pem.clone() });
+                    // One that hangs must not keep us from the next try until the certificate has ended.
+                    let answered = tokio::time::timeout(ANSWER_TIMEOUT, asked).await;
+                    answered.unwrap_or_else(|_| Err(Status::deadline_exceeded("the renewal was not answered")))
                 }
                 Err(error) => {
                     last = Fault::from(&error);

@@ -36,7 +36,7 @@ use crate::store::LocalStore;
 /// Messages between engine and stream.
 const MAX_OUTGOING: usize = 64;
 /// Longest wait for the answer to Hello: a coordinator may first have to ask another session of ours.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
 /// A session that lasted this long was a good one: the next failure is the first again.
 const GOOD_SESSION: Duration = Duration::from_secs(10);
 
@@ -60,6 +60,9 @@ pub struct Session {
     pub events: mpsc::Sender<Event>,
     /// The host's clock.
     pub clock: Arc<dyn Clock>,
+    /// Longest wait for a stream with an answered Hello; [`HELLO_TIMEOUT`] but for tests. A coordinator whose connection lives
+    /// and whose service hangs must not keep us from the next one.
+    pub patience: Duration,
     /// Tracks what runs beside the stream.
     pub life: Lifecycle,
 }
@@ -122,9 +125,14 @@ impl Session {
         let (to_stream, stream) = mpsc::channel::<AgentMessage>(MAX_OUTGOING);
         let hello = ToCoordinator::Hello(self.hello(&identity).await?);
         put(&to_stream, hello).await?;
-        let mut incoming = client.session(ReceiverStream::new(stream)).await.map_err(Fault::from)?.into_inner();
-        let answer = tokio::time::timeout(HELLO_TIMEOUT, hello_answer(&mut incoming)).await;
-        let answer = answer.map_err(|_| Fault::new(ErrorCode::TimedOut, "Hello was not answered"))??;
+        let greet = async {
+            let mut incoming = client.session(ReceiverStream::new(stream)).await.map_err(Fault::from)?.into_inner();
+            let answer = hello_answer(&mut incoming).await?;
+            Ok::<_, Fault>((incoming, answer))
+        };
+        let greeted = tokio::time::timeout(self.patience, greet).await;
+        let (mut incoming, answer) =
+            greeted.map_err(|_| Fault::new(ErrorCode::TimedOut, "Hello was not answered"))??;
         tracing::info!(%endpoint, host = %printable(&answer.host_name), session = answer.session_number, "connected to the coordinator");
         let (link, mut outgoing) = mpsc::channel(MAX_OUTGOING);
         self.tell(Event::Connected { answer: Box::new(answer), link }).await?;

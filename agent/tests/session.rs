@@ -5,6 +5,7 @@
 use std::fs;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -42,6 +43,8 @@ enum Arrived {
 #[derive(Debug, Clone)]
 struct Script {
     arrived: mpsc::Sender<Arrived>,
+    /// Sessions that still are to hang.
+    unanswered: Arc<AtomicUsize>,
 }
 
 #[tonic::async_trait]
@@ -52,6 +55,9 @@ impl AgentService for Script {
         &self,
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        if self.unanswered.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+            std::future::pending::<()>().await;
+        }
         let serial = PeerIdentity::from_der(&request.peer_certs().unwrap()[0]).unwrap().serial;
         let mut incoming = request.into_inner();
         let (to_agent, stream) = mpsc::channel(16);
@@ -142,6 +148,11 @@ struct Pair {
 
 impl Pair {
     async fn start() -> Pair {
+        Pair::start_with(PATIENCE, 0).await
+    }
+
+    /// An agent that waits so long for its first answer, and a coordinator that never answers the first so many calls.
+    async fn start_with(patience: Duration, unanswered: usize) -> Pair {
         let (scratch, life, authority) = (tempfile::tempdir().unwrap(), Lifecycle::new(), Authority::new());
         let (certificate, key) = authority.issue("spiffe://demo/coordinator/c1");
         let tls = ServerTls::new(&authority.pem, &certificate, &key, ClientAuth::Required).unwrap();
@@ -149,7 +160,7 @@ impl Pair {
         let endpoint = acceptor.local_address().unwrap().to_string();
         let connections = acceptor.start(&life);
         let (arrived, arrivals) = mpsc::channel(64);
-        let service = AgentServiceServer::new(Script { arrived });
+        let service = AgentServiceServer::new(Script { arrived, unanswered: Arc::new(AtomicUsize::new(unanswered)) });
         let serving = tonic::transport::Server::builder().add_service(service);
         drop(tokio::spawn(serving.serve_with_incoming(connections)));
 
@@ -183,6 +194,7 @@ impl Pair {
         let (engine, events) = Engine::new(deps);
         let identity = Arc::new(ArcSwap::from_pointee(identity));
         let session = Session {
+            patience,
             endpoints: vec![endpoint],
             identity: Arc::clone(&identity),
             held: Arc::clone(&held),
@@ -252,6 +264,14 @@ impl Pair {
 
 async fn tell(to_agent: &mpsc::Sender<Result<CoordinatorMessage, Status>>, message: ToAgent) {
     to_agent.send(Ok(CoordinatorMessage { message: Some(message) })).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_that_hangs_is_left_for_the_next_try() {
+    let mut pair = Pair::start_with(Duration::from_millis(300), 2).await;
+    let (hello, _, _to_agent) = pair.hello().await;
+    assert_eq!(hello.generation, 1);
+    pair.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
