@@ -21,6 +21,7 @@ mod prose;
 mod random;
 mod report;
 mod rows;
+mod size;
 mod stopwatch;
 mod workshop;
 
@@ -30,6 +31,7 @@ use machine::Machine;
 use programs::Engine;
 use report::RowReport;
 use rows::Row;
+use size::SizeOptions;
 use workshop::Workshop;
 
 /// Measures our engine against tar, zstd, pigz, find, restic and rustic, where they are installed.
@@ -46,6 +48,8 @@ pub struct Options {
 enum Command {
     /// Print the rows that were measured before.
     Table(TableOptions),
+    /// Measure the memory that ten million names take; needs root.
+    Size(SizeOptions),
     /// Count the instructions of a fixed small job and compare them with those on record.
     Instructions(InstructionOptions),
 }
@@ -98,6 +102,7 @@ pub fn run(options: &Options) -> ExitCode {
     let ended = match &options.command {
         None => measure(&options.measure).map(|()| ExitCode::SUCCESS),
         Some(Command::Table(table)) => print_kept(table).map(|()| ExitCode::SUCCESS),
+        Some(Command::Size(options)) => size::run(options).map(|()| ExitCode::SUCCESS),
         Some(Command::Instructions(options)) => instructions::run(options),
     };
     ended.unwrap_or_else(|error| {
