@@ -67,6 +67,23 @@ pub struct Mount {
     pub place: Vec<u8>,
 }
 
+/// That an archive was made out of one whose index was damaged.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rebuilt {
+    /// The damaged archive's `archive_digest`, if anything still said it.
+    #[serde(default)]
+    pub archive_digest: Option<Digest>,
+    /// Whether frames have other numbers than in the damaged archive, so that references into it do not hold.
+    #[serde(default)]
+    pub renumbered: bool,
+    /// Names of which something is lost.
+    #[serde(default)]
+    pub lost: u64,
+    /// Entries that were made from members' headers.
+    #[serde(default)]
+    pub from_members: u64,
+}
+
 /// Everything an archive says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
@@ -125,6 +142,9 @@ pub struct Header {
     /// What has to be added to the host's clock to get the coordinator's, in milliseconds; 0 if never measured.
     #[serde(default)]
     pub clock_offset_ms: i64,
+    /// Only in an archive that was rebuilt with an index of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebuilt: Option<Rebuilt>,
 }
 
 impl Header {
@@ -152,6 +172,18 @@ impl Header {
             scan_started_at,
             captured_at: scan_started_at,
             clock_offset_ms: 0,
+            rebuilt: None,
+        }
+    }
+
+    /// Whether this archive, a full with that digest, is the one that `base` names, or was rebuilt out of it. Where the
+    /// digest of the damaged archive is lost, run and number have to be the same; contents have digests of their own.
+    #[must_use]
+    pub fn is_base(&self, archive_digest: Digest, base: &Base) -> bool {
+        match &self.rebuilt {
+            Some(Rebuilt { archive_digest: Some(original), .. }) if *original == base.archive_digest => true,
+            Some(Rebuilt { archive_digest: None, .. }) if (self.run, self.ordinal) == (base.run, base.ordinal) => true,
+            Some(_) | None => archive_digest == base.archive_digest,
         }
     }
 

@@ -18,6 +18,7 @@ pub mod overlay;
 pub mod pack;
 pub mod progress;
 pub mod reader;
+pub mod rebuild;
 pub mod recipe;
 pub mod rules;
 mod spool;

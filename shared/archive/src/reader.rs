@@ -303,6 +303,15 @@ impl ArchiveReader {
         after.saturating_sub(1)
     }
 
+    /// Reads all of the index: every block and every chunk of the frame table. Without an error, everything the archive
+    /// holds can be listed, and its frames be found.
+    pub fn check_index(&self) -> Result<(), ReadError> {
+        for entry in self.entries() {
+            entry?;
+        }
+        (0..self.table.chunks.len()).try_for_each(|number| self.chunk(number).map(|_| ()))
+    }
+
     /// How many frames of members there are.
     #[must_use]
     pub fn frame_count(&self) -> u64 {
@@ -443,7 +452,7 @@ fn read_table(store: &dyn ReadAt, footer: &Footer) -> Result<Table, ReadError> {
 }
 
 /// The header stands behind the tar header of the index member: its length, then JSON.
-fn decode_head(raw: &[u8]) -> Option<Header> {
+pub(crate) fn decode_head(raw: &[u8]) -> Option<Header> {
     let mut at = 512;
     if raw.get(156) == Some(&b'x') {
         // A pax header of its own comes first when the index is larger than 8 GiB: its block, one of records, and the member's.

@@ -194,6 +194,14 @@ fn flag_letters(flags: u32) -> String {
     FLAG_LETTERS.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, letter)| *letter).collect()
 }
 
+/// The flags that letters of `chattr` stand for; `None` for a letter that is never written.
+pub(crate) fn flag_bits(letters: &[u8]) -> Option<u32> {
+    letters.iter().try_fold(0, |flags, letter| {
+        let known = FLAG_LETTERS.iter().find(|(_, known)| *known == char::from(*letter));
+        known.map(|(bit, _)| flags | bit)
+    })
+}
+
 /// A name as a word of the shell, beginning with `./`; the root is `.`.
 fn quoted_name(path: &[u8]) -> Vec<u8> {
     if path.is_empty() { b"'.'".to_vec() } else { quoted(&[b"./", path].concat()) }

@@ -2,12 +2,13 @@
 //!
 //! Every member's name begins with `./`, so that no name is taken for an option. Names are raw bytes in ustar fields when
 //! they fit; longer ones are pax records when they are ASCII, and otherwise GNU's `L` and `K` members, because pax records
-//! are UTF-8 and GNU tar does not know `hdrcharset`. GNU tar, bsdtar and Python's tarfile read all three alike. Nothing
-//! here reads archives: the index does that.
+//! are UTF-8 and GNU tar does not know `hdrcharset`. GNU tar, bsdtar and Python's tarfile read all three alike. Headers
+//! are read back ([`read`]) only where an index is lost.
 
 use crate::entry::{Attributes, DataRange, Entry, FileTime, Kind};
 
 mod acl;
+pub(crate) mod read;
 
 /// Length of a tar block.
 pub(crate) const BLOCK: usize = 512;

@@ -21,7 +21,7 @@ use crate::table::{BlockInfo, ChunkInfo, Counts, FRAMES_PER_CHUNK, FrameInfo, Ta
 use crate::tar::{BLOCK, Body, Member, own_attributes, put_header};
 
 /// See the module.
-pub(super) struct IndexWriter {
+pub(crate) struct IndexWriter {
     codec: Codec,
     compressor: Compressor,
     stored: Vec<u8>,
@@ -38,13 +38,13 @@ pub(super) struct IndexWriter {
 
 /// What the footer says of the content.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Totals {
-    pub(super) files: u64,
-    pub(super) bytes: u64,
+pub(crate) struct Totals {
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
 }
 
 impl IndexWriter {
-    pub(super) fn new(folder: &Path, codec: Codec, level: i32) -> Result<Self, SealError> {
+    pub(crate) fn new(folder: &Path, codec: Codec, level: i32) -> Result<Self, SealError> {
         Ok(Self {
             codec,
             compressor: Compressor::new(codec, level).map_err(SealError::Codec)?,
@@ -61,14 +61,14 @@ impl IndexWriter {
     }
 
     /// Adds the next entry in path order.
-    pub(super) fn push(&mut self, entry: &Entry) -> Result<(), SealError> {
+    pub(crate) fn push(&mut self, entry: &Entry) -> Result<(), SealError> {
         self.block.push(entry);
         self.entries += 1;
         if self.block.is_full() { self.close_block() } else { Ok(()) }
     }
 
     /// Adds the next frame of members; gives its number.
-    pub(super) fn frame(&mut self, info: FrameInfo) -> Result<u64, SealError> {
+    pub(crate) fn frame(&mut self, info: FrameInfo) -> Result<u64, SealError> {
         self.frames.push(info);
         self.frame_count += 1;
         if self.frames.len() == FRAMES_PER_CHUNK {
@@ -110,7 +110,7 @@ impl IndexWriter {
     }
 
     /// Writes index, end of tar and footer.
-    pub(super) fn finish(mut self, header: &Header, totals: Totals, out: &mut SealedFile) -> Result<Footer, SealError> {
+    pub(crate) fn finish(mut self, header: &Header, totals: Totals, out: &mut SealedFile) -> Result<Footer, SealError> {
         self.close_block()?;
         self.close_chunk()?;
         let counts = Counts {

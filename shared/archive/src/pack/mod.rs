@@ -26,10 +26,10 @@ use crate::recipe::Recipe;
 mod content;
 mod ending;
 mod feeder;
-mod index_writer;
+pub(crate) mod index_writer;
 mod links;
 mod lost;
-mod sealer;
+pub(crate) mod sealer;
 mod worker;
 
 /// One name and what the packer does for it. Items come in path order ([`crate::entry::cmp_paths`]).

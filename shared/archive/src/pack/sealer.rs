@@ -21,7 +21,7 @@ use crate::table::FrameInfo;
 
 /// Why nothing more can be written.
 #[derive(Debug)]
-pub(super) enum SealError {
+pub(crate) enum SealError {
     Sink(io::Error),
     Spool(io::Error),
     Codec(CodecError),

@@ -1,4 +1,4 @@
-//! POSIX ACLs: from the bytes of the extended attribute to the text that tar programs restore, with numeric ids.
+//! POSIX ACLs: from the bytes of the extended attribute to the text that tar programs restore, with numeric ids, and back.
 
 use std::fmt::Write as _;
 
@@ -37,6 +37,32 @@ pub(super) fn to_text(value: &[u8]) -> Option<String> {
     Some(text)
 }
 
+/// The inverse of [`to_text`]; `None` for anything it does not write.
+pub(super) fn from_text(text: &[u8]) -> Option<Vec<u8>> {
+    let mut value = VERSION.to_le_bytes().to_vec();
+    for entry in std::str::from_utf8(text).ok()?.split(',') {
+        let fields: Vec<&str> = entry.split(':').collect();
+        let [tag, id, letters] = fields.try_into().ok()?;
+        let tag = match (tag, id.is_empty()) {
+            ("user", true) => 0x01_u16,
+            ("user", false) => 0x02,
+            ("group", true) => 0x04,
+            ("group", false) => 0x08,
+            ("mask", true) => 0x10,
+            ("other", true) => 0x20,
+            _ => return None,
+        };
+        let id = if id.is_empty() { u32::MAX } else { id.parse().ok()? };
+        let bits = [(4, b'r'), (2, b'w'), (1, b'x')].into_iter().zip(letters.bytes());
+        let bits = bits.filter(|((_, letter), found)| letter == found).map(|((bit, _), _)| bit).sum::<u16>();
+        value.extend(tag.to_le_bytes());
+        value.extend(bits.to_le_bytes());
+        value.extend(id.to_le_bytes());
+    }
+    // Only the exact text stands for these bytes.
+    (to_text(&value)?.as_bytes() == text).then_some(value)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,6 +79,8 @@ mod tests {
         }
         let text = to_text(&value);
         assert_eq!(text.as_deref(), Some("user::rwx,user:1000:r-x,group::r--,mask::r-x,other::---"));
+        assert_eq!(text.and_then(|text| from_text(text.as_bytes())), Some(value.clone()));
+        assert_eq!(from_text(b"user::rwx,staff::r--"), None);
         assert_eq!(to_text(&value[..value.len() - 1]), None);
         assert_eq!(to_text(b"\x01\0\0\0"), None);
     }

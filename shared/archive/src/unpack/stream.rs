@@ -32,10 +32,10 @@ impl<'a> Point<'a> {
             if differential.header().level != Level::Differential {
                 return Err(UnpackError::WrongLevel(Origin::Differential));
             }
-            let needed = differential.header().base.as_ref().map(|base| base.archive_digest);
+            let base = differential.header().base.as_ref();
             let given = full.footer().archive_digest;
-            if needed != Some(given) {
-                let needed = needed.map_or("no base at all".to_owned(), |digest| digest.to_string());
+            if !base.is_some_and(|base| full.header().is_base(given, base)) {
+                let needed = base.map_or("no base at all".to_owned(), |base| base.archive_digest.to_string());
                 return Err(UnpackError::WrongBase { needed, given: given.to_string() });
             }
         }
@@ -91,7 +91,8 @@ impl<'a> Point<'a> {
         if let Some(differential) = self.differential {
             let found = differential.find(path).map_err(failed(Origin::Differential))?;
             if let Some(entry) = found {
-                return Ok(Some(from_differential(entry)).filter(|placed| placed.entry.kind != Kind::Tombstone));
+                let placed = self.relocated(from_differential(entry))?;
+                return Ok(Some(placed).filter(|placed| placed.entry.kind != Kind::Tombstone));
             }
             if self.is_hidden(path)? {
                 return Ok(None);
@@ -124,10 +125,25 @@ impl<'a> Point<'a> {
             return Ok(Box::new(overlay(full, std::iter::empty())));
         };
         let differential = differential.entries_below(path).map(|item| item.map_err(failed(Origin::Differential)));
+        let point = *self;
+        let relocated = move |placed: Result<Placed, _>| placed.and_then(|placed| point.relocated(placed));
         if hidden {
-            return Ok(Box::new(overlay(std::iter::empty(), differential)));
+            return Ok(Box::new(overlay(std::iter::empty(), differential).map(relocated)));
         }
-        Ok(Box::new(overlay(full, differential)))
+        Ok(Box::new(overlay(full, differential).map(relocated)))
+    }
+
+    /// What a differential says of a content in its full does not hold in a full that was rebuilt without some frames: there,
+    /// the content is where the full's own index says it is.
+    fn relocated(&self, mut placed: Placed) -> Result<Placed, UnpackError> {
+        let is_renumbered = self.full.header().rebuilt.as_ref().is_some_and(|rebuilt| rebuilt.renumbered);
+        let is_elsewhere = placed.index == Origin::Differential && placed.content == Origin::Full;
+        if is_renumbered && is_elsewhere && placed.entry.content.is_some() {
+            let found = self.full.find(&placed.entry.path).map_err(failed(Origin::Full))?;
+            let same = found.filter(|found| found.digest == placed.entry.digest);
+            placed.entry.content = same.and_then(|found| found.content);
+        }
+        Ok(placed)
     }
 }
 

@@ -5,6 +5,7 @@ mod damage;
 mod golden;
 mod moving;
 mod reads;
+mod rebuild;
 mod roundtrip;
 mod stock_tools;
 mod support;

@@ -13,5 +13,6 @@ mod exact;
 mod existing;
 mod lost;
 mod racing;
+mod rebuilt;
 mod spared;
 mod story;
