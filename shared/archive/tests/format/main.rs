@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod damage;
+mod damage_anywhere;
 mod golden;
 mod moving;
 mod reads;
