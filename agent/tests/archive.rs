@@ -190,6 +190,65 @@ fn what_goes_wrong_has_its_own_exit_code_and_leaves_no_file() {
 }
 
 #[test]
+fn an_archive_cut_short_is_listed_and_restored_after_reindex() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("source")).unwrap();
+    for name in ["a", "b", "deleted"] {
+        fs::write(at("source").join(name), name.repeat(4000)).unwrap();
+    }
+    ends(0, &["create", "--source", "source", "--output", "full.tar.zst", "--quiet"], folder.path());
+    fs::remove_file(at("source/deleted")).unwrap();
+    fs::write(at("source/b"), "changed").unwrap();
+    let diff = ["diff", "--base", "full.tar.zst", "--source", "source", "--output", "diff.tar.zst", "--quiet"];
+    ends(0, &diff, folder.path());
+    let cut = |name: &str, bytes: usize| {
+        let whole = fs::read(at(name)).unwrap();
+        fs::write(at(&format!("cut-{name}")), &whole[..whole.len() - bytes]).unwrap();
+    };
+
+    // Nothing is wrong: there is nothing to be made.
+    let output = ends(0, &["reindex", "full.tar.zst"], folder.path());
+    assert_eq!(output.stdout, b"full.tar.zst\n");
+    assert!(!at("full.rebuilt.tar.zst").exists());
+
+    // The footer alone: the same archive, and the differential still stands on it.
+    cut("full.tar.zst", 10);
+    for damaged in [&["list", "cut-full.tar.zst"][..], &["verify", "cut-full.tar.zst"]] {
+        let output = ends(10, damaged, folder.path());
+        assert!(said(&output).contains("hint: coord-agent archive reindex cut-full.tar.zst"), "{}", said(&output));
+    }
+    let output = ends(10, &["extract", "cut-full.tar.zst", "--target", "nowhere"], folder.path());
+    assert!(said(&output).contains("archive reindex"), "{}", said(&output));
+    let output = ends(0, &["reindex", "cut-full.tar.zst"], folder.path());
+    assert_eq!(output.stdout, b"cut-full.rebuilt.tar.zst\n");
+    assert!(fs::read(at("cut-full.rebuilt.tar.zst")).unwrap() == fs::read(at("full.tar.zst")).unwrap());
+    ends(1, &["reindex", "cut-full.tar.zst"], folder.path());
+
+    // Index and header: a differential needs its full for what it says of it.
+    cut("diff.tar.zst", 900);
+    let before = fs::read(at("cut-diff.tar.zst")).unwrap();
+    let output = ends(2, &["reindex", "cut-diff.tar.zst"], folder.path());
+    assert!(said(&output).contains("--base FULL"), "{}", said(&output));
+    let reindex = ["reindex", "cut-diff.tar.zst", "--base", "full.tar.zst", "--output", "again"];
+    let output = ends(3, &reindex, folder.path());
+    assert!(said(&output).contains("known from the tar alone"), "{}", said(&output));
+    assert!(fs::read(at("cut-diff.tar.zst")).unwrap() == before);
+    ends(0, &["verify", "again"], folder.path());
+    let listed = ends(0, &["list", "again"], folder.path());
+    assert!(String::from_utf8_lossy(&listed.stdout).contains(" b\n"));
+    let output = ends(0, &["extract", "full.tar.zst", "again", "--target", "restored"], folder.path());
+    assert!(said(&output).contains("again was rebuilt out of a damaged archive"), "{}", said(&output));
+    assert_equal(&at("source"), &at("restored"));
+
+    fs::write(at("junk"), vec![5; 100_000]).unwrap();
+    ends(10, &["reindex", "junk"], folder.path());
+    ends(5, &["reindex", "nothing"], folder.path());
+    let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().contains("partial")), "{left:?}");
+}
+
+#[test]
 fn a_differential_of_a_differential_and_one_of_another_full_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);

@@ -1,7 +1,10 @@
 //! `archive extract`.
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
+use coord_archive::overlay::Origin;
+use coord_archive::reader::ArchiveReader;
 use coord_archive::unpack::{Listing, Overwrite, Selection, UnpackError, UnpackOptions, UnpackReport, unpack};
 use coord_shared::exit::Exit;
 use coord_shared::fault::{ErrorCode, Fault};
@@ -15,6 +18,10 @@ use crate::chain::chain;
 pub(super) fn extract(args: &ExtractArgs) -> Result<Exit, Fault> {
     let full = open(&args.archive)?;
     let differential = args.differential.as_deref().map(open).transpose()?;
+    note_rebuilt(&args.archive, &full);
+    if let Some((path, differential)) = args.differential.as_deref().zip(differential.as_ref()) {
+        note_rebuilt(path, differential);
+    }
     let paths = args.path.iter().map(archive_path);
     let selection =
         Selection::of_paths(paths).map_err(|error| Fault::new(ErrorCode::InvalidArgument, chain(&error)))?;
@@ -58,7 +65,7 @@ fn fault(args: &ExtractArgs, error: &UnpackError) -> Fault {
         }
         UnpackError::NothingThere { .. } => Fault::new(ErrorCode::NothingToRestore, message)
             .with_hint("coord-agent archive list shows what is there; names are relative to the archive's root"),
-        UnpackError::Archive { source, .. } => read_fault(&args.archive, source),
+        UnpackError::Archive { origin, source } => read_fault(of_origin(args, *origin), source),
         UnpackError::Index { .. } => Fault::new(ErrorCode::ArchiveDamaged, message),
         UnpackError::Target { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
             Fault::new(ErrorCode::DiskFull, message).with_hint("free space and repeat: what is in place stays")
@@ -67,6 +74,22 @@ fn fault(args: &ExtractArgs, error: &UnpackError) -> Fault {
         UnpackError::Cancelled => {
             Fault::new(ErrorCode::Cancelled, message).with_hint("repeat the command to go on: what is in place stays")
         }
+    }
+}
+
+/// Whoever restores from what was left of an archive should know it.
+fn note_rebuilt(path: &Path, reader: &ArchiveReader) {
+    if let Some(rebuilt) = &reader.header().rebuilt {
+        let lost = HumanCount(rebuilt.lost);
+        eprintln!("note: {} was rebuilt out of a damaged archive; something of {lost} names was lost", path.display());
+    }
+}
+
+/// The archive that an error is about.
+fn of_origin(args: &ExtractArgs, origin: Origin) -> &Path {
+    match (origin, &args.differential) {
+        (Origin::Differential, Some(differential)) => differential,
+        (Origin::Full, _) | (Origin::Differential, None) => &args.archive,
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod extract;
 mod make;
+mod reindex;
 mod show;
 mod verify;
 mod watch;
@@ -46,7 +47,32 @@ enum Command {
     Verify(VerifyArgs),
     /// Write the content of one file to standard output.
     Cat(CatArgs),
+    /// Make a readable archive out of one whose index or footer is lost.
+    #[command(long_about = REINDEX_ABOUT, after_long_help = REINDEX_HELP)]
+    Reindex(ReindexArgs),
 }
+
+const REINDEX_ABOUT: &str = "Make a readable archive out of one whose index or footer is lost.\n\n\
+The damaged file is only read. Every frame that is whole is found again, wherever it stands in the file, and copied into a \
+new archive, which list, extract, verify and cat take like any other.\n\n\
+If all of the index is still somewhere in the file, the new archive is the old one, with the same digest, and frames that \
+are gone are zeros: verify names the files in them, extract restores all others. Otherwise the index is made anew, from \
+what is left of it and from the tar inside; names of which something is lost are listed as unread and printed here. \
+A differential without its index needs its full, given with --base.";
+
+const REINDEX_HELP: &str = "\
+Examples:
+  coord-agent archive reindex full.tar.zst
+  coord-agent archive extract full.rebuilt.tar.zst --target restored
+  coord-agent archive reindex monday.tar.zst --base full.tar.zst --output monday-again.tar.zst
+
+Standard output is the archive to use: the new one, or the old one when there is nothing to gain.
+
+Exit codes:
+  0   the archive as it was, with nothing lost; or nothing was wrong
+  3   an archive was made; something is lost or not sure: read the warnings
+  10  nothing could be made better: not one frame is left, or all that is
+      damaged is content; extract restores the rest";
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum CodecName {
@@ -199,6 +225,30 @@ struct VerifyArgs {
     quiet: bool,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LevelName {
+    Full,
+    Differential,
+}
+
+#[derive(Debug, Args)]
+struct ReindexArgs {
+    /// The damaged archive; it is never changed.
+    archive: PathBuf,
+    /// The archive to make; by default beside the damaged one, with .rebuilt in its name. Never overwritten.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// The full that a differential stands on; needed when the differential's index is lost.
+    #[arg(long, value_name = "FULL")]
+    base: Option<PathBuf>,
+    /// What the archive is, if nothing that is left says so.
+    #[arg(long, value_enum)]
+    level: Option<LevelName>,
+    /// Say nothing but errors and warnings.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
 #[derive(Debug, Args)]
 struct CatArgs {
     /// The archive.
@@ -212,7 +262,7 @@ struct CatArgs {
 pub fn run(args: ArchiveArgs) -> Exit {
     let is_json = match &args.command {
         Command::List(ListArgs { output, .. }) | Command::Verify(VerifyArgs { output, .. }) => *output == Format::Json,
-        Command::Create(_) | Command::Diff(_) | Command::Extract(_) | Command::Cat(_) => false,
+        Command::Create(_) | Command::Diff(_) | Command::Extract(_) | Command::Cat(_) | Command::Reindex(_) => false,
     };
     let ended = match args.command {
         Command::Create(args) => make::create(&args),
@@ -221,6 +271,7 @@ pub fn run(args: ArchiveArgs) -> Exit {
         Command::List(args) => show::list(&args),
         Command::Verify(args) => verify::verify(&args),
         Command::Cat(args) => show::cat(&args),
+        Command::Reindex(args) => reindex::reindex(&args),
     };
     match ended {
         Ok(exit) => exit,
@@ -259,10 +310,14 @@ fn read_fault(path: &Path, error: &ReadError) -> Fault {
         ReadError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
             Fault::new(ErrorCode::ArchiveMissing, message)
         }
-        _ if error.is_damage() => Fault::new(ErrorCode::ArchiveDamaged, message)
-            .with_hint("stock tools may still read what comes before the damage: tar -tf"),
+        _ if error.is_damage() => Fault::new(ErrorCode::ArchiveDamaged, message).with_hint(reindex_hint(path)),
         _ => Fault::new(ErrorCode::Io, message),
     }
+}
+
+/// What to do about an archive that cannot be opened, or whose index cannot be read.
+fn reindex_hint(path: &Path) -> String {
+    format!("coord-agent archive reindex {} makes a readable archive of what is left", path.display())
 }
 
 fn file_fault(error: &FileError) -> Fault {

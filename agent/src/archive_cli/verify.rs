@@ -8,7 +8,7 @@ use coord_shared::fault::{ErrorCode, Fault};
 use indicatif::{HumanBytes, HumanCount};
 
 use super::watch::Watch;
-use super::{Format, VerifyArgs, shown, warn};
+use super::{Format, VerifyArgs, reindex_hint, shown, warn};
 
 /// Files that are read one by one the way a restore of a single file reads them.
 pub(super) const SAMPLES: usize = 16;
@@ -34,6 +34,10 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<Exit, Fault> {
     }
     let damaged = found.damaged.iter().map(|path| (path.as_slice(), "its content is damaged".to_owned()));
     warn(damaged, found.damaged_count);
+    let cannot_open = found.checks.iter().any(|check| check.outcome == Outcome::NotDone);
+    if cannot_open || found.damaged_blocks > 0 {
+        eprintln!("hint: {}", reindex_hint(&args.archive));
+    }
     Ok(if found.is_ok() { Exit::Done } else { Exit::Damaged })
 }
 
