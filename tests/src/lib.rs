@@ -4,6 +4,7 @@
 
 pub mod bench;
 pub mod demo;
+pub mod exact;
 pub mod harness;
 pub mod mutators;
 pub mod story;
