@@ -44,6 +44,9 @@ pub fn make(root: &Path) -> io::Result<Vec<String>> {
     files(root)?;
     links(root)?;
     folders(root)?;
+    if !is_root() {
+        left_out.push("a file and a folder with no permissions: only root can read them".to_owned());
+    }
     specials(root, &mut left_out)?;
     attributes(root, &mut left_out)?;
     times(root)?;
@@ -90,6 +93,9 @@ fn files(root: &Path) -> io::Result<()> {
     sparse.set_len(128 << 20)?;
     File::create(folder.join("only-a-hole"))?.set_len(16 << 20)?;
     for (name, mode) in [("suid", 0o4755), ("sgid", 0o2755), ("unreadable", 0o000), ("sticky", 0o1644)] {
+        if mode == 0 && !is_root() {
+            continue;
+        }
         fs::write(folder.join(name), name)?;
         fs::set_permissions(folder.join(name), Permissions::from_mode(mode))?;
     }
@@ -125,6 +131,9 @@ fn links(root: &Path) -> io::Result<()> {
 fn folders(root: &Path) -> io::Result<()> {
     fs::create_dir_all(root.join("folders/empty"))?;
     for (name, mode) in [("sticky", 0o1777), ("setgid", 0o2755), ("private", 0o700), ("closed", 0o000)] {
+        if mode == 0 && !is_root() {
+            continue;
+        }
         let folder = root.join("folders").join(name);
         fs::create_dir(&folder)?;
         fs::set_permissions(&folder, Permissions::from_mode(mode))?;
