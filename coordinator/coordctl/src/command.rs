@@ -12,3 +12,4 @@ pub mod report;
 pub mod restore;
 pub mod run;
 pub mod token;
+pub mod user;

@@ -33,6 +33,7 @@ use command::report::ReportCommand;
 use command::restore::RestoreArgs;
 use command::run::RunCommand;
 use command::token::TokenCommand;
+use command::user::UserCommand;
 use context::Choice;
 use failure::Failure;
 use output::{Format, Output};
@@ -127,6 +128,9 @@ enum Command {
     /// Secrets with which hosts and operators join.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Who may operate the fleet.
+    #[command(subcommand)]
+    User(UserCommand),
     /// Log in with an operator's token.
     Login(LoginArgs),
     /// Versions of this program and of the coordinator.
@@ -198,6 +202,7 @@ async fn run(arguments: &Arguments, out: Output) -> Result<(), Failure> {
         | Command::Backup(_)
         | Command::Report(_)
         | Command::Token(_)
+        | Command::User(_)
         | Command::Version => {}
     }
     let context = choice.open()?;
@@ -230,6 +235,7 @@ async fn dispatch(session: &mut Session, command: &Command) -> Result<(), Failur
         Command::Backup(command) => command::backup::run(session, command).await,
         Command::Report(command) => command::report::run(session, command).await,
         Command::Token(command) => command::token::run(session, command).await,
+        Command::User(command) => command::user::run(session, command).await,
         Command::Version => command::fleet::version(session).await,
         // Done before a connection was made.
         Command::Login(_) | Command::Help { .. } => Ok(()),

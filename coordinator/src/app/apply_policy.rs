@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::jobs::readable;
 use super::{App, policies};
-use crate::catalog::{Host, JobFilter, JobState, NewAudit, NewPolicyVersion, PolicyChange, PolicyRecord};
+use crate::catalog::{Host, HostState, JobFilter, JobState, NewAudit, NewPolicyVersion, PolicyChange, PolicyRecord};
 use crate::domain::policy::{Finding, Policy};
 
 /// Due times shown of a policy that is only looked at.
@@ -43,7 +43,7 @@ pub async fn lint(app: &App, text: &str) -> Result<api::PolicyLint, Fault> {
 
 /// The hosts that a policy is for.
 fn selected<'a>(policy: &Policy, hosts: &'a [Host]) -> Vec<&'a Host> {
-    hosts.iter().filter(|host| policy.hosts.matches(&host.labels)).collect()
+    hosts.iter().filter(|host| host.state == HostState::Active && policy.hosts.matches(&host.labels)).collect()
 }
 
 fn due_times(policy: &Policy, now: Timestamp) -> Vec<Timestamp> {

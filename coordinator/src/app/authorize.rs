@@ -54,6 +54,11 @@ impl Standings {
         recent.insert(certificate, (Instant::now(), standing));
     }
 
+    /// Somebody was put out: nobody's good answer counts any more here.
+    pub fn forget_all(&self) {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn forget(&self, certificate: &[u8; 32]) {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner).remove(certificate);
     }

@@ -8,7 +8,7 @@ use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::ids::{HostId, JobId};
 
 use super::App;
-use crate::catalog::{JobFilter, JobState, PolicyRecord};
+use crate::catalog::{HostState, JobFilter, JobState, PolicyRecord};
 use crate::domain::policy::Policy;
 
 /// Reports remembered; beyond, they are forgotten and said again.
@@ -83,6 +83,8 @@ pub async fn select_for_host(app: &App, id: HostId) -> Result<(), Fault> {
     let mut selected = Vec::new();
     for record in app.catalog.policies().await? {
         let fits = match readable(app, &record) {
+            // A host that was put out has none.
+            _ if host.state == HostState::Revoked => false,
             Some(policy) => policy.hosts.matches(&host.labels),
             // Nobody knows whom it selects: it keeps those it has.
             None => active.iter().any(|job| job.policy == record.id),

@@ -29,9 +29,11 @@ pub async fn keep(app: &App) -> Result<bool, Fault> {
         selectors.push((record.id, readable(app, &record).map(|policy| policy.hosts)));
     }
     let mut mended = 0;
-    for host in hosts.iter().filter(|host| host.state == HostState::Active) {
+    for host in &hosts {
         let has = active.remove(&host.id).unwrap_or_default();
         let fits = selectors.iter().filter(|(policy, selector)| match selector {
+            // It was put out.
+            _ if host.state == HostState::Revoked => false,
             Some(selector) => selector.matches(&host.labels),
             // Nobody knows whom it selects: it keeps those it has.
             None => has.contains(policy),

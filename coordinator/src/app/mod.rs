@@ -34,12 +34,14 @@ pub mod report;
 pub mod report_dedup;
 pub mod restore_points;
 pub mod restore_task;
+pub mod revoke_host;
 pub mod runs;
 pub mod schedule;
 pub mod start_backup;
 pub mod start_restore;
 pub mod status;
 pub mod tokens;
+pub mod users;
 pub mod watch_run;
 
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::slug::nearest;
 
 use super::App;
-use crate::catalog::{Backup, Host, PolicyRecord, RunRecord, TokenRecord};
+use crate::catalog::{Backup, Host, OperatorEntry, PolicyRecord, RunRecord, TokenRecord};
 
 /// Fewest characters that stand for an id: fewer fit too much.
 const MIN_PREFIX: usize = 4;
@@ -64,6 +64,24 @@ pub async fn host(app: &App, text: &str) -> Result<Host, Fault> {
         nearest(text, hosts.iter().map(|host| host.name.as_str())),
         "coordctl host list shows them",
     ))
+}
+
+/// An operator by name.
+///
+/// # Errors
+/// `not_found` with the nearest name.
+pub async fn user(app: &App, text: &str) -> Result<OperatorEntry, Fault> {
+    if text.is_empty() {
+        return Err(empty("user"));
+    }
+    let mut users = app.catalog.operators().await?;
+    match users.iter().position(|entry| entry.operator.name == text) {
+        Some(found) => Ok(users.swap_remove(found)),
+        None => {
+            let near = nearest(text, users.iter().map(|entry| entry.operator.name.as_str()));
+            Err(unknown("user", text, near, "coordctl user list shows them"))
+        }
+    }
 }
 
 /// A policy by its name, its id or the beginning of its id.

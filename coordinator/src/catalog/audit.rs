@@ -4,7 +4,7 @@ use coord_shared::tls::PeerKind;
 use jiff::Timestamp;
 
 use super::error::Result;
-use super::pool::{Catalog, Sql};
+use super::pool::{Catalog, Params, Sql, Transaction};
 use super::row::get;
 
 /// A deed to record.
@@ -48,11 +48,17 @@ const LIST: Sql = Sql("
 #[cfg(test)]
 pub(super) const STATEMENTS: &[(&str, &Sql)] = &[("INSERT", &INSERT), ("LIST", &LIST)];
 
+/// Records a deed together with what was done.
+pub(super) async fn record(transaction: &Transaction<'_>, deed: &NewAudit<'_>) -> Result<()> {
+    let params: Params<'_> = &[&deed.actor_kind.as_str(), &deed.actor, &deed.action, &deed.subject, &deed.details];
+    transaction.execute(&INSERT, params).await?;
+    Ok(())
+}
+
 impl Catalog {
     /// Records a deed.
     pub async fn record_audit(&self, deed: &NewAudit<'_>) -> Result<()> {
-        let params: super::pool::Params<'_> =
-            &[&deed.actor_kind.as_str(), &deed.actor, &deed.action, &deed.subject, &deed.details];
+        let params: Params<'_> = &[&deed.actor_kind.as_str(), &deed.actor, &deed.action, &deed.subject, &deed.details];
         self.connection().await?.execute(&INSERT, params).await?;
         Ok(())
     }

@@ -123,7 +123,7 @@ const END_OLDER: Sql = Sql("
     WHERE used.serial = $1 AND used.state = 'active' AND old.subject_kind = used.subject_kind
       AND old.subject_id = used.subject_id AND old.generation < used.generation AND old.state = 'active'");
 
-const REVOKE: Sql = Sql("
+pub(super) const REVOKE: Sql = Sql("
     UPDATE certificates SET state = 'revoked' WHERE subject_kind = $1 AND subject_id = $2 AND state <> 'revoked'");
 
 const FORGET_OLD: Sql = Sql("

@@ -115,8 +115,6 @@ const BY_PREFIX: Sql = Sql(select_hosts!("WHERE h.host_id::text LIKE $1 || '%' O
 
 const SET_LABELS: Sql = Sql("UPDATE hosts SET labels = $2 WHERE host_id = $1");
 
-const SET_STATE: Sql = Sql("UPDATE hosts SET state = $2 WHERE host_id = $1");
-
 pub(super) const INSERT_HOST: Sql = Sql("
     INSERT INTO hosts (host_id, name, labels, hostname, operating_system, version) VALUES ($1, $2, $3, $4, $5, $6)");
 
@@ -127,7 +125,6 @@ pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
     ("ALL", &ALL),
     ("BY_PREFIX", &BY_PREFIX),
     ("SET_LABELS", &SET_LABELS),
-    ("SET_STATE", &SET_STATE),
     ("INSERT_HOST", &INSERT_HOST),
 ];
 
@@ -176,12 +173,6 @@ impl Catalog {
     pub async fn set_host_labels(&self, id: HostId, labels: &BTreeMap<String, String>) -> Result<()> {
         let labels = to_json(labels)?;
         let changed = self.connection().await?.execute(&SET_LABELS, &[&id.uuid(), &labels]).await?;
-        if changed == 0 { Err(CatalogError::not_found("host", id)) } else { Ok(()) }
-    }
-
-    /// Lets a host in or puts it out.
-    pub async fn set_host_state(&self, id: HostId, state: HostState) -> Result<()> {
-        let changed = self.connection().await?.execute(&SET_STATE, &[&id.uuid(), &state.as_str()]).await?;
         if changed == 0 { Err(CatalogError::not_found("host", id)) } else { Ok(()) }
     }
 }

@@ -111,7 +111,7 @@ const BEGIN: Sql = Sql("
     ON CONFLICT (host, policy) DO UPDATE SET state = 'active', backup_due_at = NULL, verify_due_at = NULL
         WHERE j.state = 'ended'");
 
-const END: Sql = Sql("
+pub(super) const END: Sql = Sql("
     UPDATE jobs j SET state = 'ended', backup_due_at = NULL, verify_due_at = NULL
     FROM hosts h, policies p
     WHERE h.host_id = $1 AND j.host = h.host AND p.policy = j.policy AND j.state = 'active'

@@ -1,5 +1,6 @@
 //! Operators: people and scripts, and what they may do.
 
+use jiff::Timestamp;
 use tokio_postgres::Row;
 
 use super::error::Result;
@@ -31,6 +32,17 @@ pub struct OperatorRecord {
     pub active: bool,
 }
 
+/// An operator in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperatorEntry {
+    /// Who.
+    pub operator: OperatorRecord,
+    /// Since when.
+    pub created_at: Timestamp,
+    /// When the last of their certificates ends; `None` without one that counts.
+    pub certificate_ends: Option<Timestamp>,
+}
+
 impl OperatorRole {
     /// Every role, for the CHECK list.
     pub const ALL: [OperatorRole; 4] =
@@ -47,9 +59,18 @@ impl OperatorRole {
     }
 }
 
+/// Operators answered at most.
+pub const MAX_OPERATORS: i64 = 10_000;
+
 super::words::impl_word!(OperatorRole, "role: viewer, restorer, operator or admin");
 
 const BY_NAME: Sql = Sql("SELECT name, role, state FROM operators WHERE name = $1");
+
+const ALL: Sql = Sql("
+    SELECT o.name, o.role, o.state, o.created_at,
+           (SELECT max(c.not_after) FROM certificates c
+            WHERE c.subject_kind = 'operator' AND c.subject_id = o.name AND c.state = 'active') AS certificate_ends
+    FROM operators o ORDER BY o.name LIMIT $1");
 
 // A grant never brings back who was put out, never lowers a role, and reaches a name that is taken only when it comes from that
 // person ($3), from somebody with at least their role, or from the coordinator's own machine (NULL). It is judged here, beside the
@@ -63,10 +84,8 @@ pub(super) const GRANT: Sql = Sql("
         SELECT FROM operators m JOIN ranks theirs ON theirs.role = m.role JOIN ranks its ON its.role = o.role
         WHERE m.name = $3 AND m.state = 'active' AND theirs.rank >= its.rank))");
 
-const SET_STATE: Sql = Sql("UPDATE operators SET state = $2 WHERE name = $1");
-
 #[cfg(test)]
-pub(super) const STATEMENTS: &[(&str, &Sql)] = &[("BY_NAME", &BY_NAME), ("GRANT", &GRANT), ("SET_STATE", &SET_STATE)];
+pub(super) const STATEMENTS: &[(&str, &Sql)] = &[("BY_NAME", &BY_NAME), ("ALL", &ALL), ("GRANT", &GRANT)];
 
 fn read(row: &Row) -> Result<OperatorRecord> {
     Ok(OperatorRecord {
@@ -82,14 +101,23 @@ impl Catalog {
         self.connection().await?.query_opt(&BY_NAME, &[&name]).await?.as_ref().map(read).transpose()
     }
 
+    /// All operators by name, at most [`MAX_OPERATORS`].
+    pub async fn operators(&self) -> Result<Vec<OperatorEntry>> {
+        let rows = self.connection().await?.query(&ALL, &[&MAX_OPERATORS]).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(OperatorEntry {
+                    operator: read(row)?,
+                    created_at: get(row, "created_at")?,
+                    certificate_ends: get(row, "certificate_ends")?,
+                })
+            })
+            .collect()
+    }
+
     /// Makes an operator, or raises an active one to this role, in the name of the coordinator's own machine.
     pub async fn grant_operator(&self, name: &str, role: OperatorRole) -> Result<()> {
         self.connection().await?.execute(&GRANT, &[&name, &role.as_str(), &None::<&str>]).await?;
         Ok(())
-    }
-
-    /// Puts an operator out, or lets them in again. False: there is none of that name.
-    pub async fn set_operator_state(&self, name: &str, state: HostState) -> Result<bool> {
-        Ok(self.connection().await?.execute(&SET_STATE, &[&name, &state.as_str()]).await? == 1)
     }
 }

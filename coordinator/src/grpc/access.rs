@@ -29,6 +29,7 @@ impl Access {
 const VIEWER: Access = Access::Operator(Role::Viewer);
 const RESTORER: Access = Access::Operator(Role::Restorer);
 const OPERATOR: Access = Access::Operator(Role::Operator);
+const ADMIN: Access = Access::Operator(Role::Admin);
 
 /// RPCs of the main listener.
 pub const MAIN: &[(&str, Access)] = &[
@@ -45,6 +46,9 @@ pub const MAIN: &[(&str, Access)] = &[
     ("/coord.v1.OperatorService/ListHosts", VIEWER),
     ("/coord.v1.OperatorService/GetHost", VIEWER),
     ("/coord.v1.OperatorService/LabelHost", OPERATOR),
+    ("/coord.v1.OperatorService/RevokeHost", OPERATOR),
+    ("/coord.v1.OperatorService/ListUsers", VIEWER),
+    ("/coord.v1.OperatorService/DisableUser", ADMIN),
     ("/coord.v1.OperatorService/ListPolicies", VIEWER),
     ("/coord.v1.OperatorService/GetPolicy", VIEWER),
     ("/coord.v1.OperatorService/LintPolicy", VIEWER),

@@ -16,7 +16,7 @@ use super::{Caller, caller, refused};
 use crate::app::authorize::authorize;
 use crate::app::{
     App, apply_policy, backups, cancel_run, explain, files, hosts, label_host, list_jobs, plan_restore, policies,
-    read_file, report_dedup, runs, start_backup, start_restore, status, tokens, watch_run,
+    read_file, report_dedup, revoke_host, runs, start_backup, start_restore, status, tokens, users, watch_run,
 };
 
 /// Answers between a use case and HTTP/2.
@@ -111,6 +111,21 @@ impl OperatorService for Operators {
     async fn report_dedup(&self, request: Request<api::ReportDedupRequest>) -> Answer<api::DedupReport> {
         let (caller, request) = open(request)?;
         answer(&caller, report_dedup::report(&self.app, &request).await)
+    }
+
+    async fn revoke_host(&self, request: Request<api::RevokeHostRequest>) -> Answer<api::Host> {
+        let (caller, request) = open(request)?;
+        answer(&caller, revoke_host::revoke(&self.app, caller.user(), &request.host).await)
+    }
+
+    async fn list_users(&self, request: Request<api::ListUsersRequest>) -> Answer<api::UserList> {
+        let (caller, _) = open(request)?;
+        answer(&caller, users::list(&self.app).await)
+    }
+
+    async fn disable_user(&self, request: Request<api::DisableUserRequest>) -> Answer<api::User> {
+        let (caller, request) = open(request)?;
+        answer(&caller, users::disable(&self.app, caller.user(), &request.user).await)
     }
 
     async fn list_policies(&self, request: Request<api::ListPoliciesRequest>) -> Answer<api::PolicyList> {

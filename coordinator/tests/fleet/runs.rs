@@ -204,7 +204,7 @@ async fn an_attempt_lives_on_through_a_restart_of_the_coordinator() {
 
 impl Script {
     /// Why the coordinator ended the session.
-    async fn wait_for_end(&mut self) -> Fault {
+    pub async fn wait_for_end(&mut self) -> Fault {
         loop {
             match tokio::time::timeout(DEADLINE, self.hear.message()).await.unwrap() {
                 Ok(Some(_)) => {}

@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
+use crate::runs::{POLICY, apply, dial, hello};
 use crate::support::{Fleet, wait_for};
-use coord_shared::api::CreateTokenRequest;
 use coord_shared::api::operator_service_client::OperatorServiceClient;
+use coord_shared::api::{
+    CreateTokenRequest, DisableUserRequest, GetVersionRequest, ListUsersRequest, RevokeHostRequest,
+};
 use coord_shared::clock::SystemClock;
 use coord_shared::fault::{ErrorCode, Fault};
-use coord_shared::ids::Generation;
+use coord_shared::ids::{Generation, InstanceId};
 use coord_shared::tls::{ClientTls, HeldIdentity, PeerIdentity, PeerKind};
 use coord_shared::token::{Token, TokenSecret};
 use coordinator::app::authorize::Role;
-use coordinator::catalog::{HostState, NewCertificate};
+use coordinator::catalog::{JobFilter, JobState, NewCertificate};
 use coordinator::grpc::access::{self, Access};
 use coordinator::init;
 use coordinator::pki::{Authority, CertificateOrder};
@@ -122,7 +125,8 @@ async fn nobody_logs_in_as_an_operator_of_a_higher_role_than_their_own() {
         assert_eq!(role(name).await, wanted, "{name}");
     }
     // Nor does one come in as somebody who was put out; and the machine's own administrator is asked nothing.
-    fleet.catalog.set_operator_state("eve", HostState::Revoked).await.unwrap();
+    let disable = DisableUserRequest { user: "eve".into() };
+    OperatorServiceClient::new(admin.clone()).disable_user(disable).await.unwrap();
     assert_eq!(operator_token(&admin, "eve", "viewer").await.unwrap_err().code, ErrorCode::NameTaken);
     let line = init::operator_token(&fleet.state(), "admin", "viewer", &SystemClock).unwrap();
     let token: Token = line.parse().unwrap();
@@ -234,5 +238,66 @@ async fn an_expired_certificate_of_an_agent_renews_and_one_of_an_operator_does_n
     let refused = fleet.renew(&expired(PeerKind::Operator, "admin", 30).await, &key).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::CertificateExpired, "{refused}");
     assert!(refused.hint.contains("coordctl login"), "{refused}");
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_an_operator_revokes_is_refused_from_the_next_call_on() {
+    let fleet = Fleet::start().await;
+    let (admin, member) = (fleet.admin().await, fleet.agent("one").await);
+    let mut operator = OperatorServiceClient::new(admin.clone());
+    apply(&admin, POLICY).await;
+    let mut agent = dial(&fleet, &member, hello(InstanceId::random())).await.unwrap();
+    let channel = member.tls.connect(&fleet.main).await.unwrap();
+    let path = "/coord.v1.AgentService/GetIndexProgress";
+    assert_ne!(code(call(channel.clone(), path).await), Some(ErrorCode::Revoked));
+
+    let revoked = operator.revoke_host(RevokeHostRequest { host: "one".into() }).await.unwrap().into_inner();
+    assert_eq!((revoked.state.as_str(), revoked.connected, revoked.policies.len()), ("revoked", false, 0));
+    assert_eq!(code(call(channel, path).await), Some(ErrorCode::Revoked), "the very next call");
+    let ended = tokio::time::timeout(Duration::from_secs(1), agent.wait_for_end()).await.unwrap();
+    assert_eq!(ended.code, ErrorCode::Revoked);
+    assert_eq!(fleet.renew(&member, &KeyPair::generate().unwrap()).await.unwrap_err().code, ErrorCode::Revoked);
+
+    // It is selected by nothing any more, and said once.
+    operator.revoke_host(RevokeHostRequest { host: "one".into() }).await.unwrap();
+    apply(&admin, &POLICY.replace("\"web\"", "\"later\"")).await;
+    let filter = JobFilter { state: Some(JobState::Active), ..JobFilter::default() };
+    assert!(fleet.catalog.jobs(filter).await.unwrap().is_empty());
+    let deeds = fleet.catalog.audit_log(100).await.unwrap();
+    let deeds: Vec<_> = deeds.iter().filter(|deed| deed.action == "host_revoked").collect();
+    assert_eq!((deeds.len(), deeds[0].actor.as_str(), deeds[0].subject.as_str()), (1, "admin", &member.subject[..]));
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_who_is_disabled_is_out_with_every_token_of_theirs() {
+    let fleet = Fleet::start().await;
+    let admin = fleet.admin().await;
+    let ada = log_in(&fleet, &admin, "ada", "operator").await;
+    let (mut root, mut user) = (OperatorServiceClient::new(admin.clone()), OperatorServiceClient::new(ada.clone()));
+    let made = operator_token(&ada, "eve", "viewer").await.unwrap();
+    let spare = operator_token(&admin, "ada", "operator").await.unwrap();
+    let disable = |user: &str| DisableUserRequest { user: user.into() };
+    let small = user.disable_user(disable("admin")).await.unwrap_err();
+    assert_eq!(Fault::from(&small).code, ErrorCode::PermissionDenied, "it takes an admin");
+    let last = root.disable_user(disable("admin")).await.unwrap_err();
+    assert_eq!(Fault::from(&last).code, ErrorCode::NotNow, "nobody would be left");
+
+    let gone = root.disable_user(disable("ada")).await.unwrap().into_inner();
+    assert_eq!((gone.name.as_str(), gone.state.as_str(), gone.certificate_not_after_us), ("ada", "revoked", 0));
+    let refused = user.get_version(GetVersionRequest {}).await.unwrap_err();
+    assert_eq!(Fault::from(&refused).code, ErrorCode::Revoked, "the very next call");
+    for token in [made, spare] {
+        let late = fleet.join(&token, "", &KeyPair::generate().unwrap()).await.unwrap_err();
+        assert_eq!(late.code, ErrorCode::TokenRevoked, "{late}");
+    }
+    let users = root.list_users(ListUsersRequest {}).await.unwrap().into_inner().users;
+    let shown: Vec<_> = users.iter().map(|user| (&user.name[..], &user.role[..], &user.state[..])).collect();
+    assert_eq!(shown, [("ada", "operator", "revoked"), ("admin", "admin", "active")]);
+    let unknown = Fault::from(&root.disable_user(disable("adam")).await.unwrap_err());
+    assert!(unknown.code == ErrorCode::NotFound && unknown.hint.contains("did you mean"), "{unknown}");
+    let deeds = fleet.catalog.audit_log(100).await.unwrap();
+    assert_eq!(deeds.iter().filter(|deed| deed.action == "user_disabled" && deed.subject == "ada").count(), 1);
     fleet.stop().await;
 }

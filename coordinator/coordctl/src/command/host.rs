@@ -1,9 +1,9 @@
-//! `coordctl host list | show | label`.
+//! `coordctl host list | show | label | revoke`.
 
 use std::collections::HashMap;
 
 use clap::Subcommand;
-use coord_shared::api::{self, GetHostRequest, LabelHostRequest, ListHostsRequest};
+use coord_shared::api::{self, GetHostRequest, LabelHostRequest, ListHostsRequest, RevokeHostRequest};
 
 use crate::client::{answer, request};
 use crate::failure::Failure;
@@ -35,6 +35,20 @@ pub enum HostCommand {
         /// KEY=VALUE sets, KEY- removes.
         #[arg(required = true, value_name = "KEY=VALUE|KEY-")]
         labels: Vec<String>,
+        /// Say what would change, change nothing.
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+    },
+    /// Put a host out for good; its backups stay.
+    ///
+    /// Its certificates count for nothing from the next call on, its connection is cut, its runs are cancelled and nothing is due for it
+    /// any more. Its name is not given again.
+    Revoke {
+        /// Name or id.
+        host: String,
+        /// The host's name, instead of typing it.
+        #[arg(long, value_name = "NAME")]
+        confirm: Option<String>,
         /// Say what would change, change nothing.
         #[arg(short = 'n', long)]
         dry_run: bool,
@@ -77,7 +91,38 @@ pub async fn run(session: &mut Session, command: &HostCommand) -> Result<(), Fai
             ));
             if session.out.is_json() { session.out.json(&json::host(&found)) } else { Ok(()) }
         }
+        HostCommand::Revoke { host, confirm, dry_run } => {
+            let now = answer(session.client.get_host(request(GetHostRequest { host: host.clone() })).await)?;
+            let what = revocation(&now);
+            if *dry_run {
+                return session.out.dry_run(&what);
+            }
+            session.confirm(&now.name, confirm.as_deref(), &what)?;
+            let found = answer(session.client.revoke_host(request(RevokeHostRequest { host: now.id })).await)?;
+            session.out.talk(&format!(
+                "{0} is {1}; its backups stay: coordctl restore {0}/PATH --to HOST",
+                found.name, found.state
+            ));
+            session.out.talk("next: coordctl token create prints how the machine joins again, under a new name");
+            if session.out.is_json() { session.out.json(&json::host(&found)) } else { Ok(()) }
+        }
     }
+}
+
+/// What revoking a host does.
+fn revocation(host: &api::Host) -> String {
+    if host.state != "active" {
+        return format!("{} is {} already", host.name, host.state);
+    }
+    let policies = match host.policies.as_slice() {
+        [] => "no policy protects it".to_owned(),
+        policies => format!("{} protect it no longer", policies.join(", ")),
+    };
+    format!(
+        "{} ({}) is put out for good: its certificates end, its runs are cancelled, {policies}",
+        host.name,
+        connection(host)
+    )
 }
 
 fn changes(labels: &[String]) -> Result<(HashMap<String, String>, Vec<String>), Failure> {
@@ -155,7 +200,21 @@ fn show(session: &Session, h: &api::Host) -> Result<(), Failure> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use super::changes;
+    use super::{changes, revocation};
+    use coord_shared::api::Host;
+
+    #[test]
+    fn what_revoking_does_is_said_before() {
+        let mut host = Host { name: "web-1".into(), state: "active".into(), connected: true, ..Host::default() };
+        assert!(revocation(&host).ends_with("no policy protects it"), "{}", revocation(&host));
+        host.policies = vec!["web".into(), "db".into()];
+        assert_eq!(
+            revocation(&host),
+            "web-1 (connected) is put out for good: its certificates end, its runs are cancelled, web, db protect it no longer"
+        );
+        host.state = "revoked".into();
+        assert_eq!(revocation(&host), "web-1 is revoked already");
+    }
 
     #[test]
     fn labels_are_set_and_removed() {

@@ -120,6 +120,24 @@ pub fn tokens(list: &[api::Token]) -> Value {
     json!({ "tokens": list.iter().map(token).collect::<Value>() })
 }
 
+/// One user.
+#[must_use]
+pub fn user(u: &api::User) -> Value {
+    json!({
+        "name": u.name,
+        "role": u.role,
+        "state": u.state,
+        "created_at": at(u.created_at_us),
+        "certificate_not_after": at(u.certificate_not_after_us),
+    })
+}
+
+/// Users.
+#[must_use]
+pub fn users(list: &[api::User]) -> Value {
+    json!({ "users": list.iter().map(user).collect::<Value>() })
+}
+
 /// One host.
 #[must_use]
 pub fn host(h: &api::Host) -> Value {

@@ -73,6 +73,7 @@ fn documents() -> Vec<(&'static str, Value)> {
         ("status", status(&api::FleetStatus { troubles: vec![api::Trouble::default()], ..Default::default() })),
         ("explain", explanation(&api::Explanation { decisions: vec![sample_decision()] })),
         ("token list", tokens(&[api::Token::default()])),
+        ("user list", users(&[api::User { created_at_us: AT, ..Default::default() }])),
         ("host list", hosts(&[api::Host { last_seen_at_us: AT, ..Default::default() }])),
         ("policy list", policies(&[sample_policy()])),
         (

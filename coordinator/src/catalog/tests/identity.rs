@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use coord_shared::ids::{CoordinatorId, HostId, InstanceId};
+use coord_shared::run::{RunKind, RunState};
 use coord_shared::tls::PeerKind;
 
 use super::fixture::{Fleet, agent_token, new_certificate, new_host};
 use crate::catalog::testing::{with_catalog, with_config};
 use crate::catalog::{
-    Catalog, CatalogError, CertificateState, HostFacts, JoinOutcome, OlderGenerations, OpenSession, OpenedSession,
-    OperatorRole, TokenState,
+    Catalog, CatalogError, CertificateState, HostFacts, JobState, JoinOutcome, NewAudit, OlderGenerations, OpenSession,
+    OpenedSession, OperatorRole, Revoked, TokenState,
 };
 
 #[tokio::test]
@@ -167,13 +168,59 @@ async fn a_grant_never_lowers_a_role() {
     .await;
 }
 
+fn deed(subject: &str) -> NewAudit<'_> {
+    let (actor, action, details) = ("root", "user_disabled", serde_json::json!({}));
+    NewAudit { actor_kind: PeerKind::Operator, actor, action, subject, details }
+}
+
+#[tokio::test]
+async fn of_two_admins_that_put_each_other_out_one_stays() {
+    with_catalog(async |catalog| {
+        for name in ["ada", "bob"] {
+            catalog.grant_operator(name, OperatorRole::Admin).await.unwrap();
+        }
+        let (ada, bob) = (deed("ada"), deed("bob"));
+        let (one, two) = tokio::join!(catalog.revoke_operator("ada", &ada), catalog.revoke_operator("bob", &bob));
+        let mut outcomes = [one.unwrap(), two.unwrap()];
+        outcomes.sort_by_key(|outcome| *outcome != Revoked::Now);
+        assert_eq!(outcomes, [Revoked::Now, Revoked::LastAdmin]);
+        assert_eq!(catalog.audit_log(10).await.unwrap().len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_host_that_is_put_out_holds_nothing_any_more() {
+    with_catalog(async |catalog| {
+        let fleet = Fleet::new(&catalog).await;
+        let held = fleet.ask(RunKind::Backup).await;
+        fleet.claim().await.unwrap();
+        let queued = fleet.ask(RunKind::Verify).await;
+        let subject = fleet.host.to_string();
+        assert_eq!(catalog.revoke_host(fleet.host, &deed(&subject)).await.unwrap(), Revoked::Now);
+        assert_eq!(catalog.revoke_host(fleet.host, &deed(&subject)).await.unwrap(), Revoked::Before);
+        assert!(catalog.revoke_host(HostId::random(), &deed(&subject)).await.is_err());
+        let machine = async |run| catalog.run(run).await.unwrap().unwrap().machine;
+        assert_eq!(machine(queued).await.state, RunState::Cancelled);
+        assert!(machine(held).await.cancelling, "its lease ends it");
+        assert_eq!(catalog.job(fleet.job).await.unwrap().unwrap().state, JobState::Ended);
+        let certificate = catalog.newest_certificate(PeerKind::Agent, &subject).await.unwrap().unwrap();
+        assert_eq!(certificate.state, CertificateState::Revoked);
+        assert_eq!(catalog.audit_log(10).await.unwrap().len(), 1);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_grant_does_not_bring_back_who_was_put_out() {
     with_catalog(async |catalog| {
         catalog.grant_operator("ada", OperatorRole::Viewer).await.unwrap();
         catalog.grant_operator("ada", OperatorRole::Admin).await.unwrap();
         assert_eq!(catalog.operator("ada").await.unwrap().unwrap().role, OperatorRole::Admin);
-        catalog.set_operator_state("ada", crate::catalog::HostState::Revoked).await.unwrap();
+        assert_eq!(catalog.revoke_operator("ada", &deed("ada")).await.unwrap(), Revoked::LastAdmin);
+        catalog.grant_operator("bob", OperatorRole::Admin).await.unwrap();
+        assert_eq!(catalog.revoke_operator("ada", &deed("ada")).await.unwrap(), Revoked::Now);
+        assert_eq!(catalog.revoke_operator("ada", &deed("ada")).await.unwrap(), Revoked::Before);
         catalog.grant_operator("ada", OperatorRole::Viewer).await.unwrap();
         let ada = catalog.operator("ada").await.unwrap().unwrap();
         assert_eq!((ada.active, ada.role), (false, OperatorRole::Admin));

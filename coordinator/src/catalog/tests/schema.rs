@@ -12,7 +12,7 @@ use crate::catalog::{
     AttemptOutcome, BackupStatus, Catalog, CatalogConfig, CertificateState, Codec, DecisionStage, HostState, JobState,
     MigrateError, OperatorRole, SCHEMA_VERSION, Searchable, TokenKind, VersionKind, audit, backups, certificates,
     commit, decisions, duplicates, fleet, health, history, hosts, ingest, jobs, leases, left_out, listing, merge,
-    migrate, operators, policies, reports, runs, schedule, sessions, tokens, walk,
+    migrate, operators, policies, reports, revocation, runs, schedule, sessions, tokens, walk,
 };
 
 type Statements = &'static [(&'static str, &'static Sql)];
@@ -38,6 +38,7 @@ const FILES: &[(&str, Statements)] = &[
     ("operators", operators::STATEMENTS),
     ("policies", policies::STATEMENTS),
     ("reports", reports::STATEMENTS),
+    ("revocation", revocation::STATEMENTS),
     ("runs", runs::STATEMENTS),
     ("schedule", schedule::STATEMENTS),
     ("sessions", sessions::STATEMENTS),
