@@ -1,86 +1,86 @@
-//! Files on their way from an agent to the operator who asked. Bytes pass through a bounded channel and are never stored.
+//! What agents send to the operator who asked for it, files for one. It passes through a bounded channel and is never stored.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use coord_shared::api::FileChunk;
 use coord_shared::ids::{HostId, RequestId};
 use tokio::sync::mpsc;
 
-/// Chunks between the agent and a slow operator; an agent waits when they are full.
-const MAX_WAITING_CHUNKS: usize = 16;
+/// Parts between the agent and a slow operator; an agent waits when they are full.
+const MAX_WAITING_PARTS: usize = 16;
 /// Transfers at once at this coordinator.
 const MAX_RELAYS: usize = 64;
 
 #[derive(Debug)]
-struct Relay {
+struct Relay<T> {
     host: HostId,
-    chunks: mpsc::Sender<FileChunk>,
+    parts: mpsc::Sender<T>,
 }
 
-/// All transfers of this coordinator. Clones share them.
-#[derive(Debug, Clone, Default)]
-pub struct Relays {
-    waiting: Arc<Mutex<HashMap<RequestId, Relay>>>,
+/// All transfers of one kind at this coordinator.
+#[derive(Debug)]
+pub struct Relays<T> {
+    waiting: Arc<Mutex<HashMap<RequestId, Relay<T>>>>,
 }
 
 /// The operator's end of a transfer. Dropping it ends the transfer.
 #[derive(Debug)]
-pub struct Receiving {
+pub struct Receiving<T> {
     /// What the agent is asked under.
     pub id: RequestId,
-    chunks: mpsc::Receiver<FileChunk>,
-    relays: Relays,
+    parts: mpsc::Receiver<T>,
+    relays: Relays<T>,
 }
 
 /// Too many transfers are under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{MAX_RELAYS} files are being read already")]
+#[error("{MAX_RELAYS} operators wait for hosts already")]
 pub struct TooMany;
 
-impl Relays {
-    /// No transfers.
-    pub fn new() -> Relays {
-        Relays::default()
+impl<T> Default for Relays<T> {
+    fn default() -> Self {
+        Relays { waiting: Arc::default() }
     }
+}
 
-    fn locked<R>(&self, act: impl FnOnce(&mut HashMap<RequestId, Relay>) -> R) -> R {
+impl<T> Relays<T> {
+    fn locked<R>(&self, act: impl FnOnce(&mut HashMap<RequestId, Relay<T>>) -> R) -> R {
         act(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Expects a file from `host`.
-    pub fn open(&self, host: HostId) -> Result<Receiving, TooMany> {
-        let (sender, chunks) = mpsc::channel(MAX_WAITING_CHUNKS);
+    /// Expects a transfer from `host`.
+    pub fn open(&self, host: HostId) -> Result<Receiving<T>, TooMany> {
+        let (sender, parts) = mpsc::channel(MAX_WAITING_PARTS);
         let id = RequestId::random();
         self.locked(|waiting| {
             if waiting.len() >= MAX_RELAYS {
                 return Err(TooMany);
             }
-            waiting.insert(id, Relay { host, chunks: sender });
+            waiting.insert(id, Relay { host, parts: sender });
             Ok(())
         })?;
-        Ok(Receiving { id, chunks, relays: self.clone() })
+        Ok(Receiving { id, parts, relays: Relays { waiting: Arc::clone(&self.waiting) } })
     }
 
-    /// Where `host` is to put the chunks of a request; `None` when nobody waits, or somebody else was asked. Given out once.
-    pub fn take(&self, host: HostId, id: RequestId) -> Option<mpsc::Sender<FileChunk>> {
+    /// Where `host` is to put the parts of a request; `None` when nobody waits, or somebody else was asked. Given out once.
+    pub fn take(&self, host: HostId, id: RequestId) -> Option<mpsc::Sender<T>> {
         self.locked(|waiting| {
             if waiting.get(&id)?.host != host {
                 return None;
             }
-            waiting.remove(&id).map(|relay| relay.chunks)
+            waiting.remove(&id).map(|relay| relay.parts)
         })
     }
 }
 
-impl Receiving {
-    /// The next chunk; `None` when the agent's stream is over.
-    pub async fn next(&mut self) -> Option<FileChunk> {
-        self.chunks.recv().await
+impl<T> Receiving<T> {
+    /// The next part; `None` when the agent's stream is over.
+    pub async fn next(&mut self) -> Option<T> {
+        self.parts.recv().await
     }
 }
 
-impl Drop for Receiving {
+impl<T> Drop for Receiving<T> {
     fn drop(&mut self) {
         self.relays.locked(|waiting| waiting.remove(&self.id));
     }
@@ -93,13 +93,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_file_comes_only_from_the_host_that_was_asked_and_only_once() {
-        let (relays, host) = (Relays::new(), HostId::random());
+    async fn a_transfer_comes_only_from_the_host_that_was_asked_and_only_once() {
+        let (relays, host) = (Relays::<u32>::default(), HostId::random());
         let mut receiving = relays.open(host).unwrap();
         assert!(relays.take(HostId::random(), receiving.id).is_none());
         let sender = relays.take(host, receiving.id).unwrap();
         assert!(relays.take(host, receiving.id).is_none());
-        sender.send(FileChunk::default()).await.unwrap();
+        sender.send(7).await.unwrap();
         drop(sender);
         assert!(receiving.next().await.is_some());
         assert!(receiving.next().await.is_none());
@@ -107,7 +107,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_transfer_that_nobody_waits_for_is_forgotten() {
-        let (relays, host) = (Relays::new(), HostId::random());
+        let (relays, host) = (Relays::<u32>::default(), HostId::random());
         let receiving = relays.open(host).unwrap();
         let id = receiving.id;
         drop(receiving);

@@ -163,7 +163,7 @@ async fn serve(config: Config, database: &Database, life: &Lifecycle) -> Result<
     let app = Arc::new(App {
         catalog,
         sessions: Sessions::new(),
-        relays: Relays::new(),
+        relays: Relays::default(),
         authority,
         settings,
         endpoints: endpoints.clone(),

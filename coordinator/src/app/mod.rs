@@ -46,6 +46,7 @@ pub mod watch_run;
 
 use std::sync::Arc;
 
+use coord_shared::api::FileChunk;
 use coord_shared::clock::Clock;
 use coord_shared::ids::CoordinatorId;
 use tokio::sync::Notify;
@@ -85,7 +86,7 @@ pub struct App {
     /// Live agent streams of this coordinator.
     pub sessions: Sessions,
     /// Files on their way to operators.
-    pub relays: Relays,
+    pub relays: Relays<FileChunk>,
     /// Issues certificates.
     pub authority: Authority,
     /// What the administrator set.

@@ -1,9 +1,8 @@
 //! One file of a restore point, read by the host that has the archive and handed through to the operator.
 
-use std::time::Duration;
-
-use coord_shared::api;
+use coord_shared::api::{self, coordinator_message::Message};
 use coord_shared::fault::{ErrorCode, Fault};
+use coord_shared::ids::RequestId;
 use coord_shared::tls::PeerKind;
 
 use super::backups::location;
@@ -13,15 +12,12 @@ use crate::catalog::{NewAudit, VersionKind};
 use crate::domain::restore_plan::shown;
 use crate::relays::Receiving;
 
-/// Longest silence of the host that reads the file.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// Asks the host that has the archive for the file. Who read what is recorded.
 ///
 /// # Errors
 /// Those of planning; `not_found` when there was no such file; `invalid_argument` for what has no content;
 /// `host_not_connected` when the archive cannot be reached.
-pub async fn open(app: &App, user: &str, request: &api::ReadFileRequest) -> Result<Receiving, Fault> {
+pub async fn open(app: &App, user: &str, request: &api::ReadFileRequest) -> Result<Receiving<api::FileChunk>, Fault> {
     let host = names::host(app, &request.host).await?;
     let at = instant(app, request.at.as_ref()).await?;
     let (plan, points) = planned(app, &host, std::slice::from_ref(&request.path), &request.policy, at).await?;
@@ -54,37 +50,12 @@ pub async fn open(app: &App, user: &str, request: &api::ReadFileRequest) -> Resu
     let deed =
         NewAudit { actor_kind: PeerKind::Operator, actor: user, action: "file_read", subject: &subject, details };
     app.catalog.record_audit(&deed).await?;
-    relay::ask(app, host.id, order)
+    let order = |id: RequestId| Message::ReadFile(api::ReadFileOrder { request_id: id.to_string(), ..order });
+    let hint = "its archives lie on the host itself: start its agent (coord-agent run), or wait until it is back";
+    relay::ask(app, &app.relays, host.id, order, hint)
 }
 
 fn is_folder(path: &[u8]) -> Fault {
     Fault::new(ErrorCode::InvalidArgument, format!("{} is a folder", shown(path)))
         .with_hint("coordctl ls shows what is in it, coordctl restore brings it back")
-}
-
-/// Hands the chunks to `take` until the file has ended or nobody takes them any more (`take` says no).
-///
-/// # Errors
-/// What the host says is wrong; `host_not_connected` when it goes away in the middle.
-pub async fn relay<T, F>(receiving: &mut Receiving, take: T) -> Result<(), Fault>
-where
-    T: Fn(api::FileChunk) -> F,
-    F: Future<Output = bool>,
-{
-    loop {
-        let chunk = tokio::time::timeout(PATIENCE, receiving.next()).await.map_err(|_| {
-            Fault::new(ErrorCode::TimedOut, "the host did not send the file in time").with_hint("try again")
-        })?;
-        let Some(chunk) = chunk else {
-            return Err(Fault::new(ErrorCode::HostNotConnected, "the host went away in the middle of the file")
-                .with_hint("try again"));
-        };
-        if let Some(api::file_chunk::Part::Fault(fault)) = &chunk.part {
-            return Err(Fault::from_api(fault));
-        }
-        let last = matches!(chunk.part, Some(api::file_chunk::Part::End(_)));
-        if !take(chunk).await || last {
-            return Ok(());
-        }
-    }
 }

@@ -20,7 +20,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Caller, caller, refused};
 use crate::app::authorize::authorize_again;
+use crate::app::relay::Part;
 use crate::app::{App, heartbeat, hello, ingest, relay, report};
+use crate::relays::Relays;
 use crate::sessions::{Session, SessionStream};
 
 /// Longest wait for the first message of a stream.
@@ -88,19 +90,25 @@ impl AgentService for Agents {
     }
 
     async fn send_file(&self, request: Request<Streaming<FileChunk>>) -> Result<Response<SendFileResponse>, Status> {
-        let caller = caller(&request)?;
-        let host = caller.host().map_err(|fault| refused(&caller, fault))?;
-        let mut chunks = request.into_inner();
-        let mut feed = None;
-        while let Some(chunk) = chunks.message().await? {
-            let feed = match &feed {
-                Some(feed) => feed,
-                None => feed.insert(relay::feed(&self.app, host, &chunk).map_err(|fault| refused(&caller, fault))?),
-            };
-            relay::deliver(feed, chunk).await.map_err(|fault| refused(&caller, fault))?;
-        }
+        hand_through(&self.app.relays, request).await?;
         Ok(Response::new(SendFileResponse {}))
     }
+}
+
+/// Hands a stream through to the operator who waits for it.
+async fn hand_through<T: Part>(relays: &Relays<T>, request: Request<Streaming<T>>) -> Result<(), Status> {
+    let caller = caller(&request)?;
+    let host = caller.host().map_err(|fault| refused(&caller, fault))?;
+    let mut parts = request.into_inner();
+    let mut feed = None;
+    while let Some(part) = parts.message().await? {
+        let feed = match &feed {
+            Some(feed) => feed,
+            None => feed.insert(relay::feed(relays, host, &part).map_err(|fault| refused(&caller, fault))?),
+        };
+        relay::deliver(feed, part).await.map_err(|fault| refused(&caller, fault))?;
+    }
+    Ok(())
 }
 
 /// One session from its first message to its end.

@@ -16,7 +16,7 @@ use super::{Caller, caller, refused};
 use crate::app::authorize::authorize;
 use crate::app::{
     App, apply_policy, backups, cancel_run, explain, files, hosts, label_host, list_jobs, plan_restore, policies,
-    read_file, report_dedup, revoke_host, runs, start_backup, start_restore, status, tokens, users, watch_run,
+    read_file, relay, report_dedup, revoke_host, runs, start_backup, start_restore, status, tokens, users, watch_run,
 };
 
 /// Answers between a use case and HTTP/2.
@@ -245,7 +245,7 @@ impl OperatorService for Operators {
         let (outgoing, stream) = mpsc::channel(MAX_BUFFERED_ANSWERS);
         let ending = self.life.ending().clone();
         self.life.spawn("file", async move {
-            let relayed = read_file::relay(&mut receiving, |chunk| {
+            let relayed = relay::pass_on(&mut receiving, |chunk| {
                 let outgoing = outgoing.clone();
                 async move { outgoing.send(Ok(chunk)).await.is_ok() }
             });
