@@ -14,7 +14,7 @@ use crate::engine::{Deps, Engine, HostWork};
 use crate::identity::{Identity, IdentityError};
 use crate::journal::{Journal, SegmentError};
 use crate::renewal::Renewal;
-use crate::session::{HELLO_TIMEOUT, Session};
+use crate::session::{HELLO_TIMEOUT, Previews, Session};
 use crate::state::{StateError, StateFolder};
 use crate::store::{LocalStore, StoreError};
 
@@ -79,14 +79,11 @@ pub async fn run(
         own_folders: vec![state.path().to_owned(), store.folder().to_owned()],
         threads: config.threads,
     };
+    let work = Arc::new(work);
+    let previews = Previews::new(Arc::clone(&work));
     let identity = Arc::new(ArcSwap::from_pointee(identity));
-    let (engine, events) = Engine::new(Deps {
-        journal,
-        store: store.clone(),
-        work: Arc::new(work),
-        clock: Arc::clone(&clock),
-        life: life.clone(),
-    });
+    let (engine, events) =
+        Engine::new(Deps { journal, store: store.clone(), work, clock: Arc::clone(&clock), life: life.clone() });
     let session = Session {
         patience: HELLO_TIMEOUT,
         endpoints: config.endpoints,
@@ -95,6 +92,7 @@ pub async fn run(
         generation: renewed,
         instance_id: uuid::Uuid::new_v4().to_string(),
         store,
+        previews,
         events,
         clock: Arc::clone(&clock),
         life: life.clone(),

@@ -13,6 +13,7 @@ mod failure;
 mod notes;
 mod owner;
 mod pack;
+mod preview;
 mod restore;
 mod verify;
 mod work;
@@ -27,6 +28,7 @@ pub use attempt::{Control, HostClock, NotTaken, RunContext};
 pub use content::{Part, read_file};
 pub use failure::Failure;
 pub use owner::{Deps, Engine};
+pub use preview::preview;
 pub use work::{Done, HostWork, Work};
 
 /// Events that wait for the engine. A sender waits when there are more.

@@ -6,6 +6,7 @@
 
 mod file;
 mod index;
+mod preview;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +41,8 @@ pub const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
 /// A session that lasted this long was a good one: the next failure is the first again.
 const GOOD_SESSION: Duration = Duration::from_secs(10);
 
+pub use preview::Previews;
+
 type Client = AgentServiceClient<Channel>;
 
 /// How to hold the conversation.
@@ -56,6 +59,8 @@ pub struct Session {
     pub instance_id: String,
     /// Where archives are.
     pub store: LocalStore,
+    /// What previews look at.
+    pub previews: Previews,
     /// Where the engine takes its events.
     pub events: mpsc::Sender<Event>,
     /// The host's clock.
@@ -187,6 +192,12 @@ impl Session {
             Some(FromCoordinator::ReadFile(order)) => {
                 let (client, store, over) = (client.clone(), self.store.clone(), over.clone());
                 self.life.spawn("send file", async move { file::send(client, store, order, over).await });
+                Ok(())
+            }
+            Some(FromCoordinator::Preview(order)) => {
+                let (client, previews, over) = (client.clone(), self.previews.clone(), over.clone());
+                let now = self.clock.now();
+                self.life.spawn("send preview", async move { previews.send(client, order, now, over).await });
                 Ok(())
             }
             Some(

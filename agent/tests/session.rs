@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use coord_agent::engine::{Deps, Engine, HostWork};
 use coord_agent::identity::Identity;
 use coord_agent::journal::Journal;
-use coord_agent::session::Session;
+use coord_agent::session::{Previews, Session};
 use coord_agent::store::LocalStore;
 use coord_shared::api::agent_message::Message as FromAgent;
 use coord_shared::api::agent_service_server::{AgentService, AgentServiceServer};
@@ -23,7 +23,7 @@ use coord_shared::lifecycle::Lifecycle;
 use coord_shared::tls::{Acceptor, ClientAuth, HeldIdentity, PeerIdentity, ServerTls};
 use futures_util::Stream;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -38,6 +38,7 @@ enum Arrived {
     Message(Box<FromAgent>),
     Block(api::IndexBlock),
     Chunk(api::FileChunk),
+    Preview(api::PreviewPart),
 }
 
 #[derive(Debug, Clone)]
@@ -45,7 +46,12 @@ struct Script {
     arrived: mpsc::Sender<Arrived>,
     /// Sessions that still are to hang.
     unanswered: Arc<AtomicUsize>,
+    /// What the operator of the preview [`HELD`] takes after its first part: a part for each permit.
+    pace: Arc<Semaphore>,
 }
+
+/// The request whose operator is slow.
+const HELD: &str = "held";
 
 #[tonic::async_trait]
 impl AgentService for Script {
@@ -110,6 +116,21 @@ impl AgentService for Script {
         }
         Ok(Response::new(api::SendFileResponse {}))
     }
+
+    async fn send_preview(
+        &self,
+        request: Request<Streaming<api::PreviewPart>>,
+    ) -> Result<Response<api::SendPreviewResponse>, Status> {
+        let mut parts = request.into_inner();
+        while let Some(part) = parts.message().await? {
+            let is_held = part.request_id == HELD;
+            self.arrived.send(Arrived::Preview(part)).await.unwrap();
+            if is_held {
+                self.pace.acquire().await.unwrap().forget();
+            }
+        }
+        Ok(Response::new(api::SendPreviewResponse {}))
+    }
 }
 
 struct Authority {
@@ -141,6 +162,7 @@ struct Pair {
     life: Lifecycle,
     authority: Authority,
     arrivals: mpsc::Receiver<Arrived>,
+    pace: Arc<Semaphore>,
     identity: Arc<ArcSwap<Identity>>,
     held: Arc<HeldIdentity>,
     generation: watch::Sender<u32>,
@@ -160,7 +182,9 @@ impl Pair {
         let endpoint = acceptor.local_address().unwrap().to_string();
         let connections = acceptor.start(&life);
         let (arrived, arrivals) = mpsc::channel(64);
-        let service = AgentServiceServer::new(Script { arrived, unanswered: Arc::new(AtomicUsize::new(unanswered)) });
+        let pace = Arc::new(Semaphore::new(0));
+        let unanswered = Arc::new(AtomicUsize::new(unanswered));
+        let service = AgentServiceServer::new(Script { arrived, unanswered, pace: Arc::clone(&pace) });
         let serving = tonic::transport::Server::builder().add_service(service);
         drop(tokio::spawn(serving.serve_with_incoming(connections)));
 
@@ -188,9 +212,9 @@ impl Pair {
             own_folders: Vec::new(),
             threads: 1,
         };
-        let clock = Arc::new(SystemClock);
-        let deps =
-            Deps { journal, store: store.clone(), work: Arc::new(work), clock: clock.clone(), life: life.clone() };
+        let (clock, work) = (Arc::new(SystemClock), Arc::new(work));
+        let previews = Previews::new(Arc::clone(&work));
+        let deps = Deps { journal, store: store.clone(), work, clock: clock.clone(), life: life.clone() };
         let (engine, events) = Engine::new(deps);
         let identity = Arc::new(ArcSwap::from_pointee(identity));
         let session = Session {
@@ -201,13 +225,14 @@ impl Pair {
             generation: renewed,
             instance_id: uuid::Uuid::new_v4().to_string(),
             store,
+            previews,
             events,
             clock,
             life: life.clone(),
         };
         life.spawn("engine", engine.run());
         life.spawn("session", session.run());
-        Pair { scratch, life, authority, arrivals, identity, held, generation }
+        Pair { scratch, life, authority, arrivals, pace, identity, held, generation }
     }
 
     async fn next(&mut self) -> Arrived {
@@ -253,6 +278,17 @@ impl Pair {
                     return Ok(content);
                 }
                 api::file_chunk::Part::Fault(fault) => return Err(fault.code),
+            }
+        }
+    }
+
+    /// The next part of the preview `request`.
+    async fn preview_part(&mut self, request: &str) -> api::preview_part::Part {
+        loop {
+            if let Arrived::Preview(part) = self.next().await
+                && part.request_id == request
+            {
+                return part.part.unwrap();
             }
         }
     }
@@ -357,7 +393,7 @@ async fn a_backup_is_reported_then_its_index_follows_and_its_files_can_be_asked_
                 }
                 FromAgent::Hello(_) | FromAgent::Pong(_) => {}
             },
-            Arrived::Hello(..) | Arrived::Chunk(_) => {}
+            Arrived::Hello(..) | Arrived::Chunk(_) | Arrived::Preview(_) => {}
         }
     }
     assert!(blocks.iter().all(|block| block.backup_id == BACKUP && !block.stored.is_empty()));
@@ -366,5 +402,70 @@ async fn a_backup_is_reported_then_its_index_follows_and_its_files_can_be_asked_
     assert_eq!(read, Ok(b"content".to_vec()));
     let absent = pair.read("srv/other", &location, &to_agent).await;
     assert_eq!(absent, Err("not_found".to_owned()));
+    pair.end().await;
+}
+
+fn look(request: &str, limit: u32) -> ToAgent {
+    let sources = vec![b"/srv".to_vec()];
+    ToAgent::Preview(api::PreviewOrder { request_id: request.to_owned(), sources, limit, ..Default::default() })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preview_goes_at_its_operators_pace_and_no_second_one_beside_it() {
+    const FILES: u64 = 3000;
+    let mut pair = Pair::start().await;
+    // Four megabytes of paths: more than connection and channels hold for an operator who does not read.
+    let deep = ["d".repeat(250), "e".repeat(250), "f".repeat(250), "g".repeat(250)].join("/");
+    let folder = pair.scratch.path().join("root/srv").join(&deep);
+    fs::create_dir_all(&folder).unwrap();
+    for number in 0..FILES {
+        fs::write(folder.join(format!("{number:0250}")), b"content").unwrap();
+    }
+    let (_, _, to_agent) = pair.hello().await;
+    tell(&to_agent, look(HELD, 10_000)).await;
+    let mut listed = match pair.preview_part(HELD).await {
+        api::preview_part::Part::Names(names) => names.names.len() as u64,
+        other => panic!("{other:?}"),
+    };
+    tell(&to_agent, look("second", 10)).await;
+    match pair.preview_part("second").await {
+        api::preview_part::Part::Fault(fault) => assert_eq!(fault.code, "limit_exceeded"),
+        other => panic!("{other:?}"),
+    }
+    pair.pace.add_permits(1000);
+    let totals = loop {
+        match pair.preview_part(HELD).await {
+            api::preview_part::Part::Names(names) => listed += names.names.len() as u64,
+            api::preview_part::Part::End(totals) => break totals,
+            api::preview_part::Part::Fault(fault) => panic!("{fault:?}"),
+        }
+    };
+    assert_eq!((totals.files, totals.folders, totals.bytes), (FILES, 5, FILES * 7));
+    assert_eq!(listed, FILES + 5, "the way to the source is not part of it");
+    pair.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preview_lists_no_more_than_was_asked_for_and_ends_with_its_session() {
+    let mut pair = Pair::start().await;
+    for name in ["a", "b", "c"] {
+        fs::write(pair.scratch.path().join("root/srv").join(name), name).unwrap();
+    }
+    let (_, _, to_agent) = pair.hello().await;
+    tell(&to_agent, look("some", 2)).await;
+    match pair.preview_part("some").await {
+        api::preview_part::Part::Names(names) => {
+            let names: Vec<_> = names.names.iter().map(|name| (name.path.as_slice(), name.kind.as_str())).collect();
+            assert_eq!(names, [(&b"srv"[..], "folder"), (&b"srv/a"[..], "file")]);
+        }
+        other => panic!("{other:?}"),
+    }
+    match pair.preview_part("some").await {
+        api::preview_part::Part::End(totals) => assert_eq!((totals.files, totals.folders), (3, 1)),
+        other => panic!("{other:?}"),
+    }
+    // Nobody takes the second part of this one, ever.
+    tell(&to_agent, look(HELD, 2)).await;
+    pair.preview_part(HELD).await;
     pair.end().await;
 }

@@ -164,6 +164,7 @@ async fn serve(config: Config, database: &Database, life: &Lifecycle) -> Result<
         catalog,
         sessions: Sessions::new(),
         relays: Relays::default(),
+        previews: Relays::default(),
         authority,
         settings,
         endpoints: endpoints.clone(),

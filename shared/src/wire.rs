@@ -26,6 +26,13 @@ pub const MAX_LEFT_OUT_RULES: usize = 2000;
 /// Longest text of a rule in such a report, in bytes; what is longer is cut.
 pub const MAX_RULE_TEXT_BYTES: usize = 500;
 
+/// Names that one preview of a policy lists.
+pub const MAX_PREVIEW_NAMES: u32 = 10_000;
+/// Names in one part of a preview.
+pub const MAX_PREVIEW_NAMES_PER_PART: usize = 200;
+/// Bytes of paths after which a part of a preview is sent.
+pub const PREVIEW_PART_BYTES: usize = 256 << 10;
+
 /// Microseconds since the epoch, as `*_at_us` fields carry it.
 pub fn to_us(instant: Timestamp) -> i64 {
     instant.as_microsecond()

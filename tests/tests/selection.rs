@@ -3,9 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
+use std::time::Duration;
 
+use fleet_tests::harness::wait::wait_for;
 use fleet_tests::story::{OneHost, SRV_POLICY};
 use serde_json::json;
+
+/// Longest wait for anything.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 const RULES: &str = r#"exclude = ["*.tmp", "!keep.tmp"]
 exclude_caches = true
@@ -79,4 +84,70 @@ fn the_rules_of_a_policy_decide_what_its_backups_hold_and_what_a_restore_may_rem
     let run = host.back_up().unwrap();
     assert_eq!(run["level"], "full", "another selection needs another full: {run}");
     assert!(names_in_the_backup(&host).contains(&"srv/large".to_owned()));
+}
+
+#[test]
+fn a_preview_says_what_the_next_backup_would_take_and_changes_nothing() {
+    let mut host = OneHost::start().unwrap();
+    tree(&host);
+    let file = host.beside("next.toml");
+    let next = SRV_POLICY.replace("exclude = []", RULES);
+    fs::write(&file, &next).unwrap();
+    let file = file.to_str().unwrap();
+    let preview = ["policy", "preview", "-f", file, "--host", "web-1"];
+    let found = host.coordctl(&[&preview[..], &["-o", "json"]].concat()).unwrap().success().unwrap().json().unwrap();
+    let version = |host: &OneHost| {
+        host.coordctl(&["policy", "show", "srv", "-o", "json"]).unwrap().json().unwrap()["version"].clone()
+    };
+    assert_eq!((&found["selected"], &found["warnings_total"], version(&host)), (&json!(true), &json!(0), json!(1)));
+    let totals = json!({ "names": 7, "files": 4, "folders": 3, "others": 0, "bytes": 1 + 3 + 43 });
+    assert_eq!(found["totals"], totals);
+
+    let listed = host.coordctl(&[&preview[..], &["--limit", "2"]].concat()).unwrap().success().unwrap();
+    assert!(listed.stdout.contains("file     1 B  /srv/a\n"), "{}", listed.stdout);
+    assert!(listed.stdout.contains("takes 4 files (47 B), 3 folders, 0 others\n"), "{}", listed.stdout);
+    assert!(listed.stdout.contains("1 files (2 B) and 0 folders left out by *.tmp\n"), "{}", listed.stdout);
+    assert!(listed.stderr.contains("2 of 7 names are listed"), "{}", listed.stderr);
+
+    host.fleet.apply_policy(&next).unwrap().success().unwrap();
+    let run = host.back_up().unwrap();
+    let run = host.coordctl(&["run", "show", run["id"].as_str().unwrap(), "-o", "json"]).unwrap().json().unwrap();
+    assert_eq!(run["left_out"], found["left_out"]);
+    let previewed = found["names"].as_array().unwrap().iter().map(|name| name["path"].as_str().unwrap().to_owned());
+    // `ls` does not repeat the folder that it was asked for.
+    assert_eq!(previewed.skip(1).collect::<Vec<_>>(), names_in_the_backup(&host));
+
+    host.fleet.agent_process("web-1").unwrap().kill().unwrap();
+    let gone = || {
+        let answer = host.coordctl(&preview)?;
+        if answer.stderr.contains("not connected") { Ok(answer) } else { Err(format!("{answer:?}")) }
+    };
+    let gone = wait_for("the coordinator to miss the agent", DEADLINE, gone).unwrap();
+    assert_eq!(gone.code, 1, "{gone:?}");
+    assert!(gone.stderr.contains("hint: ") && gone.stderr.contains("coord-agent run"), "{}", gone.stderr);
+}
+
+#[test]
+fn a_preview_that_cannot_be_is_refused_with_what_to_do() {
+    let host = OneHost::start().unwrap();
+    let write = |name: &str, text: &str| {
+        let file = host.beside(name);
+        fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let good = write("good.toml", SRV_POLICY);
+    let wrong = write("wrong.toml", &SRV_POLICY.replace("exclude = []", "exclude_cache = true"));
+    let elsewhere = write("elsewhere.toml", &SRV_POLICY.replace("/srv", "/no-such-folder"));
+    for (file, name, code, hint) in [
+        (good.as_str(), "web-2", 5, "did you mean web-1?"),
+        (wrong.as_str(), "web-1", 2, "did you mean exclude_caches?"),
+        (elsewhere.as_str(), "web-1", 1, "a backup would fail so too"),
+        ("/no/such/file", "web-1", 2, "coordctl policy init"),
+    ] {
+        let answer = host.coordctl(&["policy", "preview", "-f", file, "--host", name]).unwrap();
+        assert_eq!(answer.code, code, "{file} on {name}: {answer:?}");
+        assert!(answer.stderr.contains("error: ") && answer.stderr.contains(hint), "{file} on {name}: {answer:?}");
+    }
+    let many = host.coordctl(&["policy", "preview", "-f", &good, "--host", "web-1", "--limit", "10001"]).unwrap();
+    assert_eq!(many.code, 2, "{many:?}");
 }

@@ -5,11 +5,11 @@ use coord_shared::api::{self, PathNote};
 use coord_shared::left_out::LeftOutBy;
 use coord_shared::wire::{MAX_LEFT_OUT_RULES, MAX_RULE_TEXT_BYTES};
 
-use crate::scan::{Notes, RuleCount};
+use crate::scan::{Notes, RuleCount, Warning};
 
 /// Warnings of a scan, and what was left out though nobody named it.
 pub(super) fn of_scan(notes: &Notes) -> Vec<PathNote> {
-    let warnings = notes.warnings.iter().map(|warning| note(&warning.path, "unreadable", &warning.reason));
+    let warnings = notes.warnings.iter().map(of_warning);
     let left_out = notes.left_out.iter().map(|(path, why)| {
         let kind = match why {
             LeftOutBy::KernelFileSystem => "pseudo_file_system_left_out",
@@ -30,6 +30,11 @@ pub(super) fn of_scan(notes: &Notes) -> Vec<PathNote> {
         .iter()
         .map(|path| note(path, "stale", "was a mount point and is none now: its state is kept"));
     warnings.chain(lost).chain(left_out).collect()
+}
+
+/// A name that a scan could not look at.
+pub(super) fn of_warning(warning: &Warning) -> PathNote {
+    note(&warning.path, "unreadable", &warning.reason)
 }
 
 /// What the rules left out, as far as a report takes it.

@@ -244,7 +244,10 @@ impl Engine {
                 }
             }
             // The session itself answers these.
-            FromCoordinator::HelloAnswer(_) | FromCoordinator::ReadFile(_) | FromCoordinator::Ping(_) => {}
+            FromCoordinator::HelloAnswer(_)
+            | FromCoordinator::ReadFile(_)
+            | FromCoordinator::Preview(_)
+            | FromCoordinator::Ping(_) => {}
         }
     }
 

@@ -257,6 +257,12 @@ impl Scan {
         FullSteps::new(self.walk(Extras::Now), self.notes.clone())
     }
 
+    /// The names that a backup would take, as lstat sees them: what is in them is not read. Call it once.
+    #[must_use]
+    pub fn look(&self) -> Walk {
+        self.walk(Extras::Later)
+    }
+
     /// Walks and compares; call it once.
     ///
     /// # Errors

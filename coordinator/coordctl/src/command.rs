@@ -8,6 +8,7 @@ pub mod host;
 pub mod job;
 pub mod login;
 pub mod policy;
+pub mod preview;
 pub mod report;
 pub mod restore;
 pub mod run;

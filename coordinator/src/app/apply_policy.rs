@@ -184,7 +184,8 @@ fn overlap(one: &str, other: &str) -> bool {
     below(one, other) || below(other, one)
 }
 
-fn refusal(findings: &[Finding]) -> Fault {
+/// Why a file with these findings is not taken.
+pub(super) fn refusal(findings: &[Finding]) -> Fault {
     let said = |finding: &Finding| match finding.key.as_str() {
         "" => finding.message.clone(),
         key => format!("{key}: {}", finding.message),

@@ -26,6 +26,7 @@ pub mod list_jobs;
 pub mod names;
 pub mod plan_restore;
 pub mod policies;
+pub mod preview_policy;
 pub mod read_file;
 pub mod reap;
 pub mod relay;
@@ -46,7 +47,7 @@ pub mod watch_run;
 
 use std::sync::Arc;
 
-use coord_shared::api::FileChunk;
+use coord_shared::api::{FileChunk, PreviewPart};
 use coord_shared::clock::Clock;
 use coord_shared::ids::CoordinatorId;
 use tokio::sync::Notify;
@@ -87,6 +88,8 @@ pub struct App {
     pub sessions: Sessions,
     /// Files on their way to operators.
     pub relays: Relays<FileChunk>,
+    /// Previews on their way to operators.
+    pub previews: Relays<PreviewPart>,
     /// Issues certificates.
     pub authority: Authority,
     /// What the administrator set.

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use coord_shared::api::coordinator_message::Message;
-use coord_shared::api::{self, FileChunk, file_chunk};
+use coord_shared::api::{self, FileChunk, PreviewPart, file_chunk, preview_part};
 use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::ids::{HostId, RequestId};
-use coord_shared::wire::MAX_FILE_CHUNK_BYTES;
+use coord_shared::wire::{MAX_FILE_CHUNK_BYTES, MAX_PREVIEW_NAMES_PER_PART};
 use tokio::sync::mpsc;
 
 use super::App;
@@ -62,6 +62,37 @@ impl Part for FileChunk {
             }
             Some(file_chunk::Part::Data(_) | file_chunk::Part::End(_) | file_chunk::Part::Fault(_)) | None => Ok(()),
         }
+    }
+}
+
+impl Part for PreviewPart {
+    const WHAT: &'static str = "preview";
+
+    fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    fn fault(&self) -> Option<&api::Fault> {
+        match &self.part {
+            Some(preview_part::Part::Fault(fault)) => Some(fault),
+            Some(preview_part::Part::Names(_) | preview_part::Part::End(_)) | None => None,
+        }
+    }
+
+    fn is_last(&self) -> bool {
+        matches!(self.part, Some(preview_part::Part::End(_)))
+    }
+
+    fn check(&self) -> Result<(), Fault> {
+        let names = match &self.part {
+            Some(preview_part::Part::Names(names)) => names.names.len(),
+            Some(preview_part::Part::End(_) | preview_part::Part::Fault(_)) | None => 0,
+        };
+        if names > MAX_PREVIEW_NAMES_PER_PART {
+            let message = format!("a part has at most {MAX_PREVIEW_NAMES_PER_PART} names");
+            return Err(Fault::new(ErrorCode::LimitExceeded, message));
+        }
+        Ok(())
     }
 }
 

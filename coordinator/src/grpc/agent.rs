@@ -8,8 +8,8 @@ use coord_shared::api::agent_message::Message as FromAgent;
 use coord_shared::api::agent_service_server::AgentService;
 use coord_shared::api::coordinator_message::Message as ToAgent;
 use coord_shared::api::{
-    AgentMessage, CoordinatorMessage, FileChunk, Hello, IndexBlock, IndexProgress, IndexProgressRequest,
-    SendFileResponse,
+    AgentMessage, CoordinatorMessage, FileChunk, Hello, IndexBlock, IndexProgress, IndexProgressRequest, PreviewPart,
+    SendFileResponse, SendPreviewResponse,
 };
 use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::lifecycle::Lifecycle;
@@ -92,6 +92,14 @@ impl AgentService for Agents {
     async fn send_file(&self, request: Request<Streaming<FileChunk>>) -> Result<Response<SendFileResponse>, Status> {
         hand_through(&self.app.relays, request).await?;
         Ok(Response::new(SendFileResponse {}))
+    }
+
+    async fn send_preview(
+        &self,
+        request: Request<Streaming<PreviewPart>>,
+    ) -> Result<Response<SendPreviewResponse>, Status> {
+        hand_through(&self.app.previews, request).await?;
+        Ok(Response::new(SendPreviewResponse {}))
     }
 }
 

@@ -14,10 +14,13 @@ use tonic::{Request, Response, Status};
 
 use super::{Caller, caller, refused};
 use crate::app::authorize::authorize;
+use crate::app::relay::Part;
 use crate::app::{
     App, apply_policy, backups, cancel_run, explain, files, hosts, label_host, list_jobs, plan_restore, policies,
-    read_file, relay, report_dedup, revoke_host, runs, start_backup, start_restore, status, tokens, users, watch_run,
+    preview_policy, read_file, relay, report_dedup, revoke_host, runs, start_backup, start_restore, status, tokens,
+    users, watch_run,
 };
+use crate::relays::Receiving;
 
 /// Answers between a use case and HTTP/2.
 const MAX_BUFFERED_ANSWERS: usize = 4;
@@ -36,6 +39,30 @@ impl Operators {
     /// Serves operators of the fleet of `app`; streams end with `life`.
     pub fn new(app: Arc<App>, life: Lifecycle) -> Operators {
         Operators { app, life }
+    }
+
+    /// Hands on what a host sends until it has ended, or the operator is gone.
+    fn hand_on<T: Part + Send + 'static>(
+        &self,
+        name: &'static str,
+        mut receiving: Receiving<T>,
+        caller: Caller,
+    ) -> Response<Answers<T>> {
+        let (outgoing, stream) = mpsc::channel(MAX_BUFFERED_ANSWERS);
+        let ending = self.life.ending().clone();
+        self.life.spawn(name, async move {
+            let relayed = relay::pass_on(&mut receiving, |part| {
+                let outgoing = outgoing.clone();
+                async move { outgoing.send(Ok(part)).await.is_ok() }
+            });
+            let result = tokio::select! {
+                result = relayed => result,
+                () = outgoing.closed() => Ok(()),
+                () = ending.cancelled() => Err(watch_run::ending()),
+            };
+            close(caller, outgoing, result).await;
+        });
+        Response::new(Box::pin(ReceiverStream::new(stream)))
     }
 }
 
@@ -61,6 +88,7 @@ impl OperatorService for Operators {
     type WatchRunStream = Answers<api::Run>;
     type ListFilesStream = Answers<api::FileBatch>;
     type ReadFileStream = Answers<api::FileChunk>;
+    type PreviewPolicyStream = Answers<api::PreviewPart>;
 
     async fn get_version(&self, request: Request<api::GetVersionRequest>) -> Answer<api::VersionInfo> {
         let (caller, _) = open(request)?;
@@ -146,6 +174,12 @@ impl OperatorService for Operators {
     async fn apply_policy(&self, request: Request<api::ApplyPolicyRequest>) -> Answer<api::AppliedPolicy> {
         let (caller, request) = open(request)?;
         answer(&caller, apply_policy::apply(&self.app, caller.user(), &request).await)
+    }
+
+    async fn preview_policy(&self, request: Request<api::PreviewPolicyRequest>) -> Answer<Self::PreviewPolicyStream> {
+        let (caller, request) = open(request)?;
+        let opened = preview_policy::open(&self.app, caller.user(), &request).await;
+        Ok(self.hand_on("preview", opened.map_err(|fault| refused(&caller, fault))?, caller))
     }
 
     async fn list_jobs(&self, request: Request<api::ListJobsRequest>) -> Answer<api::JobList> {
@@ -240,22 +274,8 @@ impl OperatorService for Operators {
 
     async fn read_file(&self, request: Request<api::ReadFileRequest>) -> Answer<Self::ReadFileStream> {
         let (caller, request) = open(request)?;
-        let mut receiving =
-            read_file::open(&self.app, caller.user(), &request).await.map_err(|fault| refused(&caller, fault))?;
-        let (outgoing, stream) = mpsc::channel(MAX_BUFFERED_ANSWERS);
-        let ending = self.life.ending().clone();
-        self.life.spawn("file", async move {
-            let relayed = relay::pass_on(&mut receiving, |chunk| {
-                let outgoing = outgoing.clone();
-                async move { outgoing.send(Ok(chunk)).await.is_ok() }
-            });
-            let result = tokio::select! {
-                result = relayed => result,
-                () = ending.cancelled() => Err(watch_run::ending()),
-            };
-            close(caller, outgoing, result).await;
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        let opened = read_file::open(&self.app, caller.user(), &request).await;
+        Ok(self.hand_on("file", opened.map_err(|fault| refused(&caller, fault))?, caller))
     }
 
     async fn plan_restore(&self, request: Request<api::RestoreRequest>) -> Answer<api::RestorePlan> {

@@ -1,4 +1,4 @@
-//! `coordctl policy init | list | show | lint | apply`.
+//! `coordctl policy init | list | show | lint | preview | apply`; the preview itself is in `preview`.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -7,6 +7,7 @@ use clap::Subcommand;
 use coord_shared::api::{self, ApplyPolicyRequest, GetPolicyRequest, LintPolicyRequest, ListPoliciesRequest};
 use coord_shared::fault::{ErrorCode, Fault};
 
+use super::preview::{self, PreviewArgs};
 use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::Align::{Left, Right};
@@ -34,6 +35,8 @@ pub enum PolicyCommand {
         #[arg(short = 'f', long, value_name = "FILE")]
         file: PathBuf,
     },
+    /// List what a file would take of a host, and count what each of its rules leaves out. Nothing is applied.
+    Preview(PreviewArgs),
     /// Make a file the policy of its name.
     Apply {
         /// The file; - reads standard input.
@@ -76,11 +79,13 @@ pub async fn run(session: &mut Session, command: &PolicyCommand) -> Result<(), F
             let lint = answer(session.client.lint_policy(request(LintPolicyRequest { toml: read(file)? })).await)?;
             told(session, &lint)
         }
+        PolicyCommand::Preview(args) => preview::run(session, args).await,
         PolicyCommand::Apply { file, dry_run } => apply(session, read(file)?, *dry_run).await,
     }
 }
 
-fn read(path: &Path) -> Result<String, Failure> {
+/// The text of a policy file.
+pub(super) fn read(path: &Path) -> Result<String, Failure> {
     let mut text = String::new();
     let done = if path.as_os_str() == "-" {
         std::io::stdin().take(MAX_POLICY_BYTES).read_to_string(&mut text)
@@ -160,16 +165,19 @@ fn told(session: &Session, lint: &api::PolicyLint) -> Result<(), Failure> {
     if lint.errors.is_empty() { Ok(()) } else { Err(Failure::Ended(coord_shared::exit::Exit::Usage)) }
 }
 
-async fn apply(session: &mut Session, toml: String, dry_run: bool) -> Result<(), Failure> {
-    // Every finding is told, not only the first that the coordinator would refuse with.
-    let lint = answer(session.client.lint_policy(request(LintPolicyRequest { toml: toml.clone() })).await)?;
-    if let Some(first) = lint.errors.first() {
-        if !session.out.is_json() {
-            say(session, "error", &lint.errors[1..]);
-        }
-        let fault = Fault::new(ErrorCode::InvalidPolicy, format!("{}: {}", first.key, first.message));
-        return Err(fault.with_hint(first.hint.clone()).into());
+/// Refuses a file with errors. Every finding is told, not only the first that the coordinator would refuse with.
+pub(super) fn refuse_findings(session: &Session, lint: &api::PolicyLint) -> Result<(), Failure> {
+    let Some(first) = lint.errors.first() else { return Ok(()) };
+    if !session.out.is_json() {
+        say(session, "error", &lint.errors[1..]);
     }
+    let fault = Fault::new(ErrorCode::InvalidPolicy, format!("{}: {}", first.key, first.message));
+    Err(fault.with_hint(first.hint.clone()).into())
+}
+
+async fn apply(session: &mut Session, toml: String, dry_run: bool) -> Result<(), Failure> {
+    let lint = answer(session.client.lint_policy(request(LintPolicyRequest { toml: toml.clone() })).await)?;
+    refuse_findings(session, &lint)?;
     if !dry_run {
         session.change(&format!("policy {} becomes what the file says", lint.name))?;
     }

@@ -3,7 +3,8 @@
 use coord_shared::api;
 use serde_json::{Value, json};
 
-use super::{at, backup, run, with_path, word};
+use super::{at, backup, left_out, run, with_path, word};
+use crate::command::preview::Found;
 use crate::shown;
 
 /// The coordinator's version.
@@ -235,4 +236,31 @@ pub fn job(j: &api::Job) -> Value {
 #[must_use]
 pub fn jobs(list: &[api::Job]) -> Value {
     json!({ "jobs": list.iter().map(job).collect::<Value>() })
+}
+
+/// What a policy would take of a host. `names` has the first `--limit`; `totals` counts all.
+#[must_use]
+pub fn preview(found: &Found) -> Value {
+    let totals = &found.totals;
+    let name = |name: &api::PreviewName| {
+        with_path(json!({ "kind": name.kind, "size_bytes": name.size_bytes }), "path", &name.path)
+    };
+    let warning =
+        |note: &api::PathNote| with_path(json!({ "kind": note.kind, "detail": note.detail }), "path", &note.path);
+    json!({
+        "host": found.host,
+        "policy": found.policy,
+        "selected": found.is_selected,
+        "names": found.names.iter().map(name).collect::<Value>(),
+        "totals": {
+            "names": totals.files + totals.folders + totals.others,
+            "files": totals.files,
+            "folders": totals.folders,
+            "others": totals.others,
+            "bytes": totals.bytes,
+        },
+        "left_out": left_out(&totals.left_out),
+        "warnings_total": totals.warnings_total,
+        "warnings": totals.warnings.iter().map(warning).collect::<Value>(),
+    })
 }

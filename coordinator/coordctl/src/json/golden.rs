@@ -4,6 +4,7 @@ use coord_shared::api;
 use serde_json::Value;
 
 use super::*;
+use crate::command::preview::Found;
 
 /// An instant that is told from "not set".
 const AT: i64 = 1_700_000_000_000_000;
@@ -65,6 +66,23 @@ fn sample_decision() -> api::Decision {
     api::Decision { inputs_json: r#"{"chain": null}"#.into(), options: vec![option], ..Default::default() }
 }
 
+fn sample_preview() -> Found {
+    let note = api::PathNote { path: b"srv/a".to_vec(), kind: "unreadable".into(), detail: "d".into() };
+    let rule = api::LeftOut { by: api::LeftOutBy::Cache.into(), folders: 1, ..Default::default() };
+    Found {
+        host: "web-1".into(),
+        policy: "web".into(),
+        is_selected: true,
+        names: vec![api::PreviewName { path: b"srv/\xff".to_vec(), kind: "file".into(), size_bytes: 7 }],
+        totals: api::PreviewTotals {
+            left_out: vec![rule],
+            warnings: vec![note],
+            warnings_total: 1,
+            ..Default::default()
+        },
+    }
+}
+
 fn documents() -> Vec<(&'static str, Value)> {
     let finding = api::PolicyFinding { key: "k".into(), message: "m".into(), hint: "h".into() };
     let note = api::PathNote { path: b"a\xff".to_vec(), kind: "unreadable".into(), detail: "d".into() };
@@ -92,6 +110,7 @@ fn documents() -> Vec<(&'static str, Value)> {
                 ..Default::default()
             }),
         ),
+        ("policy preview", preview(&sample_preview())),
         ("job list", jobs(&[sample_job()])),
         ("run list", runs(&[sample_run()])),
         ("run warnings", warnings(&api::RunWarnings { total: 1, notes: vec![note] })),
