@@ -30,8 +30,11 @@ pub fn flush_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Makes a folder that only its owner enters, with what is missing above it. One that is there must not be open to others.
+/// Makes a folder that only its owner enters, with what is missing above it, and flushes the folders that got a new name: what is
+/// stored in it later is not lost with it. One that is there must not be open to others.
 pub fn private_folder(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> =
+        path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
     match DirBuilder::new().recursive(true).mode(0o700).create(path) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -44,7 +47,7 @@ pub fn private_folder(path: &Path) -> io::Result<()> {
     if metadata.permissions().mode() & 0o077 != 0 {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
     }
-    Ok(())
+    missing.iter().try_for_each(|made| flush_folder(parent(made)))
 }
 
 fn parent(path: &Path) -> &Path {
@@ -66,6 +69,20 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
+
+    #[test]
+    fn a_private_folder_is_made_with_what_is_missing_above_it_and_closed_when_it_was_open() {
+        let top = std::env::temp_dir().join(format!("coord-durable-{}", uuid::Uuid::new_v4()));
+        private_folder(&top.join("a/b")).unwrap();
+        fs::set_permissions(top.join("a/b"), fs::Permissions::from_mode(0o755)).unwrap();
+        private_folder(&top.join("a/b")).unwrap();
+        for folder in ["a", "a/b"] {
+            assert_eq!(fs::metadata(top.join(folder)).unwrap().permissions().mode() & 0o777, 0o700, "{folder}");
+        }
+        fs::write(top.join("file"), "").unwrap();
+        assert!(private_folder(&top.join("file")).is_err());
+        fs::remove_dir_all(&top).unwrap();
+    }
 
     #[test]
     fn a_file_is_replaced_whole_with_its_mode_and_leaves_nothing_behind() {
