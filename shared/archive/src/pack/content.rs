@@ -8,6 +8,7 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{FileType, Stat, fgetxattr, flistxattr, fstat};
 use rustix::io::{Errno, pread};
 
+use super::settling::{Settling, rest, system_time};
 use super::{MAX_FILE_BYTES, Reason, Source};
 use crate::entry::{Entry, FileTime, Flags, Xattr};
 use crate::holes::data_ranges_of;
@@ -20,6 +21,17 @@ const MAX_XATTR_BYTES: usize = 64 << 10;
 pub(super) struct OpenFile {
     file: File,
     before: Seen,
+    /// Whether nobody can have been writing into it when it was opened.
+    at_rest: bool,
+}
+
+/// What a packer knows when it opens a file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment<'a> {
+    /// Start of the scan.
+    pub(super) scan_start: FileTime,
+    /// Time for files that change at this moment.
+    pub(super) settling: &'a Settling,
 }
 
 /// What tells one state of a file from another.
@@ -37,9 +49,9 @@ pub(super) struct NotStored(pub(super) Reason);
 impl OpenFile {
     /// Opens the file of `entry`, brings the entry up to its present state, and finds its holes. A name that was given to
     /// another file since the scan leaves its group of hard links.
-    pub(super) fn open(source: &dyn Source, entry: &mut Entry, scan_start: FileTime) -> Result<Self, NotStored> {
+    pub(super) fn open(source: &dyn Source, entry: &mut Entry, moment: Moment<'_>) -> Result<Self, NotStored> {
         let file = source.open(&entry.path).map_err(|error| NotStored(reason(&error)))?;
-        let stat = fstat(&file).map_err(|errno| NotStored(reason(&errno.into())))?;
+        let (stat, at_rest) = stat_at_rest(&file, moment.settling).map_err(|errno| NotStored(reason(&errno.into())))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(NotStored(Reason::Vanished));
         }
@@ -51,11 +63,11 @@ impl OpenFile {
         if entry.identity.inode != 0 && stat.st_ino != entry.identity.inode {
             entry.link_group = 0;
         }
-        refresh(entry, &stat, &file, scan_start);
+        refresh(entry, &stat, &file, moment.scan_start);
         source.complete(&file, entry);
         entry.size = before.size;
         entry.data_ranges = data_ranges_of(&file, &stat);
-        Ok(Self { file, before })
+        Ok(Self { file, before, at_rest })
     }
 
     /// Appends the first `length` bytes to `out`; what the file no longer has becomes zeros. The room for them is not
@@ -97,10 +109,23 @@ impl OpenFile {
         Ok(())
     }
 
-    /// Whether the file is not any more what it was when it was opened.
+    /// Whether the file is not any more what it was when it was opened, or may have been changing then.
     pub(super) fn has_changed(&self) -> bool {
-        fstat(&self.file).map_or(true, |stat| Seen::of(&stat) != self.before)
+        !self.at_rest || fstat(&self.file).map_or(true, |stat| Seen::of(&stat) != self.before)
     }
+}
+
+/// The state of a file that rests. One that was changed a moment ago is given time; false when it changed again meanwhile.
+fn stat_at_rest(file: &File, settling: &Settling) -> Result<(Stat, bool), Errno> {
+    let stat = fstat(file)?;
+    let seen = Seen::of(&stat);
+    if rest(seen.ctime, system_time()).is_none() {
+        return Ok((stat, true));
+    }
+    let had_time = FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || settling.wait(seen.ctime);
+    let now = fstat(file)?;
+    let same = Seen::of(&now) == seen;
+    Ok((now, had_time && same))
 }
 
 impl Seen {

@@ -7,11 +7,11 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
-use super::content::OpenFile;
+use super::content::{Moment, OpenFile};
 use super::links::LinkBoard;
 use super::{Item, PackError, Plan, Source, Step};
 use crate::digest::{Digest, MAX_PIECES, PIECE_BYTES, piece_count};
-use crate::entry::{Entry, FileTime, Kind, cmp_paths};
+use crate::entry::{Entry, Kind, cmp_paths};
 
 /// Most steps in a batch, whatever their size.
 const MAX_STEPS: usize = 4096;
@@ -123,7 +123,7 @@ pub(super) struct Feeder<'a, I> {
     steps: I,
     source: &'a dyn Source,
     links: &'a LinkBoard,
-    scan_start: FileTime,
+    moment: Moment<'a>,
     frame_bytes: u64,
     next_seq: u64,
     large: Option<(Arc<Large>, u64)>,
@@ -140,14 +140,14 @@ where
         steps: I,
         first: Vec<u8>,
         sources: (&'a dyn Source, &'a LinkBoard),
-        scan_start: FileTime,
+        moment: Moment<'a>,
         frame_bytes: usize,
     ) -> Self {
         Self {
             steps,
             source: sources.0,
             links: sources.1,
-            scan_start,
+            moment,
             frame_bytes: frame_bytes as u64,
             next_seq: 0,
             large: None,
@@ -255,7 +255,7 @@ where
         }
         let mut entry = entry.clone();
         let linked = entry.link_group != 0;
-        let file = OpenFile::open(self.source, &mut entry, self.scan_start).ok()?;
+        let file = OpenFile::open(self.source, &mut entry, self.moment).ok()?;
         let fits = entry.size > PIECE_BYTES && piece_count(entry.size) <= MAX_PIECES;
         (fits && entry.data_ranges.is_none()).then(|| Large::new(entry, file, linked))
     }

@@ -9,10 +9,12 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 
+use self::content::Moment;
 use self::feeder::Feeder;
 use self::index_writer::IndexWriter;
 use self::links::LinkBoard;
 use self::sealer::Sealer;
+use self::settling::Settling;
 use self::worker::{Shared, Worker};
 use crate::codec::{Codec, CodecError, Compressor};
 use crate::entry::{Attributes, Entry};
@@ -30,6 +32,7 @@ pub(crate) mod index_writer;
 mod links;
 mod lost;
 pub(crate) mod sealer;
+mod settling;
 mod worker;
 
 /// One name and what the packer does for it. Items come in path order ([`crate::entry::cmp_paths`]).
@@ -261,9 +264,10 @@ pub fn pack<E: Send>(
     let first = ending::restore_text_member(&header, options.codec, &archive_name);
     let sealer = Sealer::new(sink, index, recipe, 2 * threads + 2);
     let (links, level) = (LinkBoard::default(), header.level);
-    let scan_start = ending::file_time(header.scan_started_at);
-    let feeder = Feeder::new(steps, first, (source, &links), scan_start, options.frame_bytes.clamp(64 << 10, 8 << 20));
-    let shared = Shared { feeder: Mutex::new(feeder), source, links: &links, sealer: &sealer, scan_start, level };
+    let settling = Settling::new();
+    let moment = Moment { scan_start: ending::file_time(header.scan_started_at), settling: &settling };
+    let feeder = Feeder::new(steps, first, (source, &links), moment, options.frame_bytes.clamp(64 << 10, 8 << 20));
+    let shared = Shared { feeder: Mutex::new(feeder), source, links: &links, sealer: &sealer, moment, level };
     let timings = run_workers(&shared, compressors)?;
     drop(shared);
     header.captured_at = source.now();

@@ -6,7 +6,7 @@ use std::io::{self, Read as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use super::content::{NotStored, OpenFile};
+use super::content::{Moment, NotStored, OpenFile};
 use super::feeder::{Feeder, Job, Large, Work};
 use super::links::{LinkBoard, Resolution};
 use super::lost::{Instead, instead_of, unread};
@@ -14,7 +14,7 @@ use super::sealer::{Finished, Frame, Place, Record, Recorded, SealError, Sealer,
 use super::{Item, PackError, Plan, Reason, Source, Step, Timings, Warning};
 use crate::codec::Compressor;
 use crate::digest::{ContentHasher, Digest, PIECE_BYTES, merge_pieces, piece_value};
-use crate::entry::{DataRange, Entry, FileTime, Flags, Kind};
+use crate::entry::{DataRange, Entry, Flags, Kind};
 use crate::header::Level;
 use crate::tar::{BLOCK, Body, Member, put_header};
 
@@ -24,7 +24,7 @@ pub(super) struct Shared<'a, 's, I> {
     pub(super) source: &'a dyn Source,
     pub(super) links: &'a LinkBoard,
     pub(super) sealer: &'a Sealer<'s>,
-    pub(super) scan_start: FileTime,
+    pub(super) moment: Moment<'a>,
     pub(super) level: Level,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Worker<'a, 's> {
     source: &'a dyn Source,
     links: &'a LinkBoard,
     sealer: &'a Sealer<'s>,
-    scan_start: FileTime,
+    moment: Moment<'a>,
     level: Level,
     compressor: Compressor,
     stored: Vec<u8>,
@@ -74,7 +74,7 @@ impl<'a, 's> Worker<'a, 's> {
             source: shared.source,
             links: shared.links,
             sealer: shared.sealer,
-            scan_start: shared.scan_start,
+            moment: shared.moment,
             level: shared.level,
             compressor,
             stored: Vec::new(),
@@ -189,7 +189,7 @@ impl<'a, 's> Worker<'a, 's> {
     /// reading is what there is.
     fn store_file(&mut self, entry: &mut Entry) -> Result<Stored, SealError> {
         let (frames, length) = (self.job.frames, self.raw.len());
-        let file = match OpenFile::open(self.source, entry, self.scan_start) {
+        let file = match OpenFile::open(self.source, entry, self.moment) {
             Ok(file) => file,
             Err(NotStored(reason)) => return Ok(Stored::No { reason, begun: false }),
         };
@@ -197,7 +197,7 @@ impl<'a, 's> Worker<'a, 's> {
         let mut changed = file.has_changed();
         if changed && read.is_ok() {
             let mut now = entry.clone();
-            if let Ok(file) = OpenFile::open(self.source, &mut now, self.scan_start) {
+            if let Ok(file) = OpenFile::open(self.source, &mut now, self.moment) {
                 if self.job.frames == frames {
                     // Nobody has seen the first reading yet.
                     self.raw.truncate(length);
