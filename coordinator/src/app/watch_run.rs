@@ -13,8 +13,6 @@ use super::{App, runs};
 const LOOK: Duration = Duration::from_millis(300);
 /// How long a database outage is waited out before the watcher is told.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often the certificate of whoever watches is looked up again.
-pub const RECHECK: Duration = Duration::from_secs(5);
 
 /// What is said to those who watch when this coordinator ends.
 pub fn ending() -> Fault {

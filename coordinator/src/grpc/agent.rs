@@ -18,8 +18,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::identity::judged;
 use super::{Caller, caller, refused};
-use crate::app::authorize::authorize_again;
 use crate::app::relay::Part;
 use crate::app::{App, heartbeat, hello, ingest, relay, report};
 use crate::relays::Relays;
@@ -27,8 +27,6 @@ use crate::sessions::{Session, SessionStream};
 
 /// Longest wait for the first message of a stream.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often an open stream's certificate is looked up again: a revocation acts within five seconds.
-const RECHECK: Duration = Duration::from_secs(4);
 /// Messages between the session and HTTP/2.
 const MAX_BUFFERED_MESSAGES: usize = 16;
 
@@ -68,15 +66,22 @@ impl AgentService for Agents {
         let caller = caller(&request)?;
         let host = caller.host().map_err(|fault| refused(&caller, fault))?;
         let mut blocks = request.into_inner();
-        let mut progress = IndexProgress::default();
-        let mut upload = ingest::Upload::new();
-        while let Some(block) = blocks.message().await? {
-            progress = upload.accept(&self.app, host, block).await.map_err(|fault| refused(&caller, fault))?;
-            if progress.complete {
-                break;
+        let taken = async {
+            let mut progress = IndexProgress::default();
+            let mut upload = ingest::Upload::new();
+            while let Some(block) = blocks.message().await? {
+                progress = upload.accept(&self.app, host, block).await?;
+                if progress.complete {
+                    break;
+                }
             }
-        }
-        Ok(Response::new(progress))
+            Ok(progress)
+        };
+        let progress = tokio::select! {
+            progress = taken => progress,
+            fault = judged(&self.app, &caller) => Err(fault),
+        };
+        progress.map(Response::new).map_err(|fault| refused(&caller, fault))
     }
 
     async fn get_index_progress(
@@ -90,7 +95,7 @@ impl AgentService for Agents {
     }
 
     async fn send_file(&self, request: Request<Streaming<FileChunk>>) -> Result<Response<SendFileResponse>, Status> {
-        hand_through(&self.app.relays, request).await?;
+        hand_through(&self.app, &self.app.relays, request).await?;
         Ok(Response::new(SendFileResponse {}))
     }
 
@@ -98,25 +103,32 @@ impl AgentService for Agents {
         &self,
         request: Request<Streaming<PreviewPart>>,
     ) -> Result<Response<SendPreviewResponse>, Status> {
-        hand_through(&self.app.previews, request).await?;
+        hand_through(&self.app, &self.app.previews, request).await?;
         Ok(Response::new(SendPreviewResponse {}))
     }
 }
 
 /// Hands a stream through to the operator who waits for it.
-async fn hand_through<T: Part>(relays: &Relays<T>, request: Request<Streaming<T>>) -> Result<(), Status> {
+async fn hand_through<T: Part>(app: &App, relays: &Relays<T>, request: Request<Streaming<T>>) -> Result<(), Status> {
     let caller = caller(&request)?;
     let host = caller.host().map_err(|fault| refused(&caller, fault))?;
     let mut parts = request.into_inner();
-    let mut feed = None;
-    while let Some(part) = parts.message().await? {
-        let feed = match &feed {
-            Some(feed) => feed,
-            None => feed.insert(relay::feed(relays, host, &part).map_err(|fault| refused(&caller, fault))?),
-        };
-        relay::deliver(feed, part).await.map_err(|fault| refused(&caller, fault))?;
-    }
-    Ok(())
+    let handed = async {
+        let mut feed = None;
+        while let Some(part) = parts.message().await? {
+            let feed = match &feed {
+                Some(feed) => feed,
+                None => feed.insert(relay::feed(relays, host, &part)?),
+            };
+            relay::deliver(feed, part).await?;
+        }
+        Ok(())
+    };
+    let result = tokio::select! {
+        result = handed => result,
+        fault = judged(app, &caller) => Err(fault),
+    };
+    result.map_err(|fault| refused(&caller, fault))
 }
 
 /// One session from its first message to its end.
@@ -141,7 +153,8 @@ async fn serve(
     tracing::info!(host = %session.host, number = %session.number, "agent connected");
     let reason = tokio::select! {
         fault = pump(&mut stream, &outgoing) => Some(fault),
-        end = listen(&app, &caller, &session, &mut incoming) => end.err(),
+        end = listen(&app, &session, &mut incoming) => end.err(),
+        fault = judged(&app, &caller) => Some(fault),
         () = life.ending().cancelled() => Some(Fault::new(ErrorCode::Unavailable, "the coordinator is ending")),
     };
     hello::farewell(&app, &session).await;
@@ -192,24 +205,11 @@ async fn pump(stream: &mut SessionStream, outgoing: &Outgoing) -> Fault {
 }
 
 /// Acts on the agent's messages until it hangs up or must not be listened to any more.
-async fn listen(
-    app: &App,
-    caller: &Caller,
-    session: &Session,
-    incoming: &mut Streaming<AgentMessage>,
-) -> Result<(), Fault> {
-    let mut recheck = tokio::time::interval(RECHECK);
-    loop {
-        let message = tokio::select! {
-            message = incoming.message() => message.map_err(Fault::from)?,
-            _ = recheck.tick() => {
-                authorize_again(app, &caller.identity).await?;
-                continue;
-            }
-        };
-        let Some(message) = message else { return Ok(()) };
+async fn listen(app: &App, session: &Session, incoming: &mut Streaming<AgentMessage>) -> Result<(), Fault> {
+    while let Some(message) = incoming.message().await.map_err(Fault::from)? {
         act(app, session, message).await?;
     }
+    Ok(())
 }
 
 async fn act(app: &App, session: &Session, message: AgentMessage) -> Result<(), Fault> {

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::ids::HostId;
@@ -18,7 +19,7 @@ use tower::{Layer, Service};
 
 use super::access::{self, Access};
 use crate::app::App;
-use crate::app::authorize::{Role, authorize};
+use crate::app::authorize::{Role, authorize, authorize_again};
 
 /// Who is calling: what the certificate says, judged by the catalog at most five seconds ago.
 #[derive(Debug, Clone)]
@@ -41,6 +42,23 @@ impl Caller {
     /// The operator's name, for records of who did what.
     pub fn user(&self) -> &str {
         &self.identity.id
+    }
+}
+
+/// How often whoever holds a stream open is judged again: a revocation acts within five seconds.
+const RECHECK: Duration = Duration::from_secs(4);
+
+/// Comes back when the caller must not be served any more, with the reason. Every stream that may last has it beside its work.
+pub async fn judged(app: &App, caller: &Caller) -> Fault {
+    loop {
+        tokio::time::sleep(RECHECK).await;
+        match authorize_again(app, &caller.identity).await {
+            Ok(standing) if standing.role < caller.role => {
+                return Fault::new(ErrorCode::PermissionDenied, "the role is not what it was when this began");
+            }
+            Ok(_) => {}
+            Err(fault) => return fault,
+        }
     }
 }
 

@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::identity::judged;
 use super::{Caller, caller, refused};
-use crate::app::authorize::authorize;
 use crate::app::relay::Part;
 use crate::app::{
     App, apply_policy, backups, cancel_run, explain, files, hosts, label_host, list_jobs, plan_restore, policies,
@@ -49,7 +49,7 @@ impl Operators {
         caller: Caller,
     ) -> Response<Answers<T>> {
         let (outgoing, stream) = mpsc::channel(MAX_BUFFERED_ANSWERS);
-        let ending = self.life.ending().clone();
+        let (app, ending) = (Arc::clone(&self.app), self.life.ending().clone());
         self.life.spawn(name, async move {
             let relayed = relay::pass_on(&mut receiving, |part| {
                 let outgoing = outgoing.clone();
@@ -57,6 +57,7 @@ impl Operators {
             });
             let result = tokio::select! {
                 result = relayed => result,
+                fault = judged(&app, &caller) => Err(fault),
                 () = outgoing.closed() => Ok(()),
                 () = ending.cancelled() => Err(watch_run::ending()),
             };
@@ -217,15 +218,9 @@ impl OperatorService for Operators {
                 let outgoing = outgoing.clone();
                 async move { outgoing.send(Ok(now)).await.is_ok() }
             });
-            let judged = async {
-                loop {
-                    tokio::time::sleep(watch_run::RECHECK).await;
-                    authorize(&app, &caller.identity).await?;
-                }
-            };
             let result = tokio::select! {
                 result = watch => result,
-                refusal = judged => refusal,
+                fault = judged(&app, &caller) => Err(fault),
                 () = ending.cancelled() => Err(watch_run::ending()),
             };
             close(caller, outgoing, result).await;
@@ -265,6 +260,7 @@ impl OperatorService for Operators {
             });
             let result = tokio::select! {
                 result = walk => result,
+                fault = judged(&app, &caller) => Err(fault),
                 () = ending.cancelled() => Err(watch_run::ending()),
             };
             close(caller, outgoing, result).await;

@@ -5,6 +5,7 @@ use coord_archive::codec::{Codec, Compressor};
 use coord_archive::digest::Digest;
 use coord_archive::entry::{Attributes, Entry, Flags, Identity, Kind};
 use coord_shared::api::agent_service_client::AgentServiceClient;
+use coord_shared::api::run_report::Event;
 use coord_shared::api::{self, Disposition};
 use coord_shared::fault::Fault;
 use coord_shared::ids::{BackupId, InstanceId};
@@ -12,9 +13,9 @@ use coordinator::catalog::{Backup, Searchable};
 use tonic::transport::Channel;
 
 use super::runs::{POLICY, Script, apply, backup_of, dial, finished, hello, start_backup};
-use super::support::{Fleet, wait_for};
+use super::support::{Fleet, Member, wait_for};
 
-fn entry(path: &[u8], kind: Kind) -> Entry {
+pub fn entry(path: &[u8], kind: Kind) -> Entry {
     Entry {
         path: path.to_vec(),
         kind,
@@ -41,7 +42,7 @@ fn put_number(out: &mut Vec<u8>, mut number: usize) {
 }
 
 /// A block as FORMAT.md says: the number of records, then each with its length.
-fn block(entries: &[Entry]) -> Vec<u8> {
+pub fn block(entries: &[Entry]) -> Vec<u8> {
     let mut raw = Vec::new();
     put_number(&mut raw, entries.len());
     for entry in entries {
@@ -81,28 +82,38 @@ fn compressed(raw: &[u8]) -> Vec<u8> {
 }
 
 /// A host that backs up what its operator asks for, and sends what the test says is the index.
-struct Sender {
-    fleet: Fleet,
-    admin: Channel,
-    agent: Script,
-    client: AgentServiceClient<Channel>,
+pub struct Sender {
+    pub fleet: Fleet,
+    pub admin: Channel,
+    pub member: Member,
+    pub agent: Script,
+    pub client: AgentServiceClient<Channel>,
 }
 
 impl Sender {
-    async fn start() -> Sender {
+    pub async fn start() -> Sender {
         let fleet = Fleet::start().await;
         let (admin, member) = (fleet.admin().await, fleet.agent("one").await);
         apply(&admin, POLICY).await;
         let agent = dial(&fleet, &member, hello(InstanceId::random())).await.unwrap();
         let client = AgentServiceClient::new(member.tls.connect(&fleet.main).await.unwrap());
-        Sender { fleet, admin, agent, client }
+        Sender { fleet, admin, member, agent, client }
     }
 
     /// A full backup whose index has one block.
-    async fn back_up(&mut self) -> BackupId {
+    pub async fn back_up(&mut self) -> BackupId {
+        self.back_up_in(1).await
+    }
+
+    /// The same with an index of so many blocks.
+    pub async fn back_up_in(&mut self, blocks: u64) -> BackupId {
         start_backup(&self.admin, api::Level::Full).await;
         let order = self.agent.order().await;
-        assert_eq!(self.agent.report(&order, 1, finished(&backup_of(&order))).await, Disposition::Forget);
+        let mut done = finished(&backup_of(&order));
+        if let Event::Finished(api::Finished { result: Some(api::finished::Result::Backup(result)), .. }) = &mut done {
+            result.sealed.as_mut().unwrap().index_blocks = blocks;
+        }
+        assert_eq!(self.agent.report(&order, 1, done).await, Disposition::Forget);
         backup_of(&order).backup_id.parse().unwrap()
     }
 
@@ -113,7 +124,7 @@ impl Sender {
         answer.map(tonic::Response::into_inner).map_err(Fault::from)
     }
 
-    async fn backup(&self, id: BackupId) -> Backup {
+    pub async fn backup(&self, id: BackupId) -> Backup {
         self.fleet.catalog.backup(id).await.unwrap().unwrap()
     }
 }

@@ -6,6 +6,7 @@ mod indexes;
 mod operator;
 mod outage;
 mod runs;
+mod streams;
 mod support;
 mod trust;
 mod unreadable;

@@ -53,7 +53,7 @@ impl Script {
     }
 
     /// The next message that `pick` wants; others are passed over.
-    async fn wait<T>(&mut self, pick: impl Fn(ToAgent) -> Option<T>) -> T {
+    pub async fn wait<T>(&mut self, pick: impl Fn(ToAgent) -> Option<T>) -> T {
         loop {
             if let Some(picked) = pick(self.next().await.unwrap()) {
                 return picked;
