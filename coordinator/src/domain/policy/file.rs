@@ -316,6 +316,7 @@ impl Reader {
         for pattern in &patterns {
             let glob = pattern.strip_prefix('!').unwrap_or(pattern);
             let glob = glob.strip_suffix('/').unwrap_or(glob);
+            let glob = glob.strip_prefix('/').unwrap_or(glob);
             if glob.is_empty() {
                 self.find(
                     "exclude",

@@ -87,6 +87,7 @@ fn what_is_wrong_is_found_under_its_key() {
         ("schedule = \"0 2 * * *\"", "schedule", "not a table"),
         ("exclude = [\"[a\"]", "exclude", "no glob"),
         ("exclude = [\"\"]", "exclude", "leaves out nothing"),
+        ("exclude = [\"!//\"]", "exclude", "leaves out nothing"),
         ("exclude = \"*.tmp\"", "exclude", "not a list"),
         ("exclude_caches = \"yes\"", "exclude_caches", "not true or false"),
         ("exclude_cache = true", "exclude_cache", "did you mean exclude_caches?"),
