@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod edits;
+mod examples;
 mod hiding;
 mod links;
 mod lost;

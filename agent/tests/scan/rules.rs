@@ -13,7 +13,7 @@ use rustix::fs::IFlags;
 use crate::places::Mounted;
 use crate::support::{Bench, Made, differences, entry, paths, state};
 
-const SIGNATURE: &str = "Signature: 8a477f597d28d172789f06886806bc55\n";
+pub const SIGNATURE: &str = "Signature: 8a477f597d28d172789f06886806bc55\n";
 
 /// What a scan says it left out: rule, text, files, folders, bytes.
 fn told(notes: &Notes) -> Vec<(LeftOutBy, &str, u64, u64, u64)> {
@@ -108,7 +108,7 @@ fn files_larger_than_the_limit_are_left_out_by_their_size_now() {
 }
 
 /// Sets the flag *no dump*; false where the file system has no such flag, which is said.
-fn set_nodump(path: &Path) -> bool {
+pub fn set_nodump(path: &Path) -> bool {
     let file = File::open(path).unwrap();
     let set =
         rustix::fs::ioctl_getflags(&file).and_then(|flags| rustix::fs::ioctl_setflags(&file, flags | IFlags::NODUMP));

@@ -170,6 +170,17 @@ fn the_selector_for_every_host_is_allowed_with_a_warning() {
 }
 
 #[test]
+fn every_example_of_the_document_on_selection_is_part_of_a_policy() {
+    let document = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/SELECTION.md"));
+    let examples: Vec<&str> = document.split("```selection\n").skip(1).collect();
+    assert!(!examples.is_empty());
+    for example in examples {
+        let (keys, _) = example.split_once("\n\n").unwrap();
+        assert!(Policy::parse(&with(keys)).is_ok(), "{keys}");
+    }
+}
+
+#[test]
 fn another_rule_is_another_selection_and_a_policy_of_before_there_were_any_has_none() {
     let plain = Policy::parse(&with("")).unwrap();
     for rule in ["exclude_caches = true", "exclude_larger_than = 1000", "exclude_if_present = [\"x\"]"] {
