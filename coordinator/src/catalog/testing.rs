@@ -1,12 +1,13 @@
 //! A catalog on a real PostgreSQL for each test: a clone of a migrated template, dropped when the test ends, however it ends.
 //!
-//! The server is the one that `COORD_TEST_DATABASE_URL` names, or a private one that the test processes of this checkout share: the
-//! last to leave stops it. Which of the two is said on standard error.
+//! The server is the one that `COORD_TEST_DATABASE_URL` names, else one in a container where an engine answers, else a private one that
+//! the test processes of this checkout share: the last to leave stops it. Which one it is is said on standard error.
 
 use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use fleet_tests::harness::postgres::Database;
 use futures_util::FutureExt;
 
 use super::migrate::SCHEMA_TEXTS;
@@ -39,6 +40,7 @@ impl Shared {
 /// The server of a test, and how to let go of it.
 enum Server {
     Named,
+    Container(Database),
     Private { shared: Shared, server: Private },
 }
 
@@ -96,7 +98,11 @@ async fn server() -> (CatalogConfig, Server) {
         eprintln!("database: PostgreSQL of {SERVER_VARIABLE}");
         return (CatalogConfig::from_url(&url).unwrap(), Server::Named);
     }
-    eprintln!("database: {SERVER_VARIABLE} is not set, using a private PostgreSQL");
+    let obtained = tokio::task::spawn_blocking(Database::obtain).await.unwrap().unwrap();
+    if let Some(url) = obtained.url() {
+        let admin = CatalogConfig::from_url(url).unwrap().with_database("postgres");
+        return (admin, Server::Container(obtained));
+    }
     let locked = tokio::task::spawn_blocking(|| {
         let shared = Shared::open();
         shared.setup.lock().unwrap();
@@ -111,7 +117,7 @@ async fn server() -> (CatalogConfig, Server) {
 
 fn release(server: &Server) {
     match server {
-        Server::Named => {}
+        Server::Named | Server::Container(_) => {}
         Server::Private { shared, .. } => shared.setup.unlock().unwrap(),
     }
 }
@@ -119,6 +125,7 @@ fn release(server: &Server) {
 async fn leave(server: Server) {
     match server {
         Server::Named => {}
+        Server::Container(database) => drop(database),
         Server::Private { shared, server } => {
             let (shared, last) = tokio::task::spawn_blocking(move || {
                 shared.setup.lock().unwrap();

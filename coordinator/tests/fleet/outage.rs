@@ -18,7 +18,7 @@ async fn hosts(admin: &Channel) -> Result<usize, Fault> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_coordinator_outlives_its_database() {
-    let mut fleet = Fleet::start().await;
+    let mut fleet = Fleet::start_on_own_server().await;
     let (admin, member) = (fleet.admin().await, fleet.agent("one").await);
     let agent = dial(&fleet, &member, hello(InstanceId::random())).await.unwrap();
     fleet.stop_database().await;

@@ -18,6 +18,7 @@ use coordinator::init::{self, NewFleet};
 use coordinator::postgres::Private;
 use coordinator::server;
 use coordinator::settings::Settings;
+use fleet_tests::harness::postgres::Database;
 use tonic::transport::Channel;
 
 /// Longest wait for anything in these tests.
@@ -33,6 +34,8 @@ pub struct Fleet {
     pub enrolment: String,
     pub ca_pem: String,
     postgres: Option<Private>,
+    /// Keeps a server in a container running.
+    _database: Option<Database>,
     life: Lifecycle,
     server: tokio::task::JoinHandle<()>,
 }
@@ -59,8 +62,18 @@ pub struct Member {
 }
 
 impl Fleet {
-    /// Initialises and serves a new fleet on a database of the test's.
+    /// Initialises and serves a new fleet on a database of the test's: in a container where an engine answers, else on a private
+    /// server.
     pub async fn start() -> Fleet {
+        let database = tokio::task::spawn_blocking(Database::obtain).await.unwrap().unwrap();
+        match database.url().map(str::to_owned) {
+            Some(url) => Fleet { _database: Some(database), ..Fleet::serve(scratch(), None, url).await },
+            None => Fleet::start_on_own_server().await,
+        }
+    }
+
+    /// The same on a server of the test's own, which it may stop.
+    pub async fn start_on_own_server() -> Fleet {
         let folder = scratch();
         let postgres = Private::start(&folder.path().join("postgres")).await.unwrap();
         let url = postgres.url();
@@ -89,7 +102,7 @@ impl Fleet {
         let address = if url.is_empty() { "host=localhost user=nobody" } else { &url };
         let catalog = Catalog::new(CatalogConfig::from_url(address).unwrap()).unwrap();
         let ca_pem = std::fs::read_to_string(new.state.join("ca.pem")).unwrap();
-        Fleet { folder, catalog, url, main, enrolment, ca_pem, postgres, life, server }
+        Fleet { folder, catalog, url, main, enrolment, ca_pem, postgres, _database: None, life, server }
     }
 
     pub fn state(&self) -> PathBuf {

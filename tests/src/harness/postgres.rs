@@ -38,8 +38,16 @@ pub enum Database {
 /// A PostgreSQL server in a container; removed when dropped.
 #[derive(Debug)]
 pub struct Server {
-    _container: Container<GenericImage>,
+    container: Option<Container<GenericImage>>,
     port: u16,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Stopping it waits, which a task of an asynchronous test may not do.
+        let container = self.container.take();
+        drop(std::thread::spawn(move || drop(container)).join());
+    }
 }
 
 impl Database {
@@ -49,7 +57,7 @@ impl Database {
     /// A server was started but a database could not be made on it.
     pub fn obtain() -> Result<Self, String> {
         let Some(server) = server() else {
-            eprintln!("database: no container engine answers, using the coordinator's private PostgreSQL");
+            eprintln!("database: no container engine answers, using a private PostgreSQL");
             return Ok(Self::Private);
         };
         let name = format!("fleet_{}", uuid::Uuid::new_v4().simple());
@@ -128,7 +136,7 @@ fn run(image: (&str, &str)) -> Result<Server, String> {
     let url = format!("postgresql://postgres@127.0.0.1:{port}/postgres");
     wait_for("the database in the container", READY_DEADLINE, || execute(&url, "SELECT 1"))?;
     eprintln!("database: PostgreSQL in a container of image {}:{}", image.0, image.1);
-    Ok(Server { _container: container, port })
+    Ok(Server { container: Some(container), port })
 }
 
 fn quiet(command: &mut Command) -> bool {
