@@ -93,9 +93,11 @@ pub fn spent(phases: &Phases) -> Vec<Spent> {
         None => return Vec::new(),
     };
     let Effort { scan_us, read_us, hash_us, compress_us, write_us, .. } = effort;
-    let worked = [scan_us, read_us, hash_us, compress_us, write_us].into_iter().fold(0, u64::saturating_add);
+    // Wider than its parts: agents send any figures they like, and a sum that stops at the largest number would make the
+    // shares of it more than the whole.
+    let worked: u128 = [scan_us, read_us, hash_us, compress_us, write_us].into_iter().map(u128::from).sum();
     let part = |us: u64| -> u64 {
-        let share = u128::from(phases.pack_ms) * u128::from(us) / u128::from(worked.max(1));
+        let share = u128::from(phases.pack_ms) * u128::from(us) / worked.max(1);
         // At most pack_ms.
         u64::try_from(share).unwrap_or(phases.pack_ms)
     };
