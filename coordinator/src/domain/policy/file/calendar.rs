@@ -1,0 +1,76 @@
+//! Reads when a policy's runs are due, and when a backup is a full.
+
+use coord_shared::slug::nearest;
+use jiff::civil::Weekday;
+use toml::{Table, Value};
+
+use super::reader::{Reader, dotted, escaped, kind};
+use crate::domain::policy::{DEFAULT_CRON, DEFAULT_VERIFY_CRON, FullRule, WEEKDAYS, weekday_named};
+use crate::domain::schedule::{Calendar, CronError, CronLine, Zone};
+
+impl Reader {
+    pub(super) fn cron(&mut self, section: &Table, name: &str, default: &str) -> Option<CronLine> {
+        let key = dotted(name, "cron");
+        let text = match self.text(section, name, "cron") {
+            Some(text) => text,
+            None if section.contains_key("cron") => return None,
+            None => default.to_owned(),
+        };
+        match text.parse() {
+            Ok(line) => Some(line),
+            Err(error) => {
+                let error: CronError = error;
+                self.find(&key, error.to_string(), format!("minute hour day month weekday, such as \"{default}\""));
+                None
+            }
+        }
+    }
+
+    pub(super) fn schedule(&mut self, top: &Table) -> Option<Calendar> {
+        let section = self.section(top, "", "schedule", &["cron", "zone"]);
+        let cron = self.cron(&section, "schedule", DEFAULT_CRON);
+        let zone = match self.text(&section, "schedule", "zone") {
+            Some(text) => match text.parse::<Zone>() {
+                Ok(zone) => Some(zone),
+                Err(error) => {
+                    self.find("schedule.zone", error.to_string(), "such as \"Europe/Berlin\" or \"UTC\"");
+                    None
+                }
+            },
+            None if section.contains_key("zone") => None,
+            None => Some(Zone::utc()),
+        };
+        Some(Calendar { cron: cron?, zone: zone? })
+    }
+
+    pub(super) fn full(&mut self, top: &Table) -> FullRule {
+        let section = self.section(top, "", "full", &["day", "max_age_days"]);
+        let day = match self.text(&section, "full", "day") {
+            None => Weekday::Sunday,
+            Some(text) => weekday_named(&text).unwrap_or_else(|| {
+                let names = WEEKDAYS.map(|(_, name)| name);
+                let hint = nearest(&text, names)
+                    .map_or_else(|| format!("one of {}", names.join(", ")), |near| format!("did you mean {near}?"));
+                self.find("full.day", format!("'{}' is no day of the week", escaped(&text)), hint);
+                Weekday::Sunday
+            }),
+        };
+        FullRule { day, max_age_days: self.number(&section, "full", "max_age_days", 1..=3650, 7) }
+    }
+
+    pub(super) fn verify(&mut self, top: &Table) -> Option<CronLine> {
+        let section = self.section(top, "", "verify", &["after_backup", "cron"]);
+        match section.get("after_backup") {
+            None | Some(Value::Boolean(true)) => {}
+            Some(Value::Boolean(false)) => self.find(
+                "verify.after_backup",
+                "a backup counts as protected only when it was read back, so this cannot be switched off",
+                "leave it out, or write true",
+            ),
+            Some(other) => {
+                self.find("verify.after_backup", format!("verify.after_backup is {}, not true", kind(other)), "")
+            }
+        }
+        self.cron(&section, "verify", DEFAULT_VERIFY_CRON)
+    }
+}
