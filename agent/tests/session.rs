@@ -21,6 +21,7 @@ use coord_shared::api::{self, AgentMessage, CoordinatorMessage, run_report};
 use coord_shared::clock::SystemClock;
 use coord_shared::lifecycle::Lifecycle;
 use coord_shared::tls::{Acceptor, ClientAuth, HeldIdentity, PeerIdentity, ServerTls};
+use coord_shared::wire;
 use futures_util::Stream;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -185,7 +186,11 @@ impl Pair {
         let pace = Arc::new(Semaphore::new(0));
         let unanswered = Arc::new(AtomicUsize::new(unanswered));
         let service = AgentServiceServer::new(Script { arrived, unanswered, pace: Arc::clone(&pace) });
-        let serving = tonic::transport::Server::builder().add_service(service);
+        // A coordinator's windows: with the library's own, one stream that nobody reads stops all others of its connection.
+        let serving = tonic::transport::Server::builder()
+            .initial_stream_window_size(wire::STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(wire::CONNECTION_WINDOW_BYTES)
+            .add_service(service);
         drop(tokio::spawn(serving.serve_with_incoming(connections)));
 
         let (certificate_pem, key_pem) = authority.issue("spiffe://demo/agent/h1");
