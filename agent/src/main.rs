@@ -70,12 +70,9 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct JoinArgs {
-    /// The token's line; it is seen in the process list, so prefer --token-file.
-    #[arg(value_name = "TOKEN", required_unless_present = "token_file", conflicts_with = "token_file")]
-    token: Option<String>,
-    /// File with the token's line; - is standard input.
+    /// File with the token's line; - is standard input. On the command line everybody on the machine would see it.
     #[arg(long, env = "COORD_AGENT_TOKEN_FILE", value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    token_file: PathBuf,
     /// The coordinator's enrolment listener.
     #[arg(long, env = "COORD_AGENT_ENROL_ENDPOINT", value_name = "HOST:PORT")]
     endpoint: String,
@@ -133,11 +130,7 @@ fn main() -> ExitCode {
 }
 
 fn join(args: JoinArgs) -> Result<(), Fault> {
-    let token = match (args.token, args.token_file) {
-        (Some(token), _) => token,
-        (None, Some(path)) => read_token(&path)?,
-        (None, None) => return Err(Fault::new(ErrorCode::InvalidArgument, "no token is given")),
-    };
+    let token = read_token(&args.token_file)?;
     let state = open(&args.state)?;
     let options = JoinOptions { token, endpoint: args.endpoint, name: args.name, root: args.root };
     let joined = runtime()?.block_on(join::join(&state, options)).map_err(|error| error.fault())?;

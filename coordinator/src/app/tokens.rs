@@ -87,7 +87,7 @@ pub async fn create(
     let line = Token { id: id.uuid(), secret, ca: app.authority.pin() }.reveal();
     let endpoint = app.endpoints.enrolment.first().map_or("COORDINATOR:7444", String::as_str);
     let join_command = match kind {
-        TokenKind::Agent => format!("coord-agent join {line} --endpoint {endpoint}"),
+        TokenKind::Agent => format!("echo {line} | coord-agent join --token-file - --endpoint {endpoint}"),
         TokenKind::Operator => format!("echo {line} | coordctl login --token-file - --endpoint {endpoint}"),
     };
     Ok(api::CreatedToken { token: Some(encode(&record)), secret_line: line, join_command })

@@ -1,6 +1,6 @@
 //! What the demo prints: decisions, the table of backups, the commands for stock tools. Every figure comes from the fleet.
 
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::Value;
@@ -127,30 +127,69 @@ pub fn print_decisions(fleet: &Fleet, runs: &[Value]) -> Result<(), String> {
     Ok(())
 }
 
-/// Prints what the archives themselves say of how to restore them with no program of ours, read with stock `tar`.
+/// Prints what the archives themselves say of how to restore them with no program of ours, read with stock `tar`. Stock `tar` starts
+/// the program `zstd`; where that is not installed, this program does its part, and says so.
 ///
 /// # Errors
 /// Stock `tar` cannot read an archive.
 pub fn print_stock_commands(full: &str, differential: &str) -> Result<(), String> {
     for archive in [full, differential] {
         println!("  $ tar -xOf {archive} ./.coord/RESTORE.txt");
-        let output = Command::new("tar")
-            .args(["-xOf", archive, "./.coord/RESTORE.txt"])
-            .output()
-            .map_err(|error| format!("tar: {error}"))?;
-        if !output.status.success() || output.stdout.is_empty() {
-            return Err(format!("stock tar cannot read {archive}: {}", String::from_utf8_lossy(&output.stderr)));
-        }
-        for line in String::from_utf8_lossy(&output.stdout).lines() {
+        for line in String::from_utf8_lossy(&read_instructions(archive)?).lines() {
             println!("    {line}");
         }
     }
     Ok(())
 }
 
+fn read_instructions(archive: &str) -> Result<Vec<u8>, String> {
+    const MEMBER: &str = "./.coord/RESTORE.txt";
+    let has_zstd = Command::new("zstd").arg("--version").output().is_ok_and(|output| output.status.success());
+    let output = if has_zstd || !archive.ends_with(".zst") {
+        Command::new("tar").args(["-xOf", archive, MEMBER]).output()
+    } else {
+        println!(
+            "    (the program zstd is not installed here, so this one decompresses for tar; apt-get install zstd)"
+        );
+        tar_reads_plain(archive, MEMBER)
+    };
+    let output = output.map_err(|error| format!("tar: {error}"))?;
+    // Asked for one member of a pipe, tar may end before all of it is read, and all it needs was there.
+    if !output.status.success() || output.stdout.is_empty() {
+        return Err(format!("stock tar cannot read {archive}: {}", String::from_utf8_lossy(&output.stderr)));
+    }
+    Ok(output.stdout)
+}
+
+/// Stock `tar` on the archive's plain tar, decompressed as it reads.
+fn tar_reads_plain(archive: &str, member: &str) -> std::io::Result<Output> {
+    let mut tar = Command::new("tar");
+    tar.args(["-xOf", "-", member]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut tar = tar.spawn()?;
+    let mut plain = zstd::Decoder::new(std::fs::File::open(archive)?)?;
+    let feeder = tar.stdin.take().map(|mut input| {
+        std::thread::spawn(move || {
+            // It closes the pipe when it has seen enough.
+            let _closed = std::io::copy(&mut plain, &mut input);
+        })
+    });
+    let output = tar.wait_with_output();
+    drop(feeder.map(std::thread::JoinHandle::join));
+    output
+}
+
 #[cfg(test)]
 mod tests {
-    use super::human;
+    use super::{human, tar_reads_plain};
+
+    #[test]
+    fn tar_reads_an_archive_that_another_program_decompresses() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/v1");
+        let output = tar_reads_plain(&format!("{folder}/full.tar.zst"), "./.coord/RESTORE.txt");
+        let output = output.unwrap_or_else(|error| panic!("tar: {error}"));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("tar "), "{output:?}");
+    }
 
     #[test]
     fn sizes_read_well() {
