@@ -57,7 +57,7 @@ impl Database {
     /// A server was started but a database could not be made on it.
     pub fn obtain() -> Result<Self, String> {
         let Some(server) = server() else {
-            eprintln!("database: no container engine answers, using a private PostgreSQL");
+            eprintln!("database: no server in a container, using a private PostgreSQL");
             return Ok(Self::Private);
         };
         let name = format!("fleet_{}", uuid::Uuid::new_v4().simple());
@@ -92,18 +92,33 @@ fn programs_are_installed() -> bool {
     folders.into_iter().any(|folder| folder.join("initdb").is_file())
 }
 
+/// What is known of this process's server.
+enum Shared {
+    /// Whoever has it keeps it running; nobody does at first.
+    Some(Weak<Server>),
+    /// There is none to be had: the reason was said, and nobody tries again.
+    None,
+}
+
 /// This process's server, started by the first who asks, stopped when the last lets go.
 fn server() -> Option<Arc<Server>> {
-    static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
+    static SHARED: Mutex<Shared> = Mutex::new(Shared::Some(Weak::new()));
     let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(server) = shared.upgrade() {
+    let Shared::Some(running) = &*shared else { return None };
+    if let Some(server) = running.upgrade() {
         return Some(server);
     }
-    if !quiet(Command::new("docker").arg("version")) {
+    let started = if quiet(Command::new("docker").arg("version")) {
+        start()
+    } else {
+        eprintln!("database: no container engine answers");
+        None
+    };
+    let Some(server) = started.map(Arc::new) else {
+        *shared = Shared::None;
         return None;
-    }
-    let server = Arc::new(start()?);
-    *shared = Arc::downgrade(&server);
+    };
+    *shared = Shared::Some(Arc::downgrade(&server));
     Some(server)
 }
 
