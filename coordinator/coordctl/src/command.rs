@@ -14,3 +14,6 @@ pub mod restore;
 pub mod run;
 pub mod token;
 pub mod user;
+
+#[cfg(test)]
+mod golden;

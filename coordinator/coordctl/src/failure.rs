@@ -5,6 +5,9 @@ use std::io::{self, Write};
 use coord_shared::exit::Exit;
 use coord_shared::fault::{ErrorCode, Fault};
 
+use crate::output::Output;
+use crate::output::color::Colors;
+
 /// Ends a command. `Ended` was reported already and only carries the exit code.
 #[derive(Debug)]
 pub enum Failure {
@@ -40,23 +43,23 @@ impl Failure {
     }
 
     /// Says it on standard error, as text or as one JSON object.
-    pub fn report(&self, json: bool) {
+    pub fn report(&self, out: &Output) {
         let fault = match self {
             Self::Fault(fault) => fault.clone(),
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return,
             Self::Output(error) => Fault::new(ErrorCode::Io, format!("cannot write the output: {error}")),
             Self::Ended(_) => return,
         };
-        let text = if json { as_json(&fault) } else { as_text(&fault) };
+        let text = if out.has_json_errors() { as_json(&fault) } else { as_text(&fault, out.colors) };
         // With standard error closed there is nobody left to tell.
         let _closed = io::stderr().write_all(text.as_bytes());
     }
 }
 
-fn as_text(fault: &Fault) -> String {
-    let mut text = format!("error: {}\n", super::shown::safe(&fault.message));
+fn as_text(fault: &Fault, colors: Colors) -> String {
+    let mut text = colors.label(&format!("error: {}\n", super::shown::safe(&fault.message)));
     if !fault.hint.is_empty() {
-        text.push_str(&format!("hint: {}\n", super::shown::safe(&fault.hint)));
+        text.push_str(&colors.label(&format!("hint: {}\n", super::shown::safe(&fault.hint))));
     }
     if !fault.trace.is_empty() {
         text.push_str(&format!("trace: {}\n", fault.trace));
@@ -90,12 +93,13 @@ impl From<io::Error> for Failure {
 #[cfg(test)]
 mod tests {
     use super::{as_json, as_text};
+    use crate::output::color::Colors;
     use coord_shared::fault::{ErrorCode, Fault};
 
     #[test]
     fn an_error_says_what_and_what_to_do() {
         let fault = Fault::new(ErrorCode::NotFound, "no host web-9").with_hint("coordctl host list");
-        assert_eq!(as_text(&fault), "error: no host web-9\nhint: coordctl host list\n");
+        assert_eq!(as_text(&fault, Colors::default()), "error: no host web-9\nhint: coordctl host list\n");
         let json: serde_json::Value = serde_json::from_str(&as_json(&fault)).unwrap_or_default();
         assert_eq!(json["exit"], 5);
         assert_eq!(json["code"], "not_found");

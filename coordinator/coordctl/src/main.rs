@@ -11,6 +11,7 @@ mod place;
 mod session;
 mod shown;
 mod wait;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,6 +37,8 @@ use command::token::TokenCommand;
 use command::user::UserCommand;
 use context::Choice;
 use failure::Failure;
+use output::color::Colors;
+use output::document::Fields;
 use output::{Format, Output};
 use session::Session;
 
@@ -55,6 +58,12 @@ struct Arguments {
     /// Form of the result.
     #[arg(help_heading = GLOBAL, short = 'o', long, global = true, env = "COORDCTL_OUTPUT", default_value = "table", hide_env_values = true)]
     output: Format,
+    /// Only these fields of the JSON document, in any form; without a value: their names.
+    #[arg(help_heading = GLOBAL, long, global = true, value_name = "NAME,...", num_args = 0..=1, default_missing_value = "")]
+    fields: Option<String>,
+    /// Print a list or a status again whenever it changes.
+    #[arg(help_heading = GLOBAL, long, global = true)]
+    watch: bool,
     /// Tables without headers.
     #[arg(help_heading = GLOBAL, long, global = true)]
     no_headers: bool,
@@ -67,7 +76,7 @@ struct Arguments {
     /// Answer yes where a protected context asks before a change.
     #[arg(help_heading = GLOBAL, short = 'y', long, global = true)]
     yes: bool,
-    /// When to colour the help.
+    /// When to colour.
     #[arg(
         help_heading = GLOBAL,
         long,
@@ -148,27 +157,53 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => error.exit(),
     };
-    let out = Output { format: arguments.output, no_headers: arguments.no_headers, quiet: arguments.quiet };
+    let mut out = Output::new(arguments.output);
+    out.no_headers = arguments.no_headers;
+    out.quiet = arguments.quiet;
+    out.colors = Colors::of(arguments.color);
+    let told = match read_fields(&arguments) {
+        Ok(fields) => {
+            out.fields = fields;
+            if arguments.watch { watch::refuse_others(&matches) } else { Ok(()) }
+        }
+        Err(failure) => Err(failure),
+    };
+    if let Err(failure) = told {
+        failure.report(&out);
+        return failure.exit().into();
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            Failure::Output(error).report(out.is_json());
+            Failure::Output(error).report(&out);
             return Exit::Failed.into();
         }
     };
-    match runtime.block_on(run(&arguments, out)) {
+    match runtime.block_on(run(&arguments, out.clone())) {
         Ok(()) => Exit::Done.into(),
         Err(failure) => {
-            failure.report(out.is_json());
+            failure.report(&out);
             failure.exit().into()
         }
     }
 }
 
+fn read_fields(arguments: &Arguments) -> Result<Option<Fields>, Failure> {
+    if arguments.fields.is_some() && arguments.output == Format::Name {
+        return Err(Failure::usage("-o name has no fields", "leave one of -o name and --fields out"));
+    }
+    arguments.fields.as_deref().map(Fields::read).transpose()
+}
+
 /// The parser, coloured only where clap's own rules (terminal, NO_COLOR) allow it.
 fn parser() -> clap::Command {
-    let asked = std::env::args().skip_while(|word| word != "--color").nth(1);
-    let color = match asked.as_deref() {
+    let given = |word: String| word.strip_prefix("--color=").map(str::to_owned);
+    let asked =
+        std::env::args().skip_while(|word| word != "--color").nth(1).or_else(|| std::env::args().find_map(given));
+    let color = match asked
+        .or_else(|| std::env::var_os("COORDCTL_COLOR").and_then(|value| value.into_string().ok()))
+        .as_deref()
+    {
         Some("never") => ColorChoice::Never,
         Some("always") => ColorChoice::Always,
         Some(_) | None => ColorChoice::Auto,
@@ -218,6 +253,9 @@ async fn run(arguments: &Arguments, out: Output) -> Result<(), Failure> {
         context: context.name,
         yes: arguments.yes,
     };
+    if arguments.watch {
+        return watch::follow(&mut session, &arguments.command).await;
+    }
     dispatch(&mut session, &arguments.command).await
 }
 

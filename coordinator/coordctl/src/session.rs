@@ -8,6 +8,7 @@ use crate::at::At;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::output::document::Fields;
 use crate::shown;
 
 /// One command's surroundings.
@@ -38,6 +39,7 @@ impl Session {
 
     /// In a protected context, asks before a change.
     pub fn change(&self, what: &str) -> Result<(), Failure> {
+        self.refuse_names_of_fields()?;
         if !self.protected || self.yes {
             return Ok(());
         }
@@ -57,8 +59,18 @@ impl Session {
         }
     }
 
+    /// Who asks for the names of fields wants no change.
+    fn refuse_names_of_fields(&self) -> Result<(), Failure> {
+        if self.out.fields != Some(Fields::Names) {
+            return Ok(());
+        }
+        let text = "--fields without a value lists the fields of a result, and this command would change something";
+        Err(Failure::usage(text, "ask a list or a show of the same things"))
+    }
+
     /// Makes sure that a severe change is meant: the name typed at the prompt, or given with `--confirm`.
     pub fn confirm(&self, name: &str, given: Option<&str>, what: &str) -> Result<(), Failure> {
+        self.refuse_names_of_fields()?;
         let repeat = format!("repeat with --confirm={name}");
         if let Some(given) = given {
             return if given == name {

@@ -120,7 +120,7 @@ pub fn conclude(session: &Session, run: &api::Run) -> Result<(), Failure> {
     if let Some(fault) = &run.fault
         && run.state() != RunState::Succeeded
     {
-        Failure::Fault(Fault::from_api(fault)).report(session.out.is_json());
+        Failure::Fault(Fault::from_api(fault)).report(&session.out);
     }
     if exit == Exit::Warnings {
         session.out.talk(&format!("hint: coordctl run warnings {}", shown::short(&run.id)));

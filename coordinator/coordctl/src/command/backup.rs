@@ -8,6 +8,7 @@ use crate::at::At;
 use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::Align::{Left, Right};
+use crate::output::Output;
 use crate::session::Session;
 use crate::{json, shown};
 
@@ -75,6 +76,11 @@ async fn list(session: &mut Session, args: &ListArgs) -> Result<(), Failure> {
     if session.out.is_json() {
         return session.out.json(&json::backups(&list));
     }
+    table(&session.out, &list)
+}
+
+/// The table of restore points.
+pub fn table(out: &Output, list: &[api::Backup]) -> Result<(), Failure> {
     let columns = [
         ("id", Left),
         ("host", Left),
@@ -87,7 +93,8 @@ async fn list(session: &mut Session, args: &ListArgs) -> Result<(), Failure> {
         ("status", Left),
     ];
     let rows = list.iter().map(row).collect();
-    session.out.table(&columns, rows, "no backups yet; coordctl job run HOST/POLICY takes one")
+    let more = [("codec", Left), ("ratio", Right), ("searchable", Left), ("run", Left), ("full id", Left)];
+    out.wide_table(&columns, &more, rows, "no backups yet; coordctl job run HOST/POLICY takes one")
 }
 
 fn row(b: &api::Backup) -> Vec<String> {
@@ -106,16 +113,24 @@ fn row(b: &api::Backup) -> Vec<String> {
         shown::size(b.content_bytes),
         shown::size(b.stored_bytes),
         status,
+        shown::codec(b.codec),
+        ratio(b),
+        searchable(b).to_owned(),
+        shown::short(&b.run_id).to_owned(),
+        b.id.clone(),
     ]
+}
+
+fn ratio(b: &api::Backup) -> String {
+    if b.stored_bytes == 0 { String::new() } else { format!("{:.2}", b.content_bytes as f64 / b.stored_bytes as f64) }
+}
+
+const fn searchable(b: &api::Backup) -> &'static str {
+    if b.searchable { "yes" } else { "not yet" }
 }
 
 fn show(session: &Session, b: &api::Backup) -> Result<(), Failure> {
     let archive = b.location.as_ref().map_or(String::new(), |l| format!("{}/{}", shown::path(&l.folder), l.key));
-    let ratio = if b.stored_bytes == 0 {
-        String::new()
-    } else {
-        format!("{:.2}", b.content_bytes as f64 / b.stored_bytes as f64)
-    };
     session.out.facts(&[
         ("backup", b.id.clone()),
         ("of", format!("{}/{}", b.host, b.policy)),
@@ -128,10 +143,10 @@ fn show(session: &Session, b: &api::Backup) -> Result<(), Failure> {
         ("source", shown::size(b.source_bytes)),
         ("archived", shown::size(b.content_bytes)),
         ("stored", shown::size(b.stored_bytes)),
-        ("ratio", ratio),
+        ("ratio", ratio(b)),
         ("codec", shown::codec(b.codec)),
         ("status", b.status.clone()),
-        ("searchable", if b.searchable { "yes" } else { "not yet" }.to_owned()),
+        ("searchable", searchable(b).to_owned()),
         ("unreadable", some(b.unreadable)),
         ("changed while read", some(b.changed_while_read)),
         ("archive", archive),
@@ -139,7 +154,7 @@ fn show(session: &Session, b: &api::Backup) -> Result<(), Failure> {
         ("run", b.run_id.clone()),
     ])?;
     for check in &b.checks {
-        let verdict = if check.passed { "PASS" } else { "FAIL" };
+        let verdict = session.out.verdict(check.passed);
         session.out.print(&format!("  {verdict}  {:<10}  {}\n", check.name, shown::safe(&check.detail)))?;
     }
     session.out.talk(&format!("next: coordctl ls {}/ --at \"{}\"", b.host, shown::instant(b.captured_at_us)));

@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 
 use crate::client::{answer, request};
 use crate::failure::Failure;
+use crate::output::Format;
+use crate::output::document::Fields;
 use crate::place::Place;
 use crate::session::Session;
 use crate::{json as form, shown};
@@ -64,23 +66,27 @@ pub async fn ls(session: &mut Session, args: &LsArgs) -> Result<(), Failure> {
     };
     let mut stream = answer(session.client.list_files(request(message)).await)?;
     let (mut points, mut files) = (Vec::new(), Vec::new());
-    // Text is printed as it comes; JSON is one document.
+    // Text is printed as it comes, and so are lines of JSON; a document is one.
+    let long = args.long || session.out.format == Format::Wide;
+    let by_row = session.out.format == Format::Jsonl && session.out.fields != Some(Fields::Names);
     while let Some(batch) = stream.message().await.map_err(|status| Fault::from(&status))? {
         if points.is_empty() && !batch.points.is_empty() {
             points = batch.points;
             say_points(session, &points);
         }
-        if session.out.is_json() {
+        if by_row {
+            batch.files.iter().try_for_each(|file| session.out.row(&form::file(file)))?;
+        } else if session.out.is_json() {
             files.extend(batch.files.iter().map(form::file));
         } else {
-            print(session, &batch.files, args.long)?;
+            print(session, &batch.files, long)?;
         }
     }
-    if session.out.is_json() {
-        let points: Value = points.iter().map(form::point).collect();
-        return session.out.json(&json!({ "points": points, "files": files }));
+    if by_row || !session.out.is_json() {
+        return Ok(());
     }
-    Ok(())
+    let points: Value = points.iter().map(form::point).collect();
+    session.out.list(&json!({ "points": points, "files": files }), "files")
 }
 
 /// Says which restore points answer, and how far from the asked time they are.

@@ -6,6 +6,7 @@ use coord_shared::exit::Exit;
 
 use crate::client::{answer, request};
 use crate::failure::Failure;
+use crate::output::color::Paint;
 use crate::session::Session;
 use crate::{json, shown};
 
@@ -33,7 +34,8 @@ pub async fn status(session: &mut Session, args: &StatusArgs) -> Result<(), Fail
     if session.out.is_json() {
         session.out.json(&json::status(&status))?;
     } else {
-        session.out.print(&screen(&status))?;
+        let (verdict, paint) = verdict(&status);
+        session.out.print(&screen(&status).replacen(verdict, &session.out.paint(paint, verdict), 1))?;
     }
     if args.check && !is_safe(&status) { Err(Failure::Ended(Exit::CheckFailed)) } else { Ok(()) }
 }
@@ -42,8 +44,12 @@ fn is_safe(s: &api::FleetStatus) -> bool {
     s.jobs == s.jobs_protected && s.jobs > 0 && s.troubles.is_empty()
 }
 
+fn verdict(s: &api::FleetStatus) -> (&'static str, Paint) {
+    if is_safe(s) { ("SAFE", Paint::Good) } else { ("NOT SAFE", Paint::Bad) }
+}
+
 fn screen(s: &api::FleetStatus) -> String {
-    let verdict = if is_safe(s) { "SAFE" } else { "NOT SAFE" };
+    let (verdict, _) = verdict(s);
     let mut text = format!(
         "{verdict}  {} of {} jobs protected · {} of {} hosts connected · {} backups, {} stored\n",
         s.jobs_protected,

@@ -43,20 +43,29 @@ Labels select hosts, as in Kubernetes; parts are joined with commas and all must
   canary            has the label     !canary                    has it not
 ";
 
-const OUTPUT: &str = "\
-Results go to standard output, talk and progress to standard error.
+const OUTPUT: &str = r#"Results go to standard output, talk and progress to standard error.
   -o table          for people; columns may be added
+  -o wide           the same with all columns
   -o json           one document; fields are only ever added, words of enums may grow
+  -o jsonl          a list as one object a line
+  -o yaml           the same document as YAML
+  -o name           the name of each thing, one a line, as other commands take it: HOST, HOST/POLICY, a run's id
+  --fields          the names of the fields that the document has
+  --fields a,b.c    only these, in every form
+  --watch           a list, a show or status again whenever it has changed, until Ctrl-C. With -o jsonl each line is an event:
+                    {"event": "added" | "changed" | "removed", "row": ...}, and at the end {"event": "result", "document": ...}
+Colours only where the stream is a terminal, and never alone: NO_COLOR, TERM=dumb and --color never turn them off,
+CLICOLOR_FORCE and --color always turn them on.
 Instants are RFC 3339 in UTC. A path is text; where it is not UTF-8 its bytes are escaped, and path_hex has them exactly.
-";
+"#;
 
 const ENVIRONMENT: &str = "\
 $XDG_CONFIG_HOME/coordctl/config.toml holds contexts: endpoints, the fleet's authority, your certificate and key.
 A flag wins over the environment, that over the context, that over the default.
   COORDCTL_CONFIG     the file              COORDCTL_CONTEXT    the context's name
-  COORDCTL_ENDPOINT   host:port             COORDCTL_OUTPUT     table or json
+  COORDCTL_ENDPOINT   host:port             COORDCTL_OUTPUT     form, such as json
   COORDCTL_NO_INPUT   true: never ask       COORDCTL_COLOR      auto, always or never
-  COORDCTL_TOKEN_FILE the token of login    NO_COLOR            no colours
+  COORDCTL_TOKEN_FILE the token of login    NO_COLOR, CLICOLOR_FORCE, TERM=dumb
 A context with protected = true asks before every change; --yes answers.
 ";
 

@@ -8,6 +8,7 @@ use coord_shared::api::{self, GetHostRequest, LabelHostRequest, ListHostsRequest
 use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::Align::Left;
+use crate::output::Output;
 use crate::session::Session;
 use crate::{json, shown};
 
@@ -64,9 +65,7 @@ pub async fn run(session: &mut Session, command: &HostCommand) -> Result<(), Fai
             if session.out.is_json() {
                 return session.out.json(&json::hosts(&list));
             }
-            let columns = [("host", Left), ("state", Left), ("last seen", Left), ("labels", Left), ("policies", Left)];
-            let rows = list.iter().map(row).collect();
-            session.out.table(&columns, rows, "no hosts yet; coordctl token create prints how one joins")
+            table(&session.out, &list)
         }
         HostCommand::Show { host } => {
             let found = answer(session.client.get_host(request(GetHostRequest { host: host.clone() })).await)?;
@@ -164,6 +163,14 @@ fn connection(host: &api::Host) -> &str {
     }
 }
 
+/// The table of hosts.
+pub fn table(out: &Output, list: &[api::Host]) -> Result<(), Failure> {
+    let columns = [("host", Left), ("state", Left), ("last seen", Left), ("labels", Left), ("policies", Left)];
+    let more = [("agent", Left), ("system", Left), ("joined", Left), ("certificate ends", Left), ("id", Left)];
+    let rows = list.iter().map(row).collect();
+    out.wide_table(&columns, &more, rows, "no hosts yet; coordctl token create prints how one joins")
+}
+
 fn row(h: &api::Host) -> Vec<String> {
     vec![
         h.name.clone(),
@@ -171,6 +178,11 @@ fn row(h: &api::Host) -> Vec<String> {
         shown::instant(h.last_seen_at_us),
         labels_of(h),
         h.policies.join(", "),
+        h.version.clone(),
+        h.operating_system.clone(),
+        shown::instant(h.joined_at_us),
+        shown::instant(h.certificate_not_after_us),
+        h.id.clone(),
     ]
 }
 

@@ -8,6 +8,7 @@ use coord_shared::api::{self, GetJobRequest, ListJobsRequest, StartBackupRequest
 use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::Align::{Left, Right};
+use crate::output::Output;
 use crate::session::Session;
 use crate::{at, json, shown, wait};
 
@@ -106,20 +107,7 @@ pub async fn run(session: &mut Session, command: &JobCommand) -> Result<(), Fail
             if session.out.is_json() {
                 return session.out.json(&json::jobs(&list));
             }
-            let columns = [
-                ("job", Left),
-                ("state", Left),
-                ("newest backup", Left),
-                ("next run", Left),
-                ("backups", Right),
-                ("stored", Right),
-            ];
-            let rows = list.iter().map(row).collect();
-            session.out.table(
-                &columns,
-                rows,
-                "no jobs yet; a policy that selects a host makes one: coordctl policy apply -f FILE",
-            )
+            table(&session.out, &list)
         }
         JobCommand::Show { job } => {
             let (host, policy) = split(job)?;
@@ -173,6 +161,25 @@ fn newest(job: &api::Job) -> String {
     )
 }
 
+/// The table of jobs.
+pub fn table(out: &Output, list: &[api::Job]) -> Result<(), Failure> {
+    let columns = [
+        ("job", Left),
+        ("state", Left),
+        ("newest backup", Left),
+        ("next run", Left),
+        ("backups", Right),
+        ("stored", Right),
+    ];
+    let more = [("newest full", Left), ("open run", Left), ("id", Left)];
+    let empty = "no jobs yet; a policy that selects a host makes one: coordctl policy apply -f FILE";
+    out.wide_table(&columns, &more, list.iter().map(row).collect(), empty)
+}
+
+fn newest_full(job: &api::Job) -> String {
+    job.newest_full.as_ref().map_or_else(|| "none".to_owned(), |b| shown::instant(b.captured_at_us))
+}
+
 fn row(j: &api::Job) -> Vec<String> {
     let state = j.open_run.as_ref().map_or_else(|| j.state.clone(), |run| shown::state(run.state));
     vec![
@@ -182,6 +189,9 @@ fn row(j: &api::Job) -> Vec<String> {
         shown::instant(j.next_due_at_us),
         j.backups.to_string(),
         shown::size(j.stored_bytes),
+        newest_full(j),
+        j.open_run.as_ref().map_or(String::new(), |run| shown::short(&run.id).to_owned()),
+        j.id.clone(),
     ]
 }
 
@@ -189,7 +199,6 @@ fn show(session: &Session, j: &api::Job) -> Result<(), Failure> {
     if session.out.is_json() {
         return session.out.json(&json::job(j));
     }
-    let full = j.newest_full.as_ref().map_or_else(|| "none".to_owned(), |b| shown::instant(b.captured_at_us));
     let open = j
         .open_run
         .as_ref()
@@ -198,7 +207,7 @@ fn show(session: &Session, j: &api::Job) -> Result<(), Failure> {
         ("job", format!("{}/{}", j.host, j.policy)),
         ("state", j.state.clone()),
         ("newest backup", newest(j)),
-        ("newest full", full),
+        ("newest full", newest_full(j)),
         ("open run", open),
         ("next run", shown::instant(j.next_due_at_us)),
         ("backups", j.backups.to_string()),

@@ -11,6 +11,7 @@ use super::preview::{self, PreviewArgs};
 use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::Align::{Left, Right};
+use crate::output::Output;
 use crate::session::Session;
 use crate::{json, shown};
 
@@ -106,6 +107,11 @@ async fn list(session: &mut Session) -> Result<(), Failure> {
     if session.out.is_json() {
         return session.out.json(&json::policies(&list));
     }
+    table(&session.out, &list)
+}
+
+/// The table of policies.
+pub fn table(out: &Output, list: &[api::Policy]) -> Result<(), Failure> {
     let columns =
         [("policy", Left), ("version", Right), ("hosts", Right), ("next run", Left), ("applied", Left), ("by", Left)];
     let rows = list
@@ -118,10 +124,17 @@ async fn list(session: &mut Session) -> Result<(), Failure> {
                 shown::instant(p.next_due_at_us),
                 shown::instant(p.applied_at_us),
                 p.applied_by.clone(),
+                p.hosts.join(", "),
+                p.id.clone(),
             ]
         })
         .collect();
-    session.out.table(&columns, rows, "no policies yet; coordctl policy init prints one to start from")
+    out.wide_table(
+        &columns,
+        &[("names", Left), ("id", Left)],
+        rows,
+        "no policies yet; coordctl policy init prints one to start from",
+    )
 }
 
 fn show(session: &Session, p: &api::Policy) -> Result<(), Failure> {

@@ -8,7 +8,8 @@ use coord_shared::api::{
 use super::backup::bound;
 use crate::client::{answer, request};
 use crate::failure::Failure;
-use crate::output::Align::Left;
+use crate::output::Align::{Left, Right};
+use crate::output::Output;
 use crate::session::Session;
 use crate::{json, shown};
 
@@ -171,6 +172,11 @@ async fn list(session: &mut Session, args: &ListArgs) -> Result<(), Failure> {
     if session.out.is_json() {
         return session.out.json(&json::runs(&list));
     }
+    table(&session.out, &list)
+}
+
+/// The table of runs.
+pub fn table(out: &Output, list: &[api::Run]) -> Result<(), Failure> {
     let columns = [
         ("run", Left),
         ("kind", Left),
@@ -181,7 +187,9 @@ async fn list(session: &mut Session, args: &ListArgs) -> Result<(), Failure> {
         ("level", Left),
         ("why", Left),
     ];
-    session.out.table(&columns, list.iter().map(row).collect(), "no runs")
+    let more =
+        [("attempt", Right), ("started", Left), ("took", Left), ("warnings", Right), ("asked by", Left), ("id", Left)];
+    out.wide_table(&columns, &more, list.iter().map(row).collect(), "no runs")
 }
 
 fn row(r: &api::Run) -> Vec<String> {
@@ -195,7 +203,21 @@ fn row(r: &api::Run) -> Vec<String> {
         shown::state(r.state),
         shown::level(r.level),
         why,
+        format!("{}/{}", r.attempt, r.max_attempts),
+        shown::instant(r.started_at_us),
+        took(r),
+        r.warnings_total.to_string(),
+        r.asked_by.clone(),
+        r.id.clone(),
     ]
+}
+
+fn took(r: &api::Run) -> String {
+    if r.ended_at_us > 0 && r.started_at_us > 0 {
+        shown::seconds((r.ended_at_us - r.started_at_us) / 1_000_000)
+    } else {
+        String::new()
+    }
 }
 
 /// Shows a run.
@@ -203,11 +225,6 @@ pub fn show(session: &Session, r: &api::Run) -> Result<(), Failure> {
     if session.out.is_json() {
         return session.out.json(&json::run(r));
     }
-    let took = if r.ended_at_us > 0 && r.started_at_us > 0 {
-        shown::seconds((r.ended_at_us - r.started_at_us) / 1_000_000)
-    } else {
-        String::new()
-    };
     let fault = r.fault.as_ref().map_or(String::new(), |fault| format!("{} ({})", fault.message, fault.code));
     let hint = r.fault.as_ref().map_or(String::new(), |fault| fault.hint.clone());
     let restore = r.restore.as_ref().map_or(String::new(), |x| {
@@ -232,7 +249,7 @@ pub fn show(session: &Session, r: &api::Run) -> Result<(), Failure> {
         ("asked by", r.asked_by.clone()),
         ("due", shown::instant(r.due_at_us)),
         ("started", shown::instant(r.started_at_us)),
-        ("took", took),
+        ("took", took(r)),
         ("time", spent(&r.spent)),
         ("limited by", limited_by(r)),
         ("attempt", format!("{} of {}", r.attempt, r.max_attempts)),
@@ -243,7 +260,7 @@ pub fn show(session: &Session, r: &api::Run) -> Result<(), Failure> {
         ("hint", hint),
     ])?;
     for check in &r.checks {
-        let verdict = if check.passed { "PASS" } else { "FAIL" };
+        let verdict = session.out.verdict(check.passed);
         session.out.print(&format!("  {verdict}  {:<10}  {}\n", check.name, shown::safe(&check.detail)))?;
     }
     for rule in &r.left_out {
@@ -270,7 +287,7 @@ fn limited_by(r: &api::Run) -> String {
 
 fn warnings(session: &Session, found: &api::RunWarnings) -> Result<(), Failure> {
     if session.out.is_json() {
-        return session.out.json(&json::warnings(found));
+        return session.out.list(&json::warnings(found), "warnings");
     }
     let rows =
         found.notes.iter().map(|note| vec![note.kind.clone(), shown::path(&note.path), note.detail.clone()]).collect();

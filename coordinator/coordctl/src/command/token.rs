@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::Align::{Left, Right};
+use crate::output::Output;
 use crate::session::Session;
 use crate::{at, json as form, shown};
 
@@ -76,9 +77,7 @@ pub async fn run(session: &mut Session, command: &TokenCommand) -> Result<(), Fa
             if session.out.is_json() {
                 return session.out.json(&form::tokens(&list));
             }
-            let columns =
-                [("token", Left), ("for", Left), ("state", Left), ("uses left", Right), ("ends", Left), ("by", Left)];
-            session.out.table(&columns, list.iter().map(row).collect(), "no tokens; coordctl token create makes one")
+            table(&session.out, &list)
         }
         TokenCommand::Revoke { id, dry_run } => {
             let what = format!("revoke token {id}");
@@ -141,6 +140,19 @@ async fn create(session: &mut Session, args: &CreateArgs) -> Result<(), Failure>
     session.out.talk(&format!("good for {} use(s) within {}; next, on the machine that joins:", args.uses, args.ttl));
     session.out.talk(&format!("  {}", created.join_command));
     Ok(())
+}
+
+/// The table of tokens.
+pub fn table(out: &Output, list: &[api::Token]) -> Result<(), Failure> {
+    let columns = [("token", Left), ("for", Left), ("state", Left), ("uses left", Right), ("ends", Left), ("by", Left)];
+    let more = [("made", Left), ("labels", Left), ("id", Left)];
+    let wide = |token: &api::Token| {
+        let mut labels: Vec<String> = token.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        labels.sort();
+        let more = [shown::instant(token.created_at_us), labels.join(","), token.id.clone()];
+        row(token).into_iter().chain(more).collect()
+    };
+    out.wide_table(&columns, &more, list.iter().map(wide).collect(), "no tokens; coordctl token create makes one")
 }
 
 fn row(t: &api::Token) -> Vec<String> {

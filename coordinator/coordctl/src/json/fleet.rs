@@ -220,6 +220,7 @@ pub fn applied(a: &api::AppliedPolicy) -> Value {
 pub fn job(j: &api::Job) -> Value {
     json!({
         "id": j.id,
+        "name": format!("{}/{}", j.host, j.policy),
         "host": j.host,
         "policy": j.policy,
         "state": j.state,
