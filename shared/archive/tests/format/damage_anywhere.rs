@@ -33,6 +33,8 @@ enum Damage {
     Zero(f64, f64),
     Swap(f64, f64, f64),
     Append(u16),
+    /// A frame is replaced by one of another archive: by its fellow at the same place, or by any.
+    Foreign(f64, Option<f64>),
 }
 
 fn damages() -> impl Strategy<Value = Damage> {
@@ -45,7 +47,26 @@ fn damages() -> impl Strategy<Value = Damage> {
         (place(), place()).prop_map(|(a, b)| Damage::Zero(a, b)),
         (place(), place(), place()).prop_map(|(a, b, c)| Damage::Swap(a, b, c)),
         (1..5000_u16).prop_map(Damage::Append),
+        (0.0..1.0, prop::option::of(0.0..1.0)).prop_map(|(a, b)| Damage::Foreign(a, b)),
     ]
+}
+
+/// The bytes of an archive, and where its frames lie in them.
+struct Framed {
+    bytes: Vec<u8>,
+    frames: Vec<Range<usize>>,
+}
+
+impl Framed {
+    fn of(path: &Path) -> Self {
+        let reader = ArchiveReader::open_path(path).unwrap();
+        let frames = (0..reader.frame_count()).map(|number| {
+            let frame = reader.frame_info(number).unwrap();
+            let begin = usize::try_from(frame.offset).unwrap();
+            begin..begin + frame.stored_length as usize
+        });
+        Self { frames: frames.collect(), bytes: std::fs::read(path).unwrap() }
+    }
 }
 
 /// Damaged bytes, and which parts of the whole archive they hold in which order; other bytes are in `None`s of that length.
@@ -56,11 +77,11 @@ struct Damaged {
 }
 
 impl Damage {
-    fn apply(&self, whole: &[u8]) -> Damaged {
+    fn apply(&self, Framed { bytes: whole, frames }: &Framed, other: &Framed) -> Damaged {
         let length = whole.len();
         let at = |fraction: &f64| ((*fraction * length as f64) as usize).min(length - 1);
         let range = |a: &f64, b: &f64| at(a).min(at(b))..at(a).max(at(b)) + 1;
-        let mut bytes = whole.to_vec();
+        let mut bytes = whole.clone();
         let parts: Vec<Range<usize>> = match self {
             Self::Truncate(a) => {
                 bytes.truncate(at(a));
@@ -90,9 +111,17 @@ impl Damage {
                 bytes.extend(noise(u64::from(*count), usize::from(*count)));
                 std::iter::once(0..length).collect()
             }
+            Self::Foreign(ours, theirs) => {
+                let pick = |fraction: f64, count: usize| ((fraction * count as f64) as usize).min(count - 1);
+                let number = pick(*ours, frames.len());
+                let theirs = theirs.map_or(number, |theirs| pick(theirs, other.frames.len()));
+                let (out, inside) = (&frames[number], &other.frames[theirs.min(other.frames.len() - 1)]);
+                bytes.splice(out.clone(), other.bytes[inside.clone()].iter().copied());
+                vec![0..out.start, out.end..length]
+            }
         };
         let parts = parts.into_iter().map(|part| part.start as u64..part.end as u64).collect();
-        Damaged { changed: bytes != whole, bytes, parts }
+        Damaged { changed: bytes != *whole, bytes, parts }
     }
 }
 
@@ -106,6 +135,8 @@ impl Damaged {
 /// A full and a differential of it, with the bytes that each file is to have.
 struct Chain {
     folder: tempfile::TempDir,
+    /// A full of the same names and sizes with other bytes: what of it is taken for the archive's own is wrong.
+    other: Framed,
     old: BTreeMap<Vec<u8>, Vec<u8>>,
     new: BTreeMap<Vec<u8>, Vec<u8>>,
 }
@@ -130,25 +161,29 @@ impl Chain {
             std::fs::write(root.join(name(number)), &bytes).unwrap();
             all.insert(name(number).into_bytes(), bytes);
         };
-        let mut old = BTreeMap::new();
-        for (number, size) in sizes.iter().enumerate() {
-            write(number, number + 1, *size, &mut old);
-        }
-        let chain = |old, new| Self { folder, old, new };
         let options = PackOptions { frame_bytes: 64 << 10, threads: 1, ..PackOptions::new(codec) };
-        let sealed = |file: &Path, steps: Vec<Step>, base: Option<Base>| {
+        let sealed = |file: &str, steps: Vec<Step>, base: Option<Base>| {
             let level = if base.is_some() { Level::Differential } else { Level::Full };
             let mut header = header(level);
             header.base = base;
-            let mut out = SealedFile::create(file).unwrap();
+            let mut out = SealedFile::create(&root.with_file_name(file)).unwrap();
             let sink = Sink { out: &mut out, progress: &() };
             let steps = steps.into_iter().map(Ok::<_, Infallible>);
             let report = pack(steps, &Below(root.clone()), header, &options, sink).unwrap();
             out.seal().unwrap();
             report.footer
         };
-        let full = root.with_file_name("full");
-        let footer = sealed(&full, full_steps(&root), None);
+        let fill = |seed: usize| {
+            let mut all = BTreeMap::new();
+            for (number, size) in sizes.iter().enumerate() {
+                write(number, number + seed, *size, &mut all);
+            }
+            all
+        };
+        fill(201);
+        sealed("other", full_steps(&root), None);
+        let old = fill(1);
+        let footer = sealed("full", full_steps(&root), None);
         let mut new = old.clone();
         let mut steps = Vec::new();
         for (number, size) in sizes.iter().enumerate().filter(|(number, _)| number % 3 != 0) {
@@ -167,8 +202,8 @@ impl Chain {
         }
         steps.push(Step::FolderExit { entry: entry_of(&root, b"").unwrap(), base: None });
         let base = Base { archive_digest: footer.archive_digest, name: "full".into(), run: None, ordinal: 0 };
-        sealed(&root.with_file_name("differential"), steps, Some(base));
-        chain(old, new)
+        sealed("differential", steps, Some(base));
+        Self { other: Framed::of(&root.with_file_name("other")), folder, old, new }
     }
 
     /// Restores into a new folder and gives back what came.
@@ -248,7 +283,7 @@ fn check(chain: &Chain, level: Level, damage: &Damage) {
     let name = if level == Level::Full { "full" } else { "differential" };
     let whole = chain.open(name);
     let base = chain.open("full");
-    let damaged = damage.apply(&std::fs::read(chain.path(name)).unwrap());
+    let damaged = damage.apply(&Framed::of(&chain.path(name)), &chain.other);
     let restore = |reader: &ArchiveReader| match level {
         Level::Full => chain.restore(reader, None),
         Level::Differential => chain.restore(&base, Some(reader)),
