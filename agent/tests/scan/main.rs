@@ -5,6 +5,7 @@
 mod edits;
 mod examples;
 mod hiding;
+mod large;
 mod links;
 mod lost;
 mod many;
