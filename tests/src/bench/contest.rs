@@ -1,4 +1,5 @@
 //! One row's measurement: the contestants take turns, round after round, so that what happens to the machine happens to all.
+//! Who begins changes with each round, so that nobody always comes after the same one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,18 +28,23 @@ pub struct Contestant {
     pub name: &'static str,
     /// What is done before each turn.
     pub before: Vec<Before>,
-    /// What is timed.
-    pub invocation: Invocation,
+    /// What is timed, one after the other; the sample is the mean.
+    pub invocations: Vec<Invocation>,
     /// What it leaves, when its bytes are of interest.
     pub output: Option<PathBuf>,
-    /// How often it is run in a turn; the sample is the mean. For what takes milliseconds.
+    /// How often all of it is run in a turn; the sample is the mean. For what takes milliseconds.
     pub repeats: u32,
 }
 
 impl Contestant {
     /// One whose turns need nothing done before.
     pub fn new(name: &'static str, invocation: Invocation) -> Self {
-        Self { name, before: Vec::new(), invocation, output: None, repeats: 1 }
+        Self::of_all(name, vec![invocation])
+    }
+
+    /// One that does the same work on several things. The sample is the mean of all.
+    pub fn of_all(name: &'static str, invocations: Vec<Invocation>) -> Self {
+        Self { name, before: Vec::new(), invocations, output: None, repeats: 1 }
     }
 
     /// With something done before each turn.
@@ -62,19 +68,29 @@ impl Contestant {
         self
     }
 
+    /// As a person would type it; of several, the first.
+    fn line(&self) -> String {
+        let first = self.invocations.first().map(Invocation::line).unwrap_or_default();
+        match self.invocations.len() {
+            0 | 1 => first,
+            more => format!("{first} (and {} like it)", more - 1),
+        }
+    }
+
     fn turn(&self, durable_in: Option<&Path>) -> anyhow::Result<Sample> {
-        let mut sum = Sample::default();
-        for _ in 0..self.repeats {
+        let (mut sum, mut runs) = (Sample::default(), 0.0);
+        for invocation in (0..self.repeats).flat_map(|_| &self.invocations) {
             for before in &self.before {
                 before.establish().with_context(|| format!("before {}", self.name))?;
             }
-            let sample = self.invocation.time(durable_in)?;
+            let sample = invocation.time(durable_in)?;
             sum.wall_s += sample.wall_s;
             sum.cpu_s += sample.cpu_s;
             sum.peak_bytes = sum.peak_bytes.max(sample.peak_bytes);
+            runs += 1.0;
         }
-        sum.wall_s /= f64::from(self.repeats);
-        sum.cpu_s /= f64::from(self.repeats);
+        sum.wall_s /= runs;
+        sum.cpu_s /= runs;
         sum.stored_bytes = self.output.as_deref().map(stored_bytes).transpose()?;
         Ok(sum)
     }
@@ -123,19 +139,21 @@ pub struct Taken {
     pub samples: Vec<Sample>,
 }
 
-/// Lets all contestants take `rounds` turns, after one turn each that does not count.
+/// Lets all contestants take `rounds` turns, after one turn each that does not count. Each round begins with the next of them.
 ///
 /// # Errors
 /// A command fails; no figure is made of a failure.
 pub fn hold(contestants: &[Contestant], rounds: u32, durable_in: Option<&Path>) -> anyhow::Result<Vec<Taken>> {
     let none = |contestant: &Contestant| Taken {
         name: contestant.name.to_owned(),
-        command: contestant.invocation.line(),
+        command: contestant.line(),
         samples: Vec::new(),
     };
     let mut taken: Vec<Taken> = contestants.iter().map(none).collect();
+    let mut order: Vec<usize> = (0..contestants.len()).collect();
     for round in 0..=rounds {
-        for (contestant, taken) in contestants.iter().zip(&mut taken) {
+        for &number in &order {
+            let (contestant, taken) = (&contestants[number], &mut taken[number]);
             let sample = contestant.turn(durable_in)?;
             eprintln!(
                 "  round {round}{}: {} {:.3} s, {:.3} s of processor, {:.1} MiB",
@@ -150,6 +168,8 @@ pub fn hold(contestants: &[Contestant], rounds: u32, durable_in: Option<&Path>) 
                 taken.samples.push(sample);
             }
         }
+        let next = order.len().min(1);
+        order.rotate_left(next);
     }
     Ok(taken)
 }
@@ -169,14 +189,26 @@ mod tests {
     use super::{Before, Contestant, Invocation, hold};
 
     #[test]
-    fn contestants_take_turns_and_the_first_round_does_not_count() {
+    fn contestants_take_turns_another_one_first_each_round_and_the_first_round_does_not_count() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let writer =
             |name: &'static str| Contestant::new(name, Invocation::shell(&format!("echo {name} >> \"$1\""), &[&log]));
-        let taken = hold(&[writer("one"), writer("two")], 2, None).unwrap();
-        assert_eq!(taken.iter().map(|taken| taken.samples.len()).collect::<Vec<_>>(), [2, 2]);
-        assert_eq!(std::fs::read_to_string(log).unwrap(), "one\ntwo\n".repeat(3));
+        let taken = hold(&["a", "b", "c"].map(writer), 3, None).unwrap();
+        assert_eq!(taken.iter().map(|taken| taken.samples.len()).collect::<Vec<_>>(), [3, 3, 3]);
+        assert_eq!(std::fs::read_to_string(log).unwrap().replace('\n', ""), "abcbcacababc");
+        assert_eq!(taken.iter().map(|taken| taken.name.as_str()).collect::<String>(), "abc");
+    }
+
+    #[test]
+    fn work_on_several_things_is_done_on_all_of_them_in_each_turn() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let add = |what: &str| Invocation::shell(&format!("echo {what} >> \"$1\""), &[&log]);
+        let contestant = Contestant::of_all("adder", vec![add("x"), add("y")]).repeated(2);
+        let taken = hold(&[contestant], 1, None).unwrap();
+        assert_eq!(std::fs::read_to_string(&log).unwrap().replace('\n', ""), "xyxy".repeat(2));
+        assert!(taken[0].command.ends_with("(and 1 like it)"), "{}", taken[0].command);
     }
 
     #[test]

@@ -81,8 +81,18 @@ impl Chunker {
         }
     }
 
+    /// Where its cache of a repository is: beside it, so that none of an earlier measurement or of the user's is met.
+    #[must_use]
+    pub fn cache(repository: &Path) -> PathBuf {
+        let mut name = repository.as_os_str().to_owned();
+        name.push("-cache");
+        name.into()
+    }
+
+    /// With a cache, as is the default.
     fn on(self, repository: &Path) -> Invocation {
-        let program = Invocation::new(self.name()).arg("-r").arg(repository).arg("--no-cache");
+        let program = Invocation::new(self.name()).arg("-r").arg(repository);
+        let program = program.arg("--cache-dir").arg(Self::cache(repository));
         match self {
             Self::Restic => program.env("RESTIC_PASSWORD", PASSWORD).arg("-q"),
             Self::Rustic => program.env("RUSTIC_PASSWORD", PASSWORD).args(["--no-progress", "--log-level", "error"]),

@@ -22,7 +22,9 @@ const TMPFS_MAGIC: i64 = 0x0102_1994;
 /// What a row may need for outputs, bytes.
 const ROOM: f64 = 9e9;
 /// Turns of what takes milliseconds.
-const REPEATS: u32 = 20;
+const REPEATS: u32 = 5;
+/// Files of which each is read alone in a turn.
+const ASKED_FOR: usize = 5;
 
 /// Makes what a row needs in a scratch folder that goes with it.
 #[derive(Debug)]
@@ -202,6 +204,8 @@ impl Workshop {
             let (empty, repository) = (self.at(&format!("{name}-empty")), self.at(&format!("{name}-repository")));
             chunker.init(&empty).time(None)?;
             let mut backup = Contestant::new(name, chunker.backup(&repository, &corpus.folder));
+            // Nothing of an earlier turn is in its cache either.
+            backup = backup.before(Before::Absent(Chunker::cache(&repository)));
             backup = backup.before(Before::Copy(empty, repository.clone()));
             backup.output = Some(repository);
             prepared.contestants.push(backup);
@@ -267,7 +271,8 @@ impl Workshop {
             // A second backup of the same change would find its chunks stored.
             let (full, repository) = (self.at(&format!("{name}-repository")), self.at(&format!("{name}-turn")));
             let backup = Contestant::new(name, chunker.backup(&repository, &changed.tree));
-            prepared.contestants.push(backup.before(Before::Copy(full, repository)));
+            let caches = Before::Copy(Chunker::cache(&full), Chunker::cache(&repository));
+            prepared.contestants.push(backup.before(Before::Copy(full, repository)).before(caches));
         }
         Ok(prepared)
     }
@@ -311,17 +316,18 @@ impl Workshop {
     }
 
     fn one_file(&self, corpus: &Corpus) -> anyhow::Result<Prepared> {
-        let file = a_small_file(&corpus.folder)?;
+        let files = small_files(&corpus.folder)?;
         let full = self.at("full.archive");
         self.engine.create(&corpus.folder, &full, &[]).time(None)?;
-        let ours = Contestant::new(OURS, self.engine.cat(&full, &file)).repeated(REPEATS);
-        let mut prepared = Prepared::of(corpus, vec![ours]);
-        prepared.corpora.push(format!("the file is {}", file.display()));
+        let ours = files.iter().map(|file| self.engine.cat(&full, file)).collect();
+        let mut prepared = Prepared::of(corpus, vec![Contestant::of_all(OURS, ours).repeated(REPEATS)]);
+        prepared.corpora.extend(files.iter().map(|file| format!("one of the files is {}", file.display())));
         for (name, chunker) in chunkers(&mut prepared.absent) {
             let repository = self.at(&format!("{name}-repository"));
             chunker.init(&repository).time(None)?;
             chunker.backup(&repository, &corpus.folder).time(None)?;
-            prepared.contestants.push(Contestant::new(name, chunker.dump(&repository, &file)));
+            let dumps = files.iter().map(|file| chunker.dump(&repository, file)).collect();
+            prepared.contestants.push(Contestant::of_all(name, dumps));
         }
         Ok(prepared)
     }
@@ -373,21 +379,27 @@ fn chunkers(absent: &mut Vec<String>) -> Vec<(&'static str, Chunker)> {
     here
 }
 
-/// The first file by name of some kilobytes, relative to `root`.
-fn a_small_file(root: &Path) -> anyhow::Result<PathBuf> {
+/// Files of some kilobytes, relative to `root`, spread evenly over the tree by name: what is near the beginning or the end of an
+/// archive is no likelier to be asked for than what is in its middle.
+fn small_files(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
-        let mut entries = std::fs::read_dir(&folder)?.collect::<Result<Vec<_>, _>>()?;
-        entries.sort_by_key(std::fs::DirEntry::file_name);
-        for entry in &entries {
+        for entry in std::fs::read_dir(&folder)? {
+            let entry = entry?;
             let metadata = entry.metadata()?;
-            if metadata.is_file() && (2048..16_384).contains(&metadata.len()) {
-                return Ok(entry.path().strip_prefix(root)?.to_owned());
+            if metadata.is_dir() {
+                folders.push(entry.path());
+            } else if metadata.is_file() && (2048..16_384).contains(&metadata.len()) {
+                all.push(entry.path().strip_prefix(root)?.to_owned());
             }
         }
-        folders.extend(entries.iter().rev().filter(|entry| entry.path().is_dir()).map(std::fs::DirEntry::path));
     }
-    anyhow::bail!("{} has no small file", root.display())
+    anyhow::ensure!(!all.is_empty(), "{} has no small file", root.display());
+    all.sort();
+    // The middle of each of as many equal parts.
+    let places = (0..ASKED_FOR).map(|part| all.len() * (2 * part + 1) / (2 * ASKED_FOR));
+    Ok(places.filter_map(|place| all.get(place).cloned()).collect())
 }
 
 fn is_memory(folder: &Path) -> bool {
@@ -397,4 +409,24 @@ fn is_memory(folder: &Path) -> bool {
 fn free_bytes(folder: &Path) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "compared with a round number")]
     statvfs(folder).map_or(0.0, |found| found.f_bavail as f64 * found.f_frsize as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::small_files;
+
+    #[test]
+    fn files_read_alone_are_spread_over_the_tree_and_always_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..50 {
+            let below = folder.path().join(format!("{}", number / 10));
+            std::fs::create_dir_all(&below).unwrap();
+            std::fs::write(below.join(format!("{}", number % 10)), [0; 3000]).unwrap();
+            std::fs::write(below.join(format!("{}-tiny", number % 10)), [0; 30]).unwrap();
+        }
+        let found = small_files(folder.path()).unwrap();
+        assert_eq!(found, ["0/5", "1/5", "2/5", "3/5", "4/5"].map(std::path::PathBuf::from));
+    }
 }
