@@ -1,4 +1,5 @@
-//! `cargo measure` on corpora of a thousandth: every row is prepared, held and judged, and the figures are kept.
+//! `cargo measure` on corpora of a thousandth: every row is prepared, held and judged, the figures are kept, and the bound on
+//! memory is one.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::path::Path;
@@ -78,4 +79,39 @@ fn every_row_is_measured_on_small_corpora_and_its_figures_are_kept() {
     for row in ["| verify (a) | coord | zstd -t |", "| peak memory, (a) | coord, scan | - |"] {
         assert!(table.contains(row), "{row}: {table}");
     }
+}
+
+/// In memory where there is room for a hundred thousand files twice: on some disks making and deleting them takes minutes.
+fn many_files_folder() -> tempfile::TempDir {
+    const ROOM: u64 = 2 << 30;
+    let memory = Path::new("/dev/shm");
+    let room = rustix::fs::statvfs(memory).map_or(0, |found| found.f_bavail * found.f_frsize);
+    if room > ROOM { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
+}
+
+#[test]
+fn memory_follows_from_the_settings_and_not_from_names_or_sizes() {
+    // Held in memory, a hundred thousand entries would be some forty megabytes, and the file would be eight gigabytes.
+    const ALLOWED_MIB: &str = "48";
+    let folder = many_files_folder();
+    let agent = binaries().unwrap().agent;
+    let sizes = ["--names", "100000", "--folder", "100000", "--file", "8", "--scratch-dir", "."];
+    let command = [&["size", "--agent", agent.to_str().unwrap(), "--allowed", ALLOWED_MIB][..], &sizes].concat();
+    let output = measure(&command, folder.path());
+    println!("{}", text(&output.stdout));
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+}
+
+#[test]
+fn a_command_that_takes_more_memory_than_is_allowed_is_a_failure_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let agent = binaries().unwrap().agent;
+    let sizes = ["--names", "10000", "--folder", "10", "--file", "1", "--scratch-dir", "."];
+    let command = [&["size", "--agent", agent.to_str().unwrap(), "--allowed", "1"][..], &sizes].concat();
+    let output = measure(&command, folder.path());
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+    let said = text(&output.stderr);
+    let named = said.lines().filter(|line| line.contains("MiB, where 1 MiB are allowed")).count();
+    assert!(named >= 7, "{said}");
+    assert!(said.contains("full of 10 names in one folder took "), "{said}");
 }
