@@ -64,7 +64,7 @@ pub fn run(folder: &Path, rows: &[Row], programs: &Programs) -> anyhow::Result<B
     let mut outcomes = BTreeMap::new();
     let mut made = yard.act(rows, |row| row.make, &mut outcomes)?;
     let before = facts::read(&yard.at("source"))?;
-    let [full, differential] = ["full.tar.zst", "differential.tar.zst"].map(|name| yard.at(name));
+    let [full, differential] = ["full", "differential"].map(|name| yard.at(name));
     let first = programs.pack(&yard.at("source"), None, &full)?;
     made = yard.act(&made, |row| row.alter, &mut outcomes)?;
     let after = facts::read(&yard.at("source"))?;

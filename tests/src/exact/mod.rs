@@ -114,12 +114,12 @@ pub enum Outcome {
     LeftOut(String),
 }
 
-/// Runs all rows in folders below `scratch`. The outcomes are in the order of [`rows::all`].
+/// Runs all rows in folders below `scratch` with archives of one codec. The outcomes are in the order of [`rows::all`].
 ///
 /// # Errors
 /// A program cannot be run, or fails on a whole ground.
-pub fn run(scratch: &Path) -> anyhow::Result<Vec<(Row, Outcome)>> {
-    let programs = programs::Programs::find()?;
+pub fn run(scratch: &Path, codec: &'static str) -> anyhow::Result<Vec<(Row, Outcome)>> {
+    let programs = programs::Programs::find(codec)?;
     let rows = rows::all();
     let found = std::thread::scope(|scope| {
         let grounds = [Ground::Ordinary, Ground::Large, Ground::BeyondTar].map(|kind| {

@@ -19,6 +19,7 @@ const NOTHING_THERE: i32 = 5;
 #[derive(Clone, Debug)]
 pub struct Programs {
     agent: PathBuf,
+    codec: &'static str,
 }
 
 /// A name in the index of an archive.
@@ -53,12 +54,12 @@ impl Listed {
 }
 
 impl Programs {
-    /// Builds the engine.
+    /// Builds the engine. Archives are made with `codec`, as the command line names it.
     ///
     /// # Errors
     /// It cannot be built.
-    pub fn find() -> anyhow::Result<Self> {
-        Ok(Self { agent: binaries()?.agent })
+    pub fn find(codec: &'static str) -> anyhow::Result<Self> {
+        Ok(Self { agent: binaries()?.agent, codec })
     }
 
     fn agent(&self, arguments: &[&OsStr]) -> anyhow::Result<Command> {
@@ -74,7 +75,9 @@ impl Programs {
     pub fn pack(&self, source: &Path, base: Option<&Path>, output: &Path) -> anyhow::Result<String> {
         let words = ["--source", "--output"].map(OsStr::new);
         let mut command = self.agent(&[OsStr::new(if base.is_some() { "diff" } else { "create" })])?;
-        command.args([words[0], source.as_os_str(), words[1], output.as_os_str()]).arg("--verify");
+        command
+            .args([words[0], source.as_os_str(), words[1], output.as_os_str()])
+            .args(["--verify", "--codec", self.codec]);
         if let Some(base) = base {
             command.arg("--base").arg(base);
         }
