@@ -4,6 +4,7 @@ pub mod api;
 pub mod backoff;
 pub mod clock;
 pub mod durable;
+pub mod duration;
 pub mod exit;
 pub mod fault;
 pub mod hex;

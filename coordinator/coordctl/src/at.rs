@@ -2,7 +2,7 @@
 //!
 //! Pure: the caller gives now and the zone. A local time that does not exist, or exists twice, is an error that names both readings.
 
-use coord_shared::api;
+use coord_shared::{api, duration};
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{SignedDuration, Timestamp, ToSpan, Zoned};
@@ -70,7 +70,7 @@ impl At {
             return if run.is_empty() { Err(form()) } else { Ok(Self::Before(run.to_owned())) };
         }
         if let Some(span) = text.strip_suffix("ago") {
-            let ago = duration(span.trim()).ok_or_else(form)?;
+            let ago = duration::parse(span).ok_or_else(form)?;
             return now.timestamp().checked_sub(ago).map(Self::Instant).map_err(|_| form());
         }
         if let Ok(instant) = text.parse::<Timestamp>() {
@@ -95,22 +95,6 @@ impl At {
         };
         api::At { at }
     }
-}
-
-/// `30s`, `5m`, `2h`, `3d`, `1w`.
-#[must_use]
-pub fn duration(text: &str) -> Option<SignedDuration> {
-    let digits = text.find(|c: char| !c.is_ascii_digit())?;
-    let number: i64 = text[..digits].parse().ok()?;
-    let seconds = match text[digits..].trim() {
-        "s" | "sec" | "second" | "seconds" => 1,
-        "m" | "min" | "minute" | "minutes" => 60,
-        "h" | "hour" | "hours" => 3600,
-        "d" | "day" | "days" => 86_400,
-        "w" | "week" | "weeks" => 7 * 86_400,
-        _ => return None,
-    };
-    number.checked_mul(seconds).map(SignedDuration::from_secs)
 }
 
 /// Splits off the zone that our own tables print behind a time, such as `CET`.

@@ -10,7 +10,7 @@ use coord_shared::wire::to_us;
 use jiff::Timestamp;
 
 use super::jobs::readable;
-use super::{App, policies};
+use super::{App, policies, report_objectives};
 use crate::catalog::{Host, HostState, JobFilter, JobState, NewAudit, NewPolicyVersion, PolicyChange, PolicyRecord};
 use crate::domain::policy::{Finding, Policy};
 
@@ -145,6 +145,7 @@ async fn preview(
 /// What is surprising about a policy in this fleet: nobody is selected, or another policy protects the same path of a host.
 async fn warnings(app: &App, policy: &Policy, hosts: &[Host]) -> Result<Vec<Finding>, Fault> {
     let mut warnings = policy.warnings();
+    warnings.extend(report_objectives::warnings(app, policy).await?);
     let chosen = selected(policy, hosts);
     if chosen.is_empty() {
         warnings.push(Finding {

@@ -33,6 +33,7 @@ pub mod relay;
 pub mod renew;
 pub mod report;
 pub mod report_dedup;
+pub mod report_objectives;
 pub mod restore_points;
 pub mod restore_task;
 pub mod revoke_host;

@@ -2,16 +2,20 @@
 
 use std::collections::{HashMap, HashSet};
 
-use coord_shared::api;
 use coord_shared::fault::Fault;
-use coord_shared::ids::PolicyId;
+use coord_shared::ids::{HostId, JobId, PolicyId};
 use coord_shared::run::RunState;
 use coord_shared::wire::{optional_us, to_us};
+use coord_shared::{api, duration};
 use jiff::Timestamp;
 
 use super::jobs::readable;
 use super::{App, names};
-use crate::catalog::{BackupStatus, Host, HostState, JobHealth, PolicyRecord, SCHEMA_VERSION};
+use crate::catalog::{
+    BackupStatus, Host, HostState, JobHealth, JobMeasures, MeasureFilter, PolicyRecord, SCHEMA_VERSION,
+};
+use crate::domain::objectives::{self, Standing};
+use crate::domain::policy::{Objectives, Policy};
 use crate::domain::schedule::Calendar;
 
 /// Troubles shown.
@@ -28,6 +32,8 @@ enum Badness {
     Unprotected,
     /// The newest restore point is older than it should be.
     TooOld,
+    /// A restore is expected to take longer than the policy promises.
+    TooSlow,
     /// The last run ended badly; the one before may serve.
     RunFailed,
     /// Nothing is wrong with the backups yet.
@@ -64,20 +70,27 @@ pub async fn fleet(app: &App, host: &str) -> Result<api::FleetStatus, Fault> {
     let now = app.catalog.now().await?;
     let figures = app.catalog.fleet_figures(one).await?;
     let healths = app.catalog.job_healths(one).await?;
-    let mut calendars: HashMap<PolicyId, Calendar> = HashMap::new();
+    let mut policies: HashMap<PolicyId, Policy> = HashMap::new();
     let mut troubles = Vec::new();
     for record in app.catalog.policies().await? {
         match readable(app, &record) {
-            Some(policy) => drop(calendars.insert(record.id, policy.schedule)),
+            Some(policy) => drop(policies.insert(record.id, policy)),
             None if one.is_none() || healths.iter().any(|health| health.policy == record.id) => {
                 troubles.push(unreadable(&record));
             }
             None => {}
         }
     }
+    let measures = measures(app, one, policies.values()).await?;
     let mut protected = 0u64;
     for health in &healths {
-        match trouble(health, calendars.get(&health.policy), now) {
+        let policy = policies.get(&health.policy);
+        let broken = policy.zip(measures.get(&health.job)).and_then(|(policy, job)| broken(policy, job, now));
+        match trouble(health, policy.map(|policy| &policy.schedule), now)
+            .into_iter()
+            .chain(broken)
+            .min_by_key(|x| x.badness)
+        {
             Some(trouble) if trouble.badness <= Badness::TooOld => troubles.push(trouble),
             found => {
                 protected += 1;
@@ -103,6 +116,48 @@ pub async fn fleet(app: &App, host: &str) -> Result<api::FleetStatus, Fault> {
         local_only_hosts: figures.hosts_with_archives,
         next_due_at_us: optional_us(figures.next_due_at),
     })
+}
+
+/// What the jobs have measured, where a policy promises anything that is to be compared with it.
+async fn measures(
+    app: &App,
+    host: Option<HostId>,
+    mut policies: impl Iterator<Item = &Policy>,
+) -> Result<HashMap<JobId, JobMeasures>, Fault> {
+    if policies.all(|policy| policy.objectives == Objectives::default()) {
+        return Ok(HashMap::new());
+    }
+    let measures = app.catalog.measures(MeasureFilter { host, ..MeasureFilter::default() }).await?;
+    Ok(measures.into_iter().map(|job| (job.job, job)).collect())
+}
+
+/// The promise of its policy that a job with a good backup does not keep.
+fn broken(policy: &Policy, job: &JobMeasures, now: Timestamp) -> Option<Trouble> {
+    let good = job.good?;
+    let Objectives { rpo_s, rto_s } = policy.objectives;
+    let say = |badness: Badness, what: String, hint: String| Trouble {
+        badness,
+        shown: api::Trouble {
+            host: job.host_name.clone(),
+            policy: job.policy_name.clone(),
+            what,
+            hint,
+            since_us: to_us(good.captured_at),
+        },
+    };
+    let stated = |seconds: Option<u32>| duration::shown(seconds.unwrap_or(0));
+    if objectives::rpo(rpo_s, Some(good.captured_at), now) == Standing::Out {
+        let age = now.duration_since(good.captured_at).as_hours();
+        let what = format!("the newest good backup is {age} hours old, and the RPO is {}", stated(rpo_s));
+        return Some(say(Badness::TooOld, what, format!("coordctl job run {}/{}", job.host_name, job.policy_name)));
+    }
+    let restore = job.rates.restore(good.restore_bytes);
+    if objectives::rto(rto_s, true, restore) == Standing::Out {
+        let minutes = restore.map_or(0, |restore| restore.ms.div_ceil(60_000));
+        let what = format!("a restore is expected to take {minutes} minutes, and the RTO is {}", stated(rto_s));
+        return Some(say(Badness::TooSlow, what, "coordctl report rto".to_owned()));
+    }
+    None
 }
 
 fn number(count: usize) -> u64 {

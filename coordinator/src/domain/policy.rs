@@ -49,6 +49,18 @@ pub struct Policy {
     pub compression: CompressionByLevel,
     /// When archives are read back besides after each backup.
     pub verify: VerifyRule,
+    /// What is promised. Policies of before there were objectives promise nothing.
+    #[serde(default)]
+    pub objectives: Objectives,
+}
+
+/// What a policy promises to those whose data it protects.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Objectives {
+    /// Oldest that the newest good backup may become, in seconds.
+    pub rpo_s: Option<u32>,
+    /// Longest that a restore may take, in seconds.
+    pub rto_s: Option<u32>,
 }
 
 /// When a backup is a full.

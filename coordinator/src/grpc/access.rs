@@ -64,6 +64,7 @@ pub const MAIN: &[(&str, Access)] = &[
     ("/coord.v1.OperatorService/ListRunWarnings", VIEWER),
     ("/coord.v1.OperatorService/CancelRun", OPERATOR),
     ("/coord.v1.OperatorService/ReportDedup", VIEWER),
+    ("/coord.v1.OperatorService/ReportObjectives", VIEWER),
     ("/coord.v1.OperatorService/ListBackups", VIEWER),
     ("/coord.v1.OperatorService/GetBackup", VIEWER),
     ("/coord.v1.OperatorService/ListFiles", VIEWER),

@@ -17,8 +17,8 @@ use super::{Caller, caller, refused};
 use crate::app::relay::Part;
 use crate::app::{
     App, apply_policy, backups, cancel_run, explain, files, hosts, label_host, list_jobs, plan_restore, policies,
-    preview_policy, read_file, relay, report_dedup, revoke_host, runs, start_backup, start_restore, status, tokens,
-    users, watch_run,
+    preview_policy, read_file, relay, report_dedup, report_objectives, revoke_host, runs, start_backup, start_restore,
+    status, tokens, users, watch_run,
 };
 use crate::relays::Receiving;
 
@@ -140,6 +140,11 @@ impl OperatorService for Operators {
     async fn report_dedup(&self, request: Request<api::ReportDedupRequest>) -> Answer<api::DedupReport> {
         let (caller, request) = open(request)?;
         answer(&caller, report_dedup::report(&self.app, &request).await)
+    }
+
+    async fn report_objectives(&self, request: Request<api::ReportObjectivesRequest>) -> Answer<api::ObjectivesReport> {
+        let (caller, request) = open(request)?;
+        answer(&caller, report_objectives::report(&self.app, &request).await)
     }
 
     async fn revoke_host(&self, request: Request<api::RevokeHostRequest>) -> Answer<api::Host> {

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
 
-type Operator = OperatorServiceClient<Channel>;
+pub(super) type Operator = OperatorServiceClient<Channel>;
 
 fn policy(name: &str, sources: &str) -> String {
     format!("name = \"{name}\"\nhosts = \"env = test\"\nsources = {sources}\nschedule = {{ cron = \"0 3 1 1 *\" }}\n")
@@ -31,14 +31,14 @@ fn refused<T: std::fmt::Debug>(answer: Result<Response<T>, Status>) -> Fault {
 }
 
 /// A host that does what it is told, without a file system.
-struct Host {
+pub(super) struct Host {
     name: String,
     say: mpsc::Sender<AgentMessage>,
     hear: Streaming<api::CoordinatorMessage>,
 }
 
 impl Host {
-    async fn join(fleet: &Fleet, name: &str) -> Host {
+    pub(super) async fn join(fleet: &Fleet, name: &str) -> Host {
         let member = fleet.agent(name).await;
         let mut client = AgentServiceClient::new(member.tls.connect(&fleet.main).await.unwrap());
         let (say, messages) = mpsc::channel(64);
@@ -64,11 +64,11 @@ impl Host {
         }
     }
 
-    async fn order(&mut self) -> api::RunOrder {
+    pub(super) async fn order(&mut self) -> api::RunOrder {
         self.wait(|message| if let ToAgent::Run(order) = message { Some(order) } else { None }).await
     }
 
-    async fn report(&mut self, order: &api::RunOrder, sequence: u64, event: Event) {
+    pub(super) async fn report(&mut self, order: &api::RunOrder, sequence: u64, event: Event) {
         let report =
             api::RunReport { run_id: order.run_id.clone(), attempt: order.attempt, sequence, event: Some(event) };
         self.say.send(AgentMessage { message: Some(ToCoordinator::Report(report)) }).await.unwrap();
@@ -76,7 +76,7 @@ impl Host {
     }
 
     /// Does the backup that is ordered next, of these entries, and puts them into the catalog.
-    async fn back_up(&mut self, fleet: &Fleet, captured_at: Timestamp, entries: Vec<Entry>) -> BackupId {
+    pub(super) async fn back_up(&mut self, fleet: &Fleet, captured_at: Timestamp, entries: Vec<Entry>) -> BackupId {
         let order = self.order().await;
         let Some(Task::Backup(task)) = order.task.clone() else { panic!("not a backup: {order:?}") };
         self.report(&order, 1, finished(&task, captured_at, &entries)).await;
@@ -160,7 +160,7 @@ fn entry(path: &str, kind: Kind, size: u64) -> Entry {
 }
 
 /// A root with a folder and two files in it.
-fn tree(folder: &str, size: u64) -> Vec<Entry> {
+pub(super) fn tree(folder: &str, size: u64) -> Vec<Entry> {
     vec![
         entry("", Kind::Folder, 0),
         entry(folder, Kind::Folder, 0),
@@ -170,12 +170,12 @@ fn tree(folder: &str, size: u64) -> Vec<Entry> {
     ]
 }
 
-async fn apply(operator: &mut Operator, toml: &str) -> api::AppliedPolicy {
+pub(super) async fn apply(operator: &mut Operator, toml: &str) -> api::AppliedPolicy {
     let request = api::ApplyPolicyRequest { toml: toml.into(), dry_run: false };
     operator.apply_policy(request).await.unwrap().into_inner()
 }
 
-async fn start(operator: &mut Operator, policy: &str) -> Result<Response<api::Run>, Status> {
+pub(super) async fn start(operator: &mut Operator, policy: &str) -> Result<Response<api::Run>, Status> {
     let request = api::StartBackupRequest { host: "one".into(), policy: policy.into(), level: 0 };
     operator.start_backup(request).await
 }
@@ -194,7 +194,7 @@ fn paths(files: &[api::File]) -> Vec<String> {
     files.iter().map(|file| String::from_utf8(file.path.clone()).unwrap()).collect()
 }
 
-fn restore(paths: &[&str], at: Option<Timestamp>) -> api::RestoreRequest {
+pub(super) fn restore(paths: &[&str], at: Option<Timestamp>) -> api::RestoreRequest {
     api::RestoreRequest {
         host: "one".into(),
         paths: paths.iter().map(|path| path.as_bytes().to_vec()).collect(),

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use coord_shared::api::{self, GetJobRequest, ListJobsRequest, StartBackupRequest};
+use coord_shared::duration;
 
 use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::Align::{Left, Right};
 use crate::output::Output;
 use crate::session::Session;
-use crate::{at, json, shown, wait};
+use crate::{json, shown, wait};
 
 /// One policy on one host.
 #[derive(Debug, Subcommand)]
@@ -75,7 +76,7 @@ pub struct Waiting {
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {
-    at::duration(text)
+    duration::parse(text)
         .and_then(|duration| Duration::try_from(duration).ok())
         .ok_or_else(|| format!("{text:?} is no duration; write 90s, 30m or 2h"))
 }

@@ -65,6 +65,7 @@ full = { day = "sunday", max_age_days = 7 }
 diff_threshold_percent = 50                    # a larger differential becomes a full
 compression = { full = { codec = "zstd", level = 3 }, differential = { codec = "zstd", level = 1 } }
 verify = { after_backup = true, cron = "0 6 * * *" }
+objectives = { rpo = "26h", rto = "2h" }       # coordctl report rpo, coordctl report rto
 "#;
 
 /// Runs it. `init` needs no coordinator and is done before.

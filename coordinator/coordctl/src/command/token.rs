@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use clap::{Args, Subcommand, ValueEnum};
 use coord_shared::api::{self, CreateTokenRequest, ListTokensRequest, RevokeTokenRequest};
+use coord_shared::duration;
 use serde_json::json;
 
 use crate::client::{answer, request};
@@ -11,7 +12,7 @@ use crate::failure::Failure;
 use crate::output::Align::{Left, Right};
 use crate::output::Output;
 use crate::session::Session;
-use crate::{at, json as form, shown};
+use crate::{json as form, shown};
 
 /// Single-use secrets with which hosts and operators join.
 #[derive(Debug, Subcommand)]
@@ -99,7 +100,7 @@ pub async fn run(session: &mut Session, command: &TokenCommand) -> Result<(), Fa
 }
 
 async fn create(session: &mut Session, args: &CreateArgs) -> Result<(), Failure> {
-    let ttl = at::duration(&args.ttl).and_then(|ttl| u32::try_from(ttl.as_secs()).ok());
+    let ttl = duration::parse(&args.ttl).and_then(|ttl| u32::try_from(ttl.as_secs()).ok());
     let ttl_s = ttl.ok_or_else(|| Failure::usage(format!("{:?} is no duration", args.ttl), "write 30m, 1h or 2d"))?;
     let mut labels = HashMap::new();
     for label in &args.labels {

@@ -100,6 +100,30 @@ pub fn dedup(report: &api::DedupReport) -> Value {
     json!({ "hosts": hosts, "overall": figures(report.overall) })
 }
 
+/// Where each job stands with what its policy promises. A promise that is not stated is null.
+#[must_use]
+pub fn objectives(report: &api::ObjectivesReport) -> Value {
+    let stated = |seconds: u32| if seconds == 0 { Value::Null } else { json!(seconds) };
+    let job = |j: &api::ObjectivesOfJob| {
+        json!({
+            "name": format!("{}/{}", j.host, j.policy),
+            "host": j.host,
+            "policy": j.policy,
+            "rpo_s": stated(j.rpo_s),
+            "rpo": j.rpo,
+            "newest_backup_id": word(j.newest_backup_id.clone()),
+            "newest_captured_at": at(j.newest_captured_at_us),
+            "age_s": if j.newest_backup_id.is_empty() { Value::Null } else { json!(j.age_s) },
+            "rto_s": stated(j.rto_s),
+            "rto": j.rto,
+            "restore_bytes": j.restore_bytes,
+            "predicted_restore_ms": j.predicted_restore_ms,
+            "basis": word(j.basis.clone()),
+        })
+    };
+    json!({ "jobs": report.jobs.iter().map(job).collect::<Value>(), "now": at(report.now_us) })
+}
+
 /// One token; never its secret.
 #[must_use]
 pub fn token(t: &api::Token) -> Value {

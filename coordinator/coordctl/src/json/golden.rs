@@ -115,6 +115,10 @@ fn documents() -> Vec<(&'static str, Value)> {
         ("run list", runs(&[sample_run()])),
         ("run warnings", warnings(&api::RunWarnings { total: 1, notes: vec![note] })),
         ("report dedup", dedup(&api::DedupReport { hosts: vec![api::DedupOfHost::default()], overall: None })),
+        (
+            "report rpo, report rto",
+            objectives(&api::ObjectivesReport { jobs: vec![api::ObjectivesOfJob::default()], now_us: AT }),
+        ),
         ("backup list", backups(&[sample_backup()])),
         ("ls", file(&api::File { path: b"etc/hosts".to_vec(), ..Default::default() })),
         ("restore point", point(&sample_point())),

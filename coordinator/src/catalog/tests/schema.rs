@@ -11,8 +11,8 @@ use crate::catalog::testing::{with_config, with_empty};
 use crate::catalog::{
     AttemptOutcome, BackupStatus, Catalog, CatalogConfig, CertificateState, Codec, DecisionStage, HostState, JobState,
     MigrateError, OperatorRole, SCHEMA_VERSION, Searchable, TokenKind, VersionKind, audit, backups, certificates,
-    commit, decisions, duplicates, fleet, health, history, hosts, ingest, jobs, leases, left_out, listing, merge,
-    migrate, operators, policies, reports, revocation, runs, schedule, sessions, tokens, walk,
+    commit, decisions, duplicates, fleet, health, history, hosts, ingest, jobs, leases, left_out, listing, measures,
+    merge, migrate, operators, policies, reports, revocation, runs, schedule, sessions, tokens, walk,
 };
 
 type Statements = &'static [(&'static str, &'static Sql)];
@@ -33,6 +33,7 @@ const FILES: &[(&str, Statements)] = &[
     ("leases", leases::STATEMENTS),
     ("left_out", left_out::STATEMENTS),
     ("listing", listing::STATEMENTS),
+    ("measures", measures::STATEMENTS),
     ("merge", merge::STATEMENTS),
     ("migrate", migrate::STATEMENTS),
     ("operators", operators::STATEMENTS),

@@ -3,6 +3,7 @@
 
 mod calendar;
 mod compression;
+mod objectives;
 mod reader;
 mod selection;
 
@@ -15,7 +16,7 @@ use crate::domain::schedule::Calendar;
 /// Longest policy file, in bytes.
 pub const MAX_FILE: usize = 64 * 1024;
 
-const TOP: [&str; 14] = [
+const TOP: [&str; 15] = [
     "name",
     "hosts",
     "sources",
@@ -30,9 +31,10 @@ const TOP: [&str; 14] = [
     "diff_threshold_percent",
     "compression",
     "verify",
+    "objectives",
 ];
 /// Keys of the file's shape whose effect is not built yet.
-const NOT_BUILT: [&str; 2] = ["retention", "objectives"];
+const NOT_BUILT: [&str; 1] = ["retention"];
 
 /// Reads a policy, or says everything that is wrong with it.
 pub(super) fn parse(text: &str) -> Result<Policy, Vec<Finding>> {
@@ -61,6 +63,7 @@ pub(super) fn parse(text: &str) -> Result<Policy, Vec<Finding>> {
     let diff_threshold_percent = reader.number(&top, "", "diff_threshold_percent", 1..=100, 50);
     let compression = reader.compression(&top);
     let verify_cron = reader.verify(&top);
+    let objectives = reader.objectives(&top);
     match (name, hosts, schedule, verify_cron) {
         (Some(name), Some(hosts), Some(schedule), Some(cron)) if reader.findings.is_empty() => {
             let verify = VerifyRule { calendar: Calendar { cron, zone: schedule.zone.clone() } };
@@ -75,6 +78,7 @@ pub(super) fn parse(text: &str) -> Result<Policy, Vec<Finding>> {
                 diff_threshold_percent,
                 compression,
                 verify,
+                objectives,
             })
         }
         (_, _, _, _) => Err(reader.findings),

@@ -19,6 +19,7 @@ full = { day = "saturday", max_age_days = 14 }
 diff_threshold_percent = 40
 compression = { full = { codec = "gzip", level = 9 }, differential = { codec = "zstd", level = 2 } }
 verify = { after_backup = true, cron = "0 7 * * *" }
+objectives = { rpo = "26h", rto = "90m" }
 "#;
 
 fn findings(text: &str) -> Vec<Finding> {
@@ -45,6 +46,7 @@ fn every_key_is_read() {
     assert_eq!(policy.compression.full, Compression { codec: Codec::Gzip, level: 9 });
     assert_eq!(policy.compression.differential, Compression { codec: Codec::Zstd, level: 2 });
     assert_eq!(policy.verify.calendar.zone, policy.schedule.zone, "one zone for the whole policy");
+    assert_eq!(policy.objectives, Objectives { rpo_s: Some(26 * 3600), rto_s: Some(90 * 60) });
     assert_eq!(policy.warnings(), []);
     let stored = serde_json::to_string(&policy).unwrap();
     assert_eq!(serde_json::from_str::<Policy>(&stored).unwrap(), policy, "it survives the catalog");
@@ -59,6 +61,7 @@ fn a_policy_of_three_lines_gets_the_documented_defaults() {
     assert_eq!(policy.verify.calendar.cron.as_str(), "0 6 * * *");
     assert_eq!(policy.full, FullRule { day: Weekday::Sunday, max_age_days: 7 });
     assert_eq!(policy.diff_threshold_percent, 50);
+    assert_eq!(policy.objectives, Objectives::default(), "nothing is promised that nobody stated");
     assert_eq!(policy.compression.full, Compression { codec: Codec::Zstd, level: 3 });
     assert_eq!(policy.compression.differential, Compression { codec: Codec::Zstd, level: 1 });
     let gzip =
@@ -78,7 +81,10 @@ fn what_is_wrong_is_found_under_its_key() {
         ("shedule = { cron = \"0 2 * * *\" }", "shedule", "did you mean schedule?"),
         ("windows = []", "windows", "known here"),
         ("retention = { days = 30 }", "retention", "not built yet"),
-        ("objectives = { rpo = \"26h\" }", "objectives", "not built yet"),
+        ("objectives = { rpo = \"soon\" }", "objectives.rpo", "not a time"),
+        ("objectives = { rto = \"0h\" }", "objectives.rto", "from a minute"),
+        ("objectives = { rpo = 26 }", "objectives.rpo", "not a text"),
+        ("objectives = { rpu = \"26h\" }", "objectives.rpu", "did you mean rpo?"),
         ("schedule = { cron = \"0 2 * * *\", zones = \"UTC\" }", "schedule.zones", "did you mean zone?"),
         ("schedule = { cron = \"61 2 * * *\" }", "schedule.cron", "no cron line"),
         ("schedule = { cron = \"0 2 30 2 *\" }", "schedule.cron", "never comes true"),
@@ -181,6 +187,17 @@ fn every_example_of_the_document_on_selection_is_part_of_a_policy() {
 }
 
 #[test]
+fn every_example_of_the_guide_is_part_of_a_policy() {
+    let guide = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/POLICY.md"));
+    let examples: Vec<&str> = guide.split("```policy\n").skip(1).collect();
+    assert!(!examples.is_empty());
+    for example in examples {
+        let (keys, _) = example.split_once("\n```").unwrap();
+        assert_eq!(Policy::parse(&with(keys)).err(), None, "{keys}");
+    }
+}
+
+#[test]
 fn another_rule_is_another_selection_and_a_policy_of_before_there_were_any_has_none() {
     let plain = Policy::parse(&with("")).unwrap();
     for rule in ["exclude_caches = true", "exclude_larger_than = 1000", "exclude_if_present = [\"x\"]"] {
@@ -188,6 +205,7 @@ fn another_rule_is_another_selection_and_a_policy_of_before_there_were_any_has_n
     }
     let mut stored = serde_json::to_value(&plain).unwrap();
     stored.as_object_mut().unwrap().remove("rules");
+    stored.as_object_mut().unwrap().remove("objectives");
     assert_eq!(serde_json::from_value::<Policy>(stored).unwrap(), plain);
 }
 
