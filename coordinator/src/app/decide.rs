@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::App;
 use super::jobs::{policy_of, readable};
-use crate::catalog::{Backup, DecisionRecord, DecisionStage, Job, NewDecision, RunRecord};
+use crate::catalog::{Backup, DecisionRecord, DecisionStage, Job, MeasureFilter, NewDecision, RunRecord};
 use crate::domain::decision::{Decision, FullFacts, Inputs, Rules, ScanFacts, Stage, after_scan, before_scan};
 use crate::domain::policy::Policy;
 
@@ -93,6 +93,8 @@ pub async fn decide_before_scan(
     attempt: Attempt,
     history: &History,
 ) -> Result<Decision, Fault> {
+    let measured =
+        app.catalog.measures(MeasureFilter { job: Some(history.job.id), ..MeasureFilter::default() }).await?;
     let now = app.catalog.now().await?.to_zoned(history.policy.schedule.zone.rules().clone());
     let inputs = Inputs {
         now,
@@ -112,6 +114,7 @@ pub async fn decide_before_scan(
         }),
         full_of_other_selection: history.other_selection,
         full_damaged: history.damaged,
+        rates: measured.first().map(|job| job.rates).unwrap_or_default(),
     };
     let decision = before_scan(&inputs);
     let stored = store(app, run.id, attempt, &decision, &inputs).await?;
@@ -132,7 +135,7 @@ pub async fn decide_after_scan(app: &App, run: RunId, attempt: Attempt, scanned:
         selection_changed: scanned.selection_changed,
         base_unavailable: scanned.base_unavailable,
     };
-    let decision = after_scan(&before_scan(&inputs), inputs.full.as_ref(), inputs.rules, &scan);
+    let decision = after_scan(&before_scan(&inputs), &inputs, &scan);
     store(app, run, attempt, &decision, &ScanInputs { before: inputs, scan }).await?;
     Ok(decision)
 }
@@ -154,6 +157,8 @@ async fn store(
         level: decision.level,
         rule: decision.rule.as_str().to_owned(),
         reason: decision.reason.clone(),
+        estimate_bytes: decision.estimate,
+        exact_bytes: decision.exact,
         inputs: serde_json::to_value(inputs).map_err(unreadable)?,
         options: serde_json::to_value(&decision.options).map_err(unreadable)?,
     };

@@ -69,6 +69,8 @@ fn encode(record: &DecisionRecord) -> Result<api::Decision, Fault> {
         taken: choice.taken,
         predicted_bytes: choice.predicted_bytes.unwrap_or(0),
         why: choice.why,
+        predicted_ms: choice.predicted_ms,
+        predicted_restore_ms: choice.predicted_restore_ms,
     };
     Ok(api::Decision {
         run_id: decision.run.to_string(),
@@ -81,5 +83,7 @@ fn encode(record: &DecisionRecord) -> Result<api::Decision, Fault> {
         decided_at_us: coord_shared::wire::to_us(record.decided_at),
         inputs_json: decision.inputs.to_string(),
         options: options.into_iter().map(option).collect(),
+        estimate_bytes: decision.estimate_bytes,
+        exact_bytes: decision.exact_bytes,
     })
 }

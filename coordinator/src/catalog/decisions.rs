@@ -34,6 +34,10 @@ pub struct NewDecision {
     pub rule: String,
     /// The sentence.
     pub reason: String,
+    /// Source bytes that history let expect of a differential.
+    pub estimate_bytes: Option<u64>,
+    /// Those that the scan found.
+    pub exact_bytes: Option<u64>,
     /// What it was decided from.
     pub inputs: serde_json::Value,
     /// All options, taken and not.
@@ -71,8 +75,9 @@ super::words::impl_word!(DecisionStage, "stage of a decision");
 // The run shows the level and the reason of its newest decision.
 const INSERT: Sql = Sql("
     WITH stored AS (
-        INSERT INTO decisions (run_id, job, attempt, stage, level, rule, reason, inputs, options)
-        SELECT r.run_id, r.job, $2, $3, $4, $5, $6, $7, $8 FROM runs r WHERE r.run_id = $1 AND r.attempt = $2
+        INSERT INTO decisions (run_id, job, attempt, stage, level, rule, reason, inputs, options, estimate_bytes,
+            exact_bytes)
+        SELECT r.run_id, r.job, $2, $3, $4, $5, $6, $7, $8, $9, $10 FROM runs r WHERE r.run_id = $1 AND r.attempt = $2
         ON CONFLICT (run_id, attempt, stage) DO NOTHING
         RETURNING run_id, level, reason
     )
@@ -81,7 +86,8 @@ const INSERT: Sql = Sql("
 macro_rules! select_decisions {
     ($tail:literal) => {
         concat!(
-            "SELECT d.run_id, d.attempt, d.stage, d.level, d.rule, d.reason, d.inputs, d.options, d.decided_at,
+            "SELECT d.run_id, d.attempt, d.stage, d.level, d.rule, d.reason, d.inputs, d.options, d.decided_at, d.estimate_bytes,
+                    d.exact_bytes,
                     h.name AS host_name, p.name AS policy_name
              FROM decisions d
              JOIN jobs j ON j.job = d.job JOIN hosts h ON h.host = j.host JOIN policies p ON p.policy = j.policy ",
@@ -97,6 +103,10 @@ const OF_JOB: Sql = Sql(select_decisions!("WHERE j.job_id = $1 ORDER BY d.decisi
 #[cfg(test)]
 pub(super) const STATEMENTS: &[(&str, &Sql)] = &[("INSERT", &INSERT), ("OF_RUN", &OF_RUN), ("OF_JOB", &OF_JOB)];
 
+fn bytes(row: &Row, column: &'static str) -> Result<Option<u64>> {
+    Ok(get::<Option<i64>>(row, column)?.and_then(|bytes| u64::try_from(bytes).ok()))
+}
+
 fn read(row: &Row) -> Result<DecisionRecord> {
     Ok(DecisionRecord {
         decision: NewDecision {
@@ -106,6 +116,8 @@ fn read(row: &Row) -> Result<DecisionRecord> {
             level: word(row, "level")?,
             rule: get(row, "rule")?,
             reason: get(row, "reason")?,
+            estimate_bytes: bytes(row, "estimate_bytes")?,
+            exact_bytes: bytes(row, "exact_bytes")?,
             inputs: get(row, "inputs")?,
             options: get(row, "options")?,
         },
@@ -120,8 +132,21 @@ impl Catalog {
     pub async fn record_decision(&self, new: &NewDecision) -> Result<DecisionRecord> {
         let attempt = int(new.attempt.get(), "attempt")?;
         let (stage, level) = (new.stage.as_str(), new.level.as_str());
-        let params: super::pool::Params<'_> =
-            &[&new.run.uuid(), &attempt, &stage, &level, &new.rule, &new.reason, &new.inputs, &new.options];
+        // An estimate from figures that an agent made up may be more than SQL counts to.
+        let most = |bytes: Option<u64>| bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+        let (estimate, exact) = (most(new.estimate_bytes), most(new.exact_bytes));
+        let params: super::pool::Params<'_> = &[
+            &new.run.uuid(),
+            &attempt,
+            &stage,
+            &level,
+            &new.rule,
+            &new.reason,
+            &new.inputs,
+            &new.options,
+            &estimate,
+            &exact,
+        ];
         self.connection().await?.execute(&INSERT, params).await?;
         let stored = self.decisions_of_run(new.run).await?;
         stored

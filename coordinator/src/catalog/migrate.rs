@@ -7,7 +7,7 @@ use super::error::CatalogError;
 use super::pool::{CatalogConfig, Sql};
 
 /// The schema this program is written for.
-pub const SCHEMA_VERSION: u32 = 5;
+pub const SCHEMA_VERSION: u32 = 6;
 
 /// Key of the advisory lock.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"\0\0\0coord");
@@ -40,6 +40,12 @@ const MIGRATIONS: &[Migration] = &[
         name: "left_out",
         compatible_from: 3,
         text: include_str!("../../migrations/0005_left_out.sql"),
+    },
+    Migration {
+        version: 6,
+        name: "decision_figures",
+        compatible_from: 3,
+        text: include_str!("../../migrations/0006_decision_figures.sql"),
     },
 ];
 

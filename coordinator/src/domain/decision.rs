@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::chain::percent;
 use super::policy::{Policy, weekday_name};
+use super::rates::Rates;
 
 /// When a decision is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -129,6 +130,9 @@ pub struct Inputs {
     pub full_of_other_selection: bool,
     /// Whether there are fulls that are damaged; matters only when `full` is none.
     pub full_damaged: bool,
+    /// What the job's runs have measured; decides nothing. Decisions of before it was asked for have none.
+    #[serde(default)]
+    pub rates: Rates,
 }
 
 /// What of the policy decides the level.
@@ -178,6 +182,12 @@ pub struct Choice {
     pub taken: bool,
     /// Source bytes that it was expected (or, after the scan, found) to store; none when nothing is known.
     pub predicted_bytes: Option<u64>,
+    /// Milliseconds that it was expected to take; none while nothing like it was measured.
+    #[serde(default)]
+    pub predicted_ms: Option<u64>,
+    /// Milliseconds that a restore of what it leaves was expected to take; none while nothing like it was measured.
+    #[serde(default)]
+    pub predicted_restore_ms: Option<u64>,
     /// What speaks for or against it.
     pub why: String,
 }
@@ -195,6 +205,10 @@ pub struct Decision {
     pub reason: String,
     /// The full that a differential stands on.
     pub base: Option<BackupId>,
+    /// Source bytes that history let expect of a differential; none when there was nothing to go by.
+    pub estimate: Option<u64>,
+    /// Those that the scan found; none before the scan, and after one for a full.
+    pub exact: Option<u64>,
     /// Both levels, the taken one first.
     pub options: Vec<Choice>,
 }
@@ -264,23 +278,33 @@ pub fn before_scan(inputs: &Inputs) -> Decision {
         None => "always possible".to_owned(),
         Some(bytes) => format!("everything again, {} when it was last taken", bytes_text(bytes)),
     };
-    let options = choices(level, &reason, (full_bytes, for_full), (estimate, against_differential));
+    let full = Prospect { bytes: full_bytes, restores: full_bytes, why: for_full };
+    let restores = full_bytes.zip(estimate).map(|(full, differential)| full.saturating_add(differential));
+    let differential = Prospect { bytes: estimate, restores, why: against_differential };
+    let options = choices(level, &reason, &inputs.rates, full, differential);
     let base = inputs.full.as_ref().filter(|_| level == Level::Differential).map(|full| full.backup);
-    Decision { stage: Stage::BeforeScan, level, rule, reason, base, options }
+    Decision { stage: Stage::BeforeScan, level, rule, reason, base, estimate, exact: None, options }
+}
+
+/// What a level would mean.
+struct Prospect {
+    /// Source bytes that it would store.
+    bytes: Option<u64>,
+    /// Content that a restore of what it leaves would read.
+    restores: Option<u64>,
+    /// What speaks for or against it.
+    why: String,
 }
 
 /// Both levels, the taken one first. The taken one's why is the decision's reason.
-fn choices(
-    taken: Level,
-    reason: &str,
-    full: (Option<u64>, String),
-    differential: (Option<u64>, String),
-) -> Vec<Choice> {
-    let choice = |level: Level, (predicted_bytes, why): (Option<u64>, String)| Choice {
+fn choices(taken: Level, reason: &str, rates: &Rates, full: Prospect, differential: Prospect) -> Vec<Choice> {
+    let choice = |level: Level, prospect: Prospect| Choice {
         level,
         taken: level == taken,
-        predicted_bytes,
-        why: if level == taken { reason.to_owned() } else { why },
+        predicted_bytes: prospect.bytes,
+        predicted_ms: prospect.bytes.and_then(|bytes| rates.backup_ms(level, bytes)),
+        predicted_restore_ms: prospect.restores.and_then(|bytes| rates.restore(bytes)).map(|restore| restore.ms),
+        why: if level == taken { reason.to_owned() } else { prospect.why },
     };
     let mut options = vec![choice(Level::Full, full), choice(Level::Differential, differential)];
     options.sort_by_key(|option| !option.taken);
@@ -381,9 +405,9 @@ fn threshold(inputs: &Inputs, full: &FullFacts) -> (Rule, String) {
 }
 
 /// Decides again by the agent's exact figures, which a scan for a differential gives. `decided` is the decision before the scan,
-/// `full` the full that it stands on.
-pub fn after_scan(decided: &Decision, full: Option<&FullFacts>, rules: Rules, scan: &ScanFacts) -> Decision {
-    let allowed = rules.diff_threshold_percent;
+/// `inputs` what that was taken by.
+pub fn after_scan(decided: &Decision, inputs: &Inputs, scan: &ScanFacts) -> Decision {
+    let (allowed, full) = (inputs.rules.diff_threshold_percent, inputs.full.as_ref());
     let whole = full.map_or(scan.source_bytes, |full| full.source_bytes);
     let found = format!(
         "{}, {} percent of the full's {}",
@@ -419,14 +443,21 @@ pub fn after_scan(decided: &Decision, full: Option<&FullFacts>, rules: Rules, sc
         | Rule::Differential => decided.level,
     };
     let stores = if scan.equals_newest { 0 } else { scan.changed_bytes };
-    let options = choices(
-        level,
-        &reason,
-        (Some(scan.source_bytes), format!("everything again, {}", bytes_text(scan.source_bytes))),
-        (Some(stores), format!("{found}, allowed {allowed}")),
-    );
+    let differential = Prospect {
+        bytes: Some(stores),
+        restores: Some(whole.saturating_add(scan.changed_bytes)),
+        why: format!("{found}, allowed {allowed}"),
+    };
+    let everything = Prospect {
+        bytes: Some(scan.source_bytes),
+        restores: Some(scan.source_bytes),
+        why: format!("everything again, {}", bytes_text(scan.source_bytes)),
+    };
+    let options = choices(level, &reason, &inputs.rates, everything, differential);
     let base = decided.base.filter(|_| level == Level::Differential);
-    Decision { stage: Stage::AfterScan, level, rule, reason, base, options }
+    // A scan for a full is not compared with anything.
+    let exact = Some(scan.changed_bytes).filter(|_| decided.level == Level::Differential);
+    Decision { stage: Stage::AfterScan, level, rule, reason, base, estimate: decided.estimate, exact, options }
 }
 
 fn weekday_of(inputs: &Inputs) -> &'static str {

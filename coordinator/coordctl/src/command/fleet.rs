@@ -118,12 +118,21 @@ fn told(d: &api::Decision) -> String {
         d.rule,
         d.stage.replace('_', " "),
     );
+    for (what, bytes) in [("estimated", d.estimate_bytes), ("found by the scan", d.exact_bytes)] {
+        if let Some(bytes) = bytes {
+            text.push_str(&format!("  differential {what}: {}\n", shown::size(bytes)));
+        }
+    }
+    text.push_str(&format!("    {:<12} {:>10} {:>12} {:>12}  why\n", "level", "bytes", "time", "restore"));
+    let time = |ms: Option<u64>| ms.map_or_else(|| "-".to_owned(), shown::milliseconds);
     for option in &d.options {
-        let mark = if option.taken { "*" } else { " " };
         text.push_str(&format!(
-            "  {mark} {:<12}  predicted {:>10}  {}\n",
+            "  {} {:<12} {:>10} {:>12} {:>12}  {}\n",
+            if option.taken { "*" } else { " " },
             shown::level(option.level),
             shown::size(option.predicted_bytes),
+            time(option.predicted_ms),
+            time(option.predicted_restore_ms),
             shown::safe(&option.why)
         ));
     }
@@ -168,7 +177,14 @@ mod tests {
 
     #[test]
     fn a_decision_is_told_with_the_option_not_taken() {
-        let option = |level, taken, why: &str| DecisionOption { level, taken, predicted_bytes: 1024, why: why.into() };
+        let option = |level, taken, why: &str| DecisionOption {
+            level,
+            taken,
+            predicted_bytes: 1024,
+            why: why.into(),
+            predicted_ms: taken.then_some(1500),
+            predicted_restore_ms: None,
+        };
         let decision = Decision {
             host: "web-1".into(),
             policy: "web".into(),
@@ -177,11 +193,14 @@ mod tests {
             stage: "before_scan".into(),
             rule: "differential".into(),
             reason: "the full is 2 days old".into(),
+            estimate_bytes: Some(2048),
             options: vec![option(1, false, "not due"), option(2, true, "small")],
             ..Decision::default()
         };
         let text = told(&decision);
         assert!(text.contains("run 01234567") && text.contains("(differential, before scan)"), "{text}");
         assert!(text.contains("* differential") && text.contains("  full "), "{text}");
+        assert!(text.contains("differential estimated: 2.0 KiB") && !text.contains("found by the scan"), "{text}");
+        assert!(text.contains("    1.0 KiB        1.5 s            -  small\n"), "{text}");
     }
 }

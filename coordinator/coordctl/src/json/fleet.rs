@@ -61,6 +61,8 @@ pub fn explanation(e: &api::Explanation) -> Value {
                         "taken": o.taken,
                         "predicted_bytes": o.predicted_bytes,
                         "why": o.why,
+                        "predicted_ms": o.predicted_ms,
+                        "predicted_restore_ms": o.predicted_restore_ms,
                     })
                 })
                 .collect();
@@ -75,6 +77,8 @@ pub fn explanation(e: &api::Explanation) -> Value {
                 "decided_at": at(d.decided_at_us),
                 "inputs": serde_json::from_str::<Value>(&d.inputs_json).unwrap_or(Value::Null),
                 "options": options,
+                "estimate_bytes": d.estimate_bytes,
+                "exact_bytes": d.exact_bytes,
             })
         })
         .collect();

@@ -4,6 +4,7 @@ use jiff::ToSpan;
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::rates::Work;
 
 /// Wednesday 25 November 2026, 02:00 in Berlin.
 fn wednesday() -> Zoned {
@@ -30,6 +31,7 @@ fn inputs(now: Zoned) -> Inputs {
         }),
         full_of_other_selection: false,
         full_damaged: false,
+        rates: Rates::default(),
     }
 }
 
@@ -148,7 +150,7 @@ fn scan(changed_bytes: u64) -> ScanFacts {
 }
 
 fn after(inputs: &Inputs, scan: ScanFacts) -> Decision {
-    after_scan(&before_scan(inputs), inputs.full.as_ref(), inputs.rules, &scan)
+    after_scan(&before_scan(inputs), inputs, &scan)
 }
 
 #[test]
@@ -181,6 +183,45 @@ fn a_differential_that_an_operator_asked_for_is_raised_only_where_there_is_nothi
 }
 
 #[test]
+fn each_option_says_what_it_would_store_how_long_it_would_take_and_how_long_its_restore() {
+    // A byte a millisecond for backups after a scan of 5 ms, two for restores.
+    let rates = Rates {
+        scan_ms: Some(5),
+        full: Work { bytes: 1000, ms: 1000 },
+        differential: Work { bytes: 100, ms: 200 },
+        restore: Work { bytes: 1000, ms: 2000 },
+        ..Rates::default()
+    };
+    let inputs = Inputs { rates, ..inputs(wednesday()) };
+    let told = |decision: &Decision| -> Vec<_> {
+        let figures = |x: &Choice| (x.level, x.predicted_bytes, x.predicted_ms, x.predicted_restore_ms);
+        decision.options.iter().map(figures).collect()
+    };
+    let before = before_scan(&inputs);
+    assert_eq!((before.estimate, before.exact), (Some(140), None));
+    assert_eq!(
+        told(&before),
+        [(Level::Differential, Some(140), Some(285), Some(2280)), (Level::Full, Some(1000), Some(1005), Some(2000)),]
+    );
+    let after = after(&inputs, scan(300));
+    assert_eq!((after.estimate, after.exact), (Some(140), Some(300)));
+    assert_eq!(
+        told(&after),
+        [(Level::Differential, Some(300), Some(605), Some(2600)), (Level::Full, Some(1100), Some(1105), Some(2200)),]
+    );
+    let unmeasured = before_scan(&Inputs { rates: Rates::default(), ..inputs });
+    assert!(unmeasured.options.iter().all(|x| x.predicted_ms.is_none() && x.predicted_restore_ms.is_none()));
+}
+
+#[test]
+fn a_decision_of_before_there_were_rates_is_replayed_as_it_was() {
+    let inputs = inputs(sunday());
+    let mut stored = serde_json::to_value(&inputs).unwrap();
+    stored.as_object_mut().unwrap().remove("rates");
+    assert_eq!(before_scan(&serde_json::from_value(stored).unwrap()), before_scan(&inputs));
+}
+
+#[test]
 fn a_decision_survives_the_catalog_with_its_inputs() {
     let inputs = inputs(wednesday());
     let text = serde_json::to_string(&inputs).unwrap();
@@ -208,7 +249,8 @@ fn any_inputs() -> impl Strategy<Value = Inputs> {
                 differentials,
             });
             let rules = Rules { full_weekday, max_age_days, diff_threshold_percent };
-            Inputs { now, asked, rules, full, full_of_other_selection: other, full_damaged: damaged }
+            let rates = Rates { scan_ms: Some(1), full: Work { bytes: 10, ms: 3 }, ..Rates::default() };
+            Inputs { now, asked, rules, full, full_of_other_selection: other, full_damaged: damaged, rates }
         },
     )
 }
@@ -220,7 +262,7 @@ proptest! {
     fn every_decision_is_whole(inputs in any_inputs(), changed in 0u64..6000, equals: bool, other: bool, gone: bool) {
         let before = before_scan(&inputs);
         let facts = ScanFacts { source_bytes: 5000, changed_bytes: changed, equals_newest: equals, selection_changed: other, base_unavailable: gone };
-        let after = after_scan(&before, inputs.full.as_ref(), inputs.rules, &facts);
+        let after = after_scan(&before, &inputs, &facts);
         for decision in [&before, &after] {
             prop_assert_eq!(decision.base.is_some(), decision.level == Level::Differential, "a differential has a base and a full has none");
             prop_assert_eq!(decision.options.iter().filter(|option| option.taken).count(), 1);
