@@ -271,6 +271,7 @@ fn start_tasks(app: &Arc<App>, listeners: &Listeners, state: &Path, life: &Lifec
     tasks::ingester::start(app, life);
     tasks::housekeeper::start(app, life);
     tasks::job_keeper::start(app, life);
+    tasks::full_planner::start(app, life);
 }
 
 fn builder() -> Server {

@@ -12,6 +12,7 @@ pub mod preview;
 pub mod report;
 pub mod restore;
 pub mod run;
+pub mod schedule;
 pub mod token;
 pub mod user;
 

@@ -14,8 +14,8 @@ mod fleet;
 
 pub use catalog::{backup, backups, file, plan, point};
 pub use fleet::{
-    applied, dedup, explanation, host, hosts, job, jobs, lint, objectives, policies, policy, preview, status, token,
-    tokens, user, users, version,
+    applied, dedup, explanation, host, hosts, job, jobs, lint, objectives, policies, policy, preview, schedule, status,
+    token, tokens, user, users, version,
 };
 
 /// An instant, or null.

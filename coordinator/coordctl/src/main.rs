@@ -33,6 +33,7 @@ use command::policy::PolicyCommand;
 use command::report::ReportCommand;
 use command::restore::RestoreArgs;
 use command::run::RunCommand;
+use command::schedule::ScheduleArgs;
 use command::token::TokenCommand;
 use command::user::UserCommand;
 use context::Choice;
@@ -116,6 +117,11 @@ enum Command {
     Cat(CatArgs),
     /// Say why each level was chosen.
     Explain(ExplainArgs),
+    /// List the runs that are due ahead, with a bar for each night.
+    ///
+    /// Each night shows what its fulls (#) and differentials (-) are expected to store, before compression. The levels are those that the
+    /// engine would choose by what is known now; each run decides again by what it finds.
+    Schedule(ScheduleArgs),
     /// Protected machines.
     #[command(subcommand)]
     Host(HostCommand),
@@ -230,6 +236,7 @@ async fn run(arguments: &Arguments, out: Output) -> Result<(), Failure> {
         | Command::Ls(_)
         | Command::Cat(_)
         | Command::Explain(_)
+        | Command::Schedule(_)
         | Command::Host(_)
         | Command::Policy(_)
         | Command::Job(_)
@@ -266,6 +273,7 @@ async fn dispatch(session: &mut Session, command: &Command) -> Result<(), Failur
         Command::Ls(args) => command::files::ls(session, args).await,
         Command::Cat(args) => command::files::cat(session, args).await,
         Command::Explain(args) => command::fleet::explain(session, args).await,
+        Command::Schedule(args) => command::schedule::run(session, args).await,
         Command::Host(command) => command::host::run(session, command).await,
         Command::Policy(command) => command::policy::run(session, command).await,
         Command::Job(command) => command::job::run(session, command).await,

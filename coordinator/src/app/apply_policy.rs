@@ -75,6 +75,7 @@ pub async fn apply(app: &App, user: &str, request: &api::ApplyPolicyRequest) -> 
     };
     let applied = app.catalog.apply_policy(&new).await?;
     app.nudges.scheduler.notify_one();
+    app.nudges.full_planner.notify_one();
     let subject = applied.policy.id.to_string();
     let details = serde_json::json!({
         "name": applied.policy.name,

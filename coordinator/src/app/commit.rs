@@ -81,6 +81,7 @@ pub async fn commit(
     match app.catalog.commit_backup(&commit).await {
         Ok(Committed::Committed(seq)) => {
             tracing::info!(%run, %backup, %seq, "protected");
+            app.nudges.full_planner.notify_one();
             Ok(Ok(own_archive))
         }
         Ok(Committed::AlreadyThere(_)) => Ok(Ok(own_archive)),

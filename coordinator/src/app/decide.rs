@@ -12,7 +12,7 @@ use super::App;
 use super::jobs::{policy_of, readable};
 use crate::catalog::{Backup, DecisionRecord, DecisionStage, Job, MeasureFilter, NewDecision, RunRecord};
 use crate::domain::decision::{Decision, FullFacts, Inputs, Rules, ScanFacts, Stage, after_scan, before_scan};
-use crate::domain::policy::Policy;
+use crate::domain::policy::{FullDay, Policy};
 
 /// A job's past, as far as a backup run needs it.
 #[derive(Debug)]
@@ -95,6 +95,10 @@ pub async fn decide_before_scan(
 ) -> Result<Decision, Fault> {
     let measured =
         app.catalog.measures(MeasureFilter { job: Some(history.job.id), ..MeasureFilter::default() }).await?;
+    let planned_full = match history.policy.full.day {
+        FullDay::Levelled => app.catalog.planned_full(history.job.id).await?,
+        FullDay::Weekly(_) => None,
+    };
     let now = app.catalog.now().await?.to_zoned(history.policy.schedule.zone.rules().clone());
     let inputs = Inputs {
         now,
@@ -114,6 +118,7 @@ pub async fn decide_before_scan(
         }),
         full_of_other_selection: history.other_selection,
         full_damaged: history.damaged,
+        planned_full,
         rates: measured.first().map(|job| job.rates).unwrap_or_default(),
     };
     let decision = before_scan(&inputs);

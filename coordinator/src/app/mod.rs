@@ -22,7 +22,9 @@ pub mod join;
 pub mod keep_jobs;
 pub mod label_host;
 pub mod last_read;
+pub mod level_fulls;
 pub mod list_jobs;
+pub mod look_ahead;
 pub mod names;
 pub mod plan_restore;
 pub mod policies;
@@ -79,6 +81,8 @@ pub struct Nudges {
     pub dispatcher: Arc<Notify>,
     /// Index blocks are complete.
     pub ingester: Arc<Notify>,
+    /// A policy changed, or a backup was committed.
+    pub full_planner: Arc<Notify>,
 }
 
 /// What use cases work with.

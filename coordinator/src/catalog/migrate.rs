@@ -7,7 +7,7 @@ use super::error::CatalogError;
 use super::pool::{CatalogConfig, Sql};
 
 /// The schema this program is written for.
-pub const SCHEMA_VERSION: u32 = 6;
+pub const SCHEMA_VERSION: u32 = 7;
 
 /// Key of the advisory lock.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"\0\0\0coord");
@@ -46,6 +46,12 @@ const MIGRATIONS: &[Migration] = &[
         name: "decision_figures",
         compatible_from: 3,
         text: include_str!("../../migrations/0006_decision_figures.sql"),
+    },
+    Migration {
+        version: 7,
+        name: "full_plan",
+        compatible_from: 3,
+        text: include_str!("../../migrations/0007_full_plan.sql"),
     },
 ];
 

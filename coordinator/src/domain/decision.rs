@@ -10,12 +10,12 @@ use std::fmt;
 
 use coord_shared::ids::BackupId;
 use coord_shared::level::Level;
-use jiff::civil::Weekday;
+use jiff::civil::{Date, Weekday};
 use jiff::{SignedDuration, Timestamp, Zoned};
 use serde::{Deserialize, Serialize};
 
 use super::chain::percent;
-use super::policy::{Policy, weekday_name};
+use super::policy::{FullDay, Policy, weekday_name};
 use super::rates::Rates;
 
 /// When a decision is taken.
@@ -36,6 +36,8 @@ pub enum Rule {
     AskedByOperator,
     /// It is the day of the full, and none was taken yet that day.
     ScheduledFullDay,
+    /// The plan over the fleet gives this job its full on this night, and none was taken since it came.
+    LevelledFullNight,
     /// There is no full to stand on.
     NoFull,
     /// The fulls there are were taken with other sources or excludes.
@@ -71,9 +73,10 @@ impl Stage {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Rule; 11] = [
+    pub const ALL: [Rule; 12] = [
         Rule::AskedByOperator,
         Rule::ScheduledFullDay,
+        Rule::LevelledFullNight,
         Rule::NoFull,
         Rule::SelectionChanged,
         Rule::FullTooOld,
@@ -90,6 +93,7 @@ impl Rule {
         match self {
             Rule::AskedByOperator => "asked_by_operator",
             Rule::ScheduledFullDay => "scheduled_full_day",
+            Rule::LevelledFullNight => "levelled_full_night",
             Rule::NoFull => "no_full",
             Rule::SelectionChanged => "selection_changed",
             Rule::FullTooOld => "full_too_old",
@@ -130,15 +134,21 @@ pub struct Inputs {
     pub full_of_other_selection: bool,
     /// Whether there are fulls that are damaged; matters only when `full` is none.
     pub full_damaged: bool,
+    /// The night that the plan gives the next full; matters only where fulls are levelled.
+    #[serde(default)]
+    pub planned_full: Option<Date>,
     /// What the job's runs have measured; decides nothing. Decisions of before it was asked for have none.
     #[serde(default)]
     pub rates: Rates,
 }
 
+/// No day of the week: the night of the full is planned.
+pub const LEVELLED: i8 = 0;
+
 /// What of the policy decides the level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rules {
-    /// `full.day`, Monday is 1 and Sunday 7.
+    /// `full.day`, Monday is 1 and Sunday 7; [`LEVELLED`] where the plan over the fleet gives the night.
     pub full_weekday: i8,
     /// `full.max_age_days`
     pub max_age_days: u32,
@@ -150,7 +160,10 @@ impl Rules {
     /// Those of a policy.
     pub fn of(policy: &Policy) -> Self {
         Self {
-            full_weekday: policy.full.day.to_monday_one_offset(),
+            full_weekday: match policy.full.day {
+                FullDay::Weekly(day) => day.to_monday_one_offset(),
+                FullDay::Levelled => LEVELLED,
+            },
             max_age_days: policy.full.max_age_days,
             diff_threshold_percent: policy.diff_threshold_percent,
         }
@@ -255,6 +268,7 @@ pub fn before_scan(inputs: &Inputs) -> Decision {
         Rule::AskedByOperator => inputs.asked.unwrap_or(Level::Full),
         Rule::Differential => Level::Differential,
         Rule::ScheduledFullDay
+        | Rule::LevelledFullNight
         | Rule::NoFull
         | Rule::SelectionChanged
         | Rule::FullTooOld
@@ -319,21 +333,8 @@ fn judge(inputs: &Inputs) -> (Rule, String) {
         None => false,
     };
     let now = &inputs.now;
-    let scheduled = now.weekday().to_monday_one_offset() == inputs.rules.full_weekday;
-    let taken_today = inputs
-        .full
-        .as_ref()
-        .is_some_and(|full| full.captured_at.to_zoned(now.time_zone().clone()).date() >= now.date());
-    if scheduled && !taken_today && !asked_differential {
-        return (
-            Rule::ScheduledFullDay,
-            format!(
-                "{} is the day of the full, and none was taken yet on {} ({})",
-                weekday_of(inputs),
-                now.date(),
-                zone_of(now)
-            ),
-        );
+    if let Some(due) = due_by_day(inputs).filter(|_| !asked_differential) {
+        return due;
     }
     let Some(full) = &inputs.full else {
         return no_full(inputs, asked_differential);
@@ -354,6 +355,32 @@ fn judge(inputs: &Inputs) -> (Rule, String) {
         );
     }
     threshold(inputs, full)
+}
+
+/// Whether the calendar or the plan says that a full is due, and none was taken since.
+fn due_by_day(inputs: &Inputs) -> Option<(Rule, String)> {
+    let now = &inputs.now;
+    let today = now.date();
+    let levelled = inputs.rules.full_weekday == LEVELLED;
+    let due = if levelled {
+        inputs.planned_full.filter(|night| *night <= today)?
+    } else {
+        Some(today).filter(|_| now.weekday().to_monday_one_offset() == inputs.rules.full_weekday)?
+    };
+    let taken = inputs.full.as_ref().map(|full| full.captured_at.to_zoned(now.time_zone().clone()).date());
+    if taken.is_some_and(|taken| taken >= due) {
+        return None;
+    }
+    let zone = zone_of(now);
+    Some(if levelled {
+        let late = if due < today { ", which has gone by without one" } else { "" };
+        let reason =
+            format!("fulls are levelled over the fleet, and this one is planned for the night of {due}{late} ({zone})");
+        (Rule::LevelledFullNight, reason)
+    } else {
+        let day = weekday_of(inputs);
+        (Rule::ScheduledFullDay, format!("{day} is the day of the full, and none was taken yet on {today} ({zone})"))
+    })
 }
 
 fn no_full(inputs: &Inputs, asked_differential: bool) -> (Rule, String) {
@@ -436,6 +463,7 @@ pub fn after_scan(decided: &Decision, inputs: &Inputs, scan: &ScanFacts) -> Deci
         Rule::BaseUnavailable | Rule::SelectionChanged | Rule::ExactOverThreshold => Level::Full,
         Rule::AskedByOperator
         | Rule::ScheduledFullDay
+        | Rule::LevelledFullNight
         | Rule::NoFull
         | Rule::FullTooOld
         | Rule::EstimateOverThreshold

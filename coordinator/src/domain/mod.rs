@@ -6,6 +6,8 @@
 pub mod bottleneck;
 pub mod chain;
 pub mod decision;
+pub mod forecast;
+pub mod levelling;
 pub mod objectives;
 pub mod policy;
 pub mod rates;

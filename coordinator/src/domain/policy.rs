@@ -66,11 +66,20 @@ pub struct Objectives {
 /// When a backup is a full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FullRule {
-    /// The day of the week, in the policy's zone.
-    #[serde(with = "weekday")]
-    pub day: Weekday,
+    /// On which day, in the policy's zone.
+    #[serde(with = "full_day")]
+    pub day: FullDay,
     /// The age after which a full is too old to stand on.
     pub max_age_days: u32,
+}
+
+/// The day of fulls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FullDay {
+    /// A day of the week.
+    Weekly(Weekday),
+    /// The night that the plan over the whole fleet gives each job.
+    Levelled,
 }
 
 /// How archives of each level are compressed.
@@ -192,20 +201,27 @@ pub struct Selection<'a> {
     pub rules: &'a Rules,
 }
 
-/// Weekdays as the policy file writes them.
-mod weekday {
-    use jiff::civil::Weekday;
+/// The day of fulls as the policy file writes it.
+mod full_day {
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub fn serialize<S: Serializer>(day: &Weekday, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(super::weekday_name(*day))
+    use super::FullDay;
+
+    pub fn serialize<S: Serializer>(day: &FullDay, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(match day {
+            FullDay::Weekly(day) => super::weekday_name(*day),
+            FullDay::Levelled => super::LEVELLED,
+        })
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Weekday, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<FullDay, D::Error> {
         let text = String::deserialize(deserializer)?;
-        super::weekday_named(&text).ok_or_else(|| serde::de::Error::custom("not a day of the week"))
+        super::full_day_named(&text).ok_or_else(|| serde::de::Error::custom("not a day of the week, nor levelled"))
     }
 }
+
+/// The word for fulls that the plan over the fleet places.
+const LEVELLED: &str = "levelled";
 
 const WEEKDAYS: [(Weekday, &str); 7] = [
     (Weekday::Monday, "monday"),
@@ -230,8 +246,11 @@ pub fn weekday_name(day: Weekday) -> &'static str {
     }
 }
 
-fn weekday_named(text: &str) -> Option<Weekday> {
-    WEEKDAYS.into_iter().find(|(_, name)| *name == text).map(|(day, _)| day)
+fn full_day_named(text: &str) -> Option<FullDay> {
+    if text == LEVELLED {
+        return Some(FullDay::Levelled);
+    }
+    WEEKDAYS.into_iter().find(|(_, name)| *name == text).map(|(day, _)| FullDay::Weekly(day))
 }
 
 #[cfg(test)]

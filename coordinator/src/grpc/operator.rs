@@ -16,9 +16,9 @@ use super::identity::judged;
 use super::{Caller, caller, refused};
 use crate::app::relay::Part;
 use crate::app::{
-    App, apply_policy, backups, cancel_run, explain, files, hosts, label_host, list_jobs, plan_restore, policies,
-    preview_policy, read_file, relay, report_dedup, report_objectives, revoke_host, runs, start_backup, start_restore,
-    status, tokens, users, watch_run,
+    App, apply_policy, backups, cancel_run, explain, files, hosts, label_host, list_jobs, look_ahead, plan_restore,
+    policies, preview_policy, read_file, relay, report_dedup, report_objectives, revoke_host, runs, start_backup,
+    start_restore, status, tokens, users, watch_run,
 };
 use crate::relays::Receiving;
 
@@ -104,6 +104,11 @@ impl OperatorService for Operators {
     async fn explain(&self, request: Request<api::ExplainRequest>) -> Answer<api::Explanation> {
         let (caller, request) = open(request)?;
         answer(&caller, explain::explain(&self.app, &request.subject).await)
+    }
+
+    async fn get_schedule(&self, request: Request<api::GetScheduleRequest>) -> Answer<api::Schedule> {
+        let (caller, request) = open(request)?;
+        answer(&caller, look_ahead::schedule(&self.app, &request).await)
     }
 
     async fn create_token(&self, request: Request<api::CreateTokenRequest>) -> Answer<api::CreatedToken> {

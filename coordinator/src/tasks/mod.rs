@@ -6,6 +6,7 @@ pub mod bootstrap_importer;
 pub mod certificate_renewer;
 pub mod database_keeper;
 pub mod dispatcher;
+pub mod full_planner;
 pub mod housekeeper;
 pub mod ingester;
 pub mod job_keeper;

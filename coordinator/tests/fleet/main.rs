@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod indexes;
+mod levelling;
 mod objectives;
 mod operator;
 mod outage;

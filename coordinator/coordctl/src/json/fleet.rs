@@ -85,6 +85,46 @@ pub fn explanation(e: &api::Explanation) -> Value {
     json!({ "decisions": decisions })
 }
 
+/// The due runs ahead. What is not known is null.
+#[must_use]
+pub fn schedule(s: &api::Schedule) -> Value {
+    let night = |n: &api::Night| {
+        json!({
+            "date": n.date,
+            "fulls": n.fulls,
+            "full_bytes": n.full_bytes,
+            "differentials": n.differentials,
+            "differential_bytes": n.differential_bytes,
+            "ms": n.ms,
+        })
+    };
+    let run = |r: &api::DueRun| {
+        json!({
+            "name": format!("{}/{}", r.host, r.policy),
+            "host": r.host,
+            "policy": r.policy,
+            "due_at": at(r.due_at_us),
+            "night": r.night,
+            "level": word(shown::level(r.level)),
+            "rule": r.rule,
+            "reason": r.reason,
+            "predicted_bytes": r.predicted_bytes,
+            "predicted_ms": r.predicted_ms,
+        })
+    };
+    json!({
+        "now": at(s.now_us),
+        "nights": s.nights.iter().map(night).collect::<Value>(),
+        "runs": s.runs.iter().map(run).collect::<Value>(),
+        "runs_left_out": s.runs_left_out,
+        "levelled": {
+            "jobs": s.levelled_jobs,
+            "bound_bytes": s.levelled_bound_bytes,
+            "within_bound": s.levelled_within_bound,
+        },
+    })
+}
+
 /// What there is more than once.
 #[must_use]
 pub fn dedup(report: &api::DedupReport) -> Value {

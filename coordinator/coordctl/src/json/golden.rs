@@ -90,6 +90,14 @@ fn documents() -> Vec<(&'static str, Value)> {
         ("version", version(&api::VersionInfo::default())),
         ("status", status(&api::FleetStatus { troubles: vec![api::Trouble::default()], ..Default::default() })),
         ("explain", explanation(&api::Explanation { decisions: vec![sample_decision()] })),
+        (
+            "schedule",
+            schedule(&api::Schedule {
+                nights: vec![api::Night::default()],
+                runs: vec![api::DueRun { due_at_us: AT, level: api::Level::Full.into(), ..Default::default() }],
+                ..Default::default()
+            }),
+        ),
         ("token list", tokens(&[api::Token::default()])),
         ("user list", users(&[api::User { created_at_us: AT, ..Default::default() }])),
         ("host list", hosts(&[api::Host { last_seen_at_us: AT, ..Default::default() }])),

@@ -11,8 +11,9 @@ use crate::catalog::testing::{with_config, with_empty};
 use crate::catalog::{
     AttemptOutcome, BackupStatus, Catalog, CatalogConfig, CertificateState, Codec, DecisionStage, HostState, JobState,
     MigrateError, OperatorRole, SCHEMA_VERSION, Searchable, TokenKind, VersionKind, audit, backups, certificates,
-    commit, decisions, duplicates, fleet, health, history, hosts, ingest, jobs, leases, left_out, listing, measures,
-    merge, migrate, operators, policies, reports, revocation, runs, schedule, sessions, tokens, walk,
+    commit, decisions, duplicates, fleet, full_plan, health, history, hosts, ingest, jobs, leases, left_out, listing,
+    measures, merge, migrate, newest_chains, operators, policies, reports, revocation, runs, schedule, sessions,
+    tokens, walk,
 };
 
 type Statements = &'static [(&'static str, &'static Sql)];
@@ -25,6 +26,7 @@ const FILES: &[(&str, Statements)] = &[
     ("decisions", decisions::STATEMENTS),
     ("duplicates", duplicates::STATEMENTS),
     ("fleet", fleet::STATEMENTS),
+    ("full_plan", full_plan::STATEMENTS),
     ("health", health::STATEMENTS),
     ("history", history::STATEMENTS),
     ("hosts", hosts::STATEMENTS),
@@ -36,6 +38,7 @@ const FILES: &[(&str, Statements)] = &[
     ("measures", measures::STATEMENTS),
     ("merge", merge::STATEMENTS),
     ("migrate", migrate::STATEMENTS),
+    ("newest_chains", newest_chains::STATEMENTS),
     ("operators", operators::STATEMENTS),
     ("policies", policies::STATEMENTS),
     ("reports", reports::STATEMENTS),

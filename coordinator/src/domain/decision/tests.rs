@@ -31,6 +31,7 @@ fn inputs(now: Zoned) -> Inputs {
         }),
         full_of_other_selection: false,
         full_damaged: false,
+        planned_full: None,
         rates: Rates::default(),
     }
 }
@@ -67,6 +68,33 @@ fn the_day_of_the_full_gives_one_full_and_no_second() {
     assert_eq!(decide(&evening), (Level::Differential, Rule::Differential));
     let none = Inputs { full: None, ..inputs(sunday()) };
     assert_eq!(decide(&none), (Level::Full, Rule::ScheduledFullDay), "the rules go in their order");
+}
+
+#[test]
+fn a_levelled_full_is_taken_on_its_night_once_and_made_up_for_when_the_night_went_by() {
+    let rules = Rules { full_weekday: LEVELLED, max_age_days: 7, diff_threshold_percent: 50 };
+    let planned = |night: &str| Inputs { rules, planned_full: night.parse().ok(), ..inputs(wednesday()) };
+    let tonight = before_scan(&planned("2026-11-25"));
+    assert_eq!((tonight.level, tonight.rule), (Level::Full, Rule::LevelledFullNight));
+    assert_eq!(
+        tonight.reason,
+        "fulls are levelled over the fleet, and this one is planned for the night of 2026-11-25 (Europe/Berlin)"
+    );
+    assert!(before_scan(&planned("2026-11-24")).reason.contains("has gone by without one"));
+    assert_eq!(decide(&planned("2026-11-26")).1, Rule::Differential, "not yet");
+    assert_eq!(decide(&planned("2026-11-22")).1, Rule::Differential, "that is the night of the full there is");
+    let sunday = Inputs { planned_full: None, ..planned("") };
+    assert_eq!(
+        decide(&Inputs { now: self::sunday(), ..sunday }).1,
+        Rule::Differential,
+        "no day of the week is its day"
+    );
+    let old = with_full(planned("2026-11-26"), |full| full.captured_at -= jiff::SignedDuration::from_hours(120));
+    assert_eq!(decide(&old).1, Rule::FullTooOld, "the plan never makes a full older than it may be");
+    let taken = with_full(planned("2026-11-25"), |full| full.captured_at = wednesday().timestamp());
+    assert_eq!(decide(&taken).1, Rule::Differential);
+    let fixed = Inputs { planned_full: "2026-11-25".parse().ok(), ..inputs(wednesday()) };
+    assert_eq!(decide(&fixed).1, Rule::Differential, "a fixed day asks no plan");
 }
 
 #[test]
@@ -238,21 +266,40 @@ fn a_decision_survives_the_catalog_with_its_inputs() {
 fn any_inputs() -> impl Strategy<Value = Inputs> {
     let full = (0i64..40 * 24, 0u64..5000, prop::collection::vec(0u64..5000, 0..6));
     let level = prop_oneof![Just(None), Just(Some(Level::Full)), Just(Some(Level::Differential))];
-    (0i64..14 * 24, level, 1i8..=7, 1u32..20, 1u32..=100, prop::option::of(full), any::<[bool; 2]>()).prop_map(
-        |(hour, asked, full_weekday, max_age_days, diff_threshold_percent, full, [other, damaged])| {
-            let now = wednesday().checked_add(hour.hours()).unwrap();
-            let full = full.map(|(age, source_bytes, differentials)| FullFacts {
-                backup: BackupId::from_uuid(uuid::Uuid::nil()),
-                captured_at: now.timestamp().checked_sub(age.hours()).unwrap(),
-                source_bytes,
-                stored_bytes: 1,
-                differentials,
-            });
-            let rules = Rules { full_weekday, max_age_days, diff_threshold_percent };
-            let rates = Rates { scan_ms: Some(1), full: Work { bytes: 10, ms: 3 }, ..Rates::default() };
-            Inputs { now, asked, rules, full, full_of_other_selection: other, full_damaged: damaged, rates }
-        },
+    (
+        0i64..14 * 24,
+        level,
+        (0i8..=7, prop::option::of(-5i64..14)),
+        1u32..20,
+        1u32..=100,
+        prop::option::of(full),
+        any::<[bool; 2]>(),
     )
+        .prop_map(
+            |(hour, asked, (full_weekday, planned), max_age_days, diff_threshold_percent, full, [other, damaged])| {
+                let now = wednesday().checked_add(hour.hours()).unwrap();
+                let full = full.map(|(age, source_bytes, differentials)| FullFacts {
+                    backup: BackupId::from_uuid(uuid::Uuid::nil()),
+                    captured_at: now.timestamp().checked_sub(age.hours()).unwrap(),
+                    source_bytes,
+                    stored_bytes: 1,
+                    differentials,
+                });
+                let rules = Rules { full_weekday, max_age_days, diff_threshold_percent };
+                let planned = planned.map(|day| wednesday().date().checked_add(day.days()).unwrap());
+                let rates = Rates { scan_ms: Some(1), full: Work { bytes: 10, ms: 3 }, ..Rates::default() };
+                Inputs {
+                    now,
+                    asked,
+                    rules,
+                    full,
+                    full_of_other_selection: other,
+                    full_damaged: damaged,
+                    planned_full: planned,
+                    rates,
+                }
+            },
+        )
 }
 
 proptest! {

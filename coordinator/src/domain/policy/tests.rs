@@ -41,7 +41,7 @@ fn every_key_is_read() {
     let rules = Rules { caches: true, if_present, nodump: true, one_file_system: true, larger_than: Some(4 << 30) };
     assert_eq!(policy.rules, rules);
     assert_eq!((policy.schedule.cron.as_str(), policy.schedule.zone.as_str()), ("30 1 * * 1-5", "Europe/Berlin"));
-    assert_eq!(policy.full, FullRule { day: Weekday::Saturday, max_age_days: 14 });
+    assert_eq!(policy.full, FullRule { day: FullDay::Weekly(Weekday::Saturday), max_age_days: 14 });
     assert_eq!(policy.diff_threshold_percent, 40);
     assert_eq!(policy.compression.full, Compression { codec: Codec::Gzip, level: 9 });
     assert_eq!(policy.compression.differential, Compression { codec: Codec::Zstd, level: 2 });
@@ -59,7 +59,7 @@ fn a_policy_of_three_lines_gets_the_documented_defaults() {
     assert_eq!(policy.rules, Rules::default(), "no rule is followed that nobody asked for");
     assert_eq!((policy.schedule.cron.as_str(), policy.schedule.zone.as_str()), ("0 2 * * *", "UTC"));
     assert_eq!(policy.verify.calendar.cron.as_str(), "0 6 * * *");
-    assert_eq!(policy.full, FullRule { day: Weekday::Sunday, max_age_days: 7 });
+    assert_eq!(policy.full, FullRule { day: FullDay::Weekly(Weekday::Sunday), max_age_days: 7 });
     assert_eq!(policy.diff_threshold_percent, 50);
     assert_eq!(policy.objectives, Objectives::default(), "nothing is promised that nobody stated");
     assert_eq!(policy.compression.full, Compression { codec: Codec::Zstd, level: 3 });
@@ -73,6 +73,14 @@ fn a_policy_of_three_lines_gets_the_documented_defaults() {
         [] as [&str; 0],
         "the defaults can be overridden"
     );
+}
+
+#[test]
+fn the_day_of_the_full_may_be_left_to_the_plan() {
+    let levelled = Policy::parse(&with("full = { day = \"levelled\", max_age_days = 10 }")).unwrap();
+    assert_eq!(levelled.full, FullRule { day: FullDay::Levelled, max_age_days: 10 });
+    let stored = serde_json::to_string(&levelled).unwrap();
+    assert_eq!(serde_json::from_str::<Policy>(&stored).unwrap(), levelled, "it survives the catalog");
 }
 
 #[test]
@@ -106,6 +114,7 @@ fn what_is_wrong_is_found_under_its_key() {
         ("exclude_larger_than = 0", "exclude_larger_than", "leaves out every file"),
         ("exclude_larger_than = 1.5", "exclude_larger_than", "a fraction"),
         ("full = { day = \"sunda\" }", "full.day", "did you mean sunday?"),
+        ("full = { day = \"leveled\" }", "full.day", "did you mean levelled?"),
         ("full = { max_age_days = 0 }", "full.max_age_days", "from 1 to"),
         ("diff_threshold_percent = 0", "diff_threshold_percent", "from 1 to 100"),
         ("diff_threshold_percent = 101", "diff_threshold_percent", "from 1 to 100"),

@@ -5,8 +5,11 @@ use jiff::civil::Weekday;
 use toml::{Table, Value};
 
 use super::reader::{Reader, dotted, escaped, kind};
-use crate::domain::policy::{DEFAULT_CRON, DEFAULT_VERIFY_CRON, FullRule, WEEKDAYS, weekday_named};
+use crate::domain::policy::{DEFAULT_CRON, DEFAULT_VERIFY_CRON, FullDay, FullRule, LEVELLED, WEEKDAYS, full_day_named};
 use crate::domain::schedule::{Calendar, CronError, CronLine, Zone};
+
+/// The day of the full of a policy that says nothing about it.
+const DEFAULT_FULL_DAY: FullDay = FullDay::Weekly(Weekday::Sunday);
 
 impl Reader {
     pub(super) fn cron(&mut self, section: &Table, name: &str, default: &str) -> Option<CronLine> {
@@ -46,13 +49,15 @@ impl Reader {
     pub(super) fn full(&mut self, top: &Table) -> FullRule {
         let section = self.section(top, "", "full", &["day", "max_age_days"]);
         let day = match self.text(&section, "full", "day") {
-            None => Weekday::Sunday,
-            Some(text) => weekday_named(&text).unwrap_or_else(|| {
-                let names = WEEKDAYS.map(|(_, name)| name);
-                let hint = nearest(&text, names)
-                    .map_or_else(|| format!("one of {}", names.join(", ")), |near| format!("did you mean {near}?"));
-                self.find("full.day", format!("'{}' is no day of the week", escaped(&text)), hint);
-                Weekday::Sunday
+            None => DEFAULT_FULL_DAY,
+            Some(text) => full_day_named(&text).unwrap_or_else(|| {
+                let names = || WEEKDAYS.map(|(_, name)| name).into_iter().chain([LEVELLED]);
+                let hint = nearest(&text, names()).map_or_else(
+                    || format!("one of {}", names().collect::<Vec<_>>().join(", ")),
+                    |near| format!("did you mean {near}?"),
+                );
+                self.find("full.day", format!("'{}' is no day of the week, nor {LEVELLED}", escaped(&text)), hint);
+                DEFAULT_FULL_DAY
             }),
         };
         FullRule { day, max_age_days: self.number(&section, "full", "max_age_days", 1..=3650, 7) }

@@ -1,0 +1,102 @@
+//! Plans the nights of fulls, where policies leave them to the plan. Every coordinator may do so at any time: the same catalog gives the
+//! same plan, what was planned stays where it can, and a row is changed only from the night that was seen.
+
+use std::collections::HashMap;
+
+use coord_shared::fault::Fault;
+use coord_shared::ids::{JobId, PolicyId};
+use jiff::Timestamp;
+use jiff::civil::Date;
+
+use super::App;
+use super::jobs::readable;
+use crate::catalog::NewPlannedFull;
+use crate::domain::levelling::{self, LevelledJob, Placing, Plan};
+use crate::domain::policy::{FullDay, Policy};
+
+/// Nights written in one pass.
+const MAX_WRITTEN: usize = 1000;
+
+/// The levelled jobs of the fleet and the plan for them.
+#[derive(Debug)]
+pub struct Levelled {
+    /// The jobs, as the plan sees them.
+    pub jobs: Vec<LevelledJob>,
+    /// The plan.
+    pub plan: Plan,
+}
+
+/// Brings the plan in the catalog up to date. Answers whether there is more to write.
+///
+/// # Errors
+/// Those of the catalog.
+pub async fn keep(app: &App) -> Result<bool, Fault> {
+    let mut policies = HashMap::new();
+    // One that does not read levels nothing now, and what was planned for its jobs is not needed: nothing of it is scheduled.
+    for record in app.catalog.policies().await? {
+        if let Some(policy) = readable(app, &record) {
+            policies.insert(record.id, policy);
+        }
+    }
+    let levelled = plan(app, &policies, app.catalog.now().await?).await?;
+    let ids = levelled_policies(&policies);
+    app.catalog.forget_full_plan(&ids).await?;
+    let sizes: HashMap<JobId, u64> = levelled.jobs.iter().map(|job| (job.id, job.bytes)).collect();
+    let seen: HashMap<JobId, Option<Date>> = levelled.jobs.iter().map(|job| (job.id, job.planned)).collect();
+    // A job without a full takes one at its next run, planned or not; a night written for that would ask for a second one.
+    let moved = levelled.plan.next.iter().filter(|placed| placed.moved && placed.placing != Placing::First);
+    let changes = moved.map(|placed| NewPlannedFull {
+        job: placed.job,
+        seen: seen.get(&placed.job).copied().flatten(),
+        night: placed.night,
+        bytes: sizes.get(&placed.job).copied().unwrap_or(0),
+    });
+    let changes: Vec<NewPlannedFull> = changes.collect();
+    let now: Vec<NewPlannedFull> = changes.iter().take(MAX_WRITTEN).copied().collect();
+    if now.is_empty() {
+        return Ok(false);
+    }
+    let written = app.catalog.put_full_plan(&now).await?;
+    tracing::info!(written, moved = changes.len(), bound = levelled.plan.bound, "the nights of fulls were planned");
+    // Nothing written: another coordinator plans, and the next pass sees what it made of it.
+    Ok(changes.len() > now.len() && written > 0)
+}
+
+/// The plan for the levelled jobs of these policies, as it would be written now.
+///
+/// # Errors
+/// Those of the catalog.
+pub async fn plan(app: &App, policies: &HashMap<PolicyId, Policy>, now: Timestamp) -> Result<Levelled, Fault> {
+    let ids = levelled_policies(policies);
+    let records = if ids.is_empty() { Vec::new() } else { app.catalog.levelled_jobs(&ids).await? };
+    let mut nights = HashMap::new();
+    for id in &ids {
+        if let Some(policy) = policies.get(id) {
+            nights.insert(*id, levelling::nights_of(&policy.schedule, now));
+        }
+    }
+    let known: Vec<u64> = records.iter().filter_map(|record| record.source_bytes).collect();
+    let mean = known.iter().map(|bytes| u128::from(*bytes)).sum::<u128>() / known.len().max(1) as u128;
+    // A host that was never backed up is taken to be as large as the others are.
+    let mean = u64::try_from(mean).unwrap_or(u64::MAX);
+    let jobs = records.iter().filter_map(|record| {
+        let (policy, (nights, until)) = (policies.get(&record.policy)?, nights.get(&record.policy)?);
+        let zone = policy.schedule.zone.rules();
+        Some(LevelledJob {
+            id: record.job,
+            bytes: record.source_bytes.unwrap_or(mean),
+            nights: nights.clone(),
+            until: *until,
+            last_full: record.full_at.map(|full| full.to_zoned(zone.clone()).date()),
+            max_age_days: policy.full.max_age_days,
+            planned: record.planned,
+        })
+    });
+    let jobs: Vec<LevelledJob> = jobs.collect();
+    let plan = levelling::plan(&jobs);
+    Ok(Levelled { jobs, plan })
+}
+
+fn levelled_policies(policies: &HashMap<PolicyId, Policy>) -> Vec<PolicyId> {
+    policies.iter().filter(|(_, policy)| policy.full.day == FullDay::Levelled).map(|(id, _)| *id).collect()
+}

@@ -1,0 +1,211 @@
+//! The due runs ahead: when, which level, why, and what each night will carry. The engine decides on what history lets expect; nothing
+//! here is a promise, since each run decides again by what it finds.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use coord_shared::api;
+use coord_shared::fault::{ErrorCode, Fault};
+use coord_shared::ids::{JobId, PolicyId, PolicyVersion};
+use coord_shared::level::Level;
+use coord_shared::wire::to_us;
+use jiff::civil::Date;
+use jiff::{SignedDuration, Timestamp};
+
+use super::jobs::readable;
+use super::level_fulls::{self, Levelled};
+use super::{App, hosts, names};
+use crate::catalog::{MeasureFilter, NewestChain};
+use crate::domain::decision::{Inputs, Rule, Rules};
+use crate::domain::forecast::{Forecast, forecast};
+use crate::domain::levelling;
+use crate::domain::policy::Policy;
+use crate::domain::rates::Rates;
+
+/// Days looked ahead when no number is asked for.
+const DEFAULT_DAYS: u32 = 14;
+/// Days looked ahead at most.
+const MAX_DAYS: u32 = 62;
+/// Due runs of one job that are looked at.
+const MAX_RUNS_OF_JOB: usize = 5_000;
+/// Due runs that one answer lists; all are counted.
+const MAX_LISTED: usize = 10_000;
+
+/// The due runs ahead of the jobs that are asked for.
+///
+/// # Errors
+/// `invalid_argument` for more days than can be seen or a selector that cannot be read; `not_found` for a host or policy that
+/// does not exist.
+pub async fn schedule(app: &App, request: &api::GetScheduleRequest) -> Result<api::Schedule, Fault> {
+    let days = if request.days == 0 { DEFAULT_DAYS } else { request.days };
+    if days > MAX_DAYS {
+        return Err(Fault::new(
+            ErrorCode::InvalidArgument,
+            format!("{days} days are more than the {MAX_DAYS} that can be seen"),
+        ));
+    }
+    let mut filter = MeasureFilter::default();
+    if !request.host.is_empty() {
+        filter.host = Some(names::host(app, &request.host).await?.id);
+    }
+    if !request.policy.is_empty() {
+        filter.policy = Some(names::policy(app, &request.policy).await?.id);
+    }
+    let selector = hosts::selector(&request.selector)?;
+    let mut chains = app.catalog.newest_chains(filter).await?;
+    if !selector.is_everything() {
+        let selected = app.catalog.hosts().await?.into_iter().filter(|host| selector.matches(&host.labels));
+        let selected: HashSet<_> = selected.map(|host| host.id).collect();
+        chains.retain(|chain| selected.contains(&chain.host));
+    }
+    let mut looking = Looking::new(app, filter).await?;
+    let until = looking.now + SignedDuration::from_hours(i64::from(days) * 24);
+    let mut ahead = Ahead::default();
+    for chain in &chains {
+        for run in looking.runs(app, chain, until).await? {
+            ahead.add(chain, run);
+        }
+    }
+    Ok(ahead.encode(&looking))
+}
+
+/// What all jobs are looked at with.
+struct Looking {
+    now: Timestamp,
+    policies: HashMap<PolicyId, Policy>,
+    versions: HashMap<PolicyId, PolicyVersion>,
+    /// Whether the selection of an older version is the present one.
+    same: HashMap<(PolicyId, PolicyVersion), bool>,
+    rates: HashMap<JobId, Rates>,
+    levelled: Levelled,
+}
+
+impl Looking {
+    async fn new(app: &App, filter: MeasureFilter) -> Result<Self, Fault> {
+        let now = app.catalog.now().await?;
+        let (mut policies, mut versions) = (HashMap::new(), HashMap::new());
+        for record in app.catalog.policies().await? {
+            versions.insert(record.id, record.version);
+            // Nothing of one that does not read is due.
+            if let Some(policy) = readable(app, &record) {
+                policies.insert(record.id, policy);
+            }
+        }
+        let measured = app.catalog.measures(filter).await?;
+        let levelled = level_fulls::plan(app, &policies, now).await?;
+        let rates = measured.into_iter().map(|job| (job.job, job.rates)).collect();
+        Ok(Self { now, policies, versions, same: HashMap::new(), rates, levelled })
+    }
+
+    async fn runs(&mut self, app: &App, chain: &NewestChain, until: Timestamp) -> Result<Vec<Forecast>, Fault> {
+        let Some(policy) = self.policies.get(&chain.policy).cloned() else { return Ok(Vec::new()) };
+        let same = match &chain.full {
+            Some((_, version)) => self.is_same_selection(app, chain.policy, *version, &policy).await?,
+            None => false,
+        };
+        let facts = chain.full.as_ref().map(|(facts, _)| facts);
+        let inputs = Inputs {
+            now: self.now.to_zoned(policy.schedule.zone.rules().clone()),
+            asked: None,
+            rules: Rules::of(&policy),
+            full: facts.filter(|_| same).cloned(),
+            full_of_other_selection: facts.is_some() && !same,
+            full_damaged: facts.is_none() && chain.source_bytes.is_some(),
+            planned_full: None,
+            rates: self.rates.get(&chain.job).copied().unwrap_or_default(),
+        };
+        let due = policy.schedule.due_between(self.now, until, MAX_RUNS_OF_JOB);
+        let mut runs = forecast(&inputs, chain.source_bytes, &self.full_nights(chain.job), &due);
+        // The plan says more of the next full than the engine, which only sees that it is planned.
+        let next = runs.iter_mut().find(|run| run.rule == Rule::LevelledFullNight);
+        if let Some((run, placed)) = next.zip(self.levelled.plan.next.iter().find(|placed| placed.job == chain.job)) {
+            run.reason = format!("{}: {}", run.reason, placed.placing.as_phrase());
+        }
+        Ok(runs)
+    }
+
+    /// The nights that the plan gives a job's fulls.
+    fn full_nights(&self, id: JobId) -> Vec<Date> {
+        let job = self.levelled.jobs.iter().find(|job| job.id == id);
+        let next = self.levelled.plan.next.iter().find(|placed| placed.job == id);
+        job.zip(next).map(|(job, next)| levelling::fulls_from(job, next.night)).unwrap_or_default()
+    }
+
+    async fn is_same_selection(
+        &mut self,
+        app: &App,
+        id: PolicyId,
+        version: PolicyVersion,
+        policy: &Policy,
+    ) -> Result<bool, Fault> {
+        if self.versions.get(&id) == Some(&version) {
+            return Ok(true);
+        }
+        if let Some(same) = self.same.get(&(id, version)) {
+            return Ok(*same);
+        }
+        let then = app.catalog.policy_at(id, version).await?;
+        let same =
+            then.and_then(|then| readable(app, &then)).is_some_and(|then| then.selection() == policy.selection());
+        self.same.insert((id, version), same);
+        Ok(same)
+    }
+}
+
+/// What was found.
+#[derive(Default)]
+struct Ahead {
+    nights: BTreeMap<Date, api::Night>,
+    runs: Vec<api::DueRun>,
+    count: u64,
+}
+
+impl Ahead {
+    fn add(&mut self, chain: &NewestChain, run: Forecast) {
+        self.count += 1;
+        let night = self.nights.entry(run.night).or_default();
+        let bytes = run.bytes.unwrap_or(0);
+        let (runs, total) = match run.level {
+            Level::Full => (&mut night.fulls, &mut night.full_bytes),
+            Level::Differential => (&mut night.differentials, &mut night.differential_bytes),
+        };
+        *runs += 1;
+        *total = total.saturating_add(bytes);
+        night.ms = night.ms.saturating_add(run.ms.unwrap_or(0));
+        // Jobs come one after the other: which runs are the first is only known at the end.
+        self.runs.push(api::DueRun {
+            host: chain.host_name.clone(),
+            policy: chain.policy_name.clone(),
+            due_at_us: to_us(run.at),
+            night: run.night.to_string(),
+            level: run.level.to_api().into(),
+            rule: run.rule.as_str().to_owned(),
+            reason: run.reason,
+            predicted_bytes: run.bytes,
+            predicted_ms: run.ms,
+        });
+        if self.runs.len() > MAX_LISTED * 2 {
+            self.keep_first();
+        }
+    }
+
+    fn keep_first(&mut self) {
+        self.runs.sort_by(|a, b| (a.due_at_us, &a.host, &a.policy).cmp(&(b.due_at_us, &b.host, &b.policy)));
+        self.runs.truncate(MAX_LISTED);
+    }
+
+    fn encode(mut self, looking: &Looking) -> api::Schedule {
+        self.keep_first();
+        let listed = u64::try_from(self.runs.len()).unwrap_or(u64::MAX);
+        let plan = &looking.levelled.plan;
+        let nights = self.nights.into_iter().map(|(date, night)| api::Night { date: date.to_string(), ..night });
+        api::Schedule {
+            nights: nights.collect(),
+            runs: self.runs,
+            runs_left_out: self.count.saturating_sub(listed),
+            now_us: to_us(looking.now),
+            levelled_jobs: u64::try_from(looking.levelled.jobs.len()).unwrap_or(u64::MAX),
+            levelled_bound_bytes: plan.bound,
+            levelled_within_bound: plan.is_within_bound(),
+        }
+    }
+}

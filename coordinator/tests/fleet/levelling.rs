@@ -1,0 +1,83 @@
+//! Levelled fulls: planned, shown, taken and explained.
+
+use coord_shared::api;
+use coord_shared::api::operator_service_client::OperatorServiceClient;
+use coordinator::catalog::{JobFilter, NewPlannedFull};
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
+
+use super::operator::{Host, Operator, apply, start, tree};
+use super::support::{Fleet, wait_for};
+
+/// Due every night, half a day from now, so that nothing is due while the test runs.
+fn nightly(full: &str) -> String {
+    let hour = (Timestamp::now().to_zoned(TimeZone::UTC).hour() + 12) % 24;
+    format!(
+        "name = \"web\"\nhosts = \"env = test\"\nsources = [\"/etc\"]\nschedule = {{ cron = \"0 {hour} * * *\" }}\n\
+         diff_threshold_percent = 100\nfull = {{ {full} }}\n"
+    )
+}
+
+fn date(at: Timestamp) -> Date {
+    at.to_zoned(TimeZone::UTC).date()
+}
+
+async fn ahead(operator: &mut Operator) -> api::Schedule {
+    operator.get_schedule(api::GetScheduleRequest::default()).await.unwrap().into_inner()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_levelled_full_is_planned_shown_and_taken_on_its_night() {
+    let fleet = Fleet::start().await;
+    let mut operator = OperatorServiceClient::new(fleet.admin().await);
+    let mut host = Host::join(&fleet, "one").await;
+    apply(&mut operator, &nightly("day = \"levelled\"")).await;
+    start(&mut operator, "web").await.unwrap();
+    let first = Timestamp::now() - 48.hours();
+    host.back_up(&fleet, first, tree("etc", 100)).await;
+
+    // One job alone takes its full as late as it may.
+    let job = fleet.catalog.jobs(JobFilter::default()).await.unwrap()[0].id;
+    let latest = date(first).checked_add(7.days()).unwrap();
+    let planned = wait_for("the full to be planned", || async {
+        fleet.catalog.planned_full(job).await.unwrap().filter(|night| *night == latest)
+    })
+    .await;
+    let shown = ahead(&mut operator).await;
+    assert_eq!((shown.runs.len(), shown.levelled_jobs, shown.levelled_within_bound), (14, 1, true), "{shown:?}");
+    let fulls: Vec<&api::DueRun> = shown.runs.iter().filter(|run| run.level() == api::Level::Full).collect();
+    assert_eq!(fulls[0].night, planned.to_string());
+    assert_eq!((fulls[0].rule.as_str(), fulls[0].predicted_bytes), ("levelled_full_night", Some(4000)));
+    assert!(fulls[0].reason.ends_with("the last night that the age of the newest full allows"), "{}", fulls[0].reason);
+    let night = shown.nights.iter().find(|night| night.date == planned.to_string()).unwrap();
+    assert_eq!((night.fulls, night.full_bytes, night.differentials), (1, 4000, 0));
+
+    // The night comes.
+    let tonight = date(Timestamp::now());
+    let new = NewPlannedFull { job, seen: Some(planned), night: tonight, bytes: 4000 };
+    assert_eq!(fleet.catalog.put_full_plan(&[new]).await.unwrap(), 1);
+    assert_eq!(fleet.catalog.put_full_plan(&[new]).await.unwrap(), 0, "that is not what the row says any more");
+    start(&mut operator, "web").await.unwrap();
+    host.back_up(&fleet, Timestamp::now(), tree("etc", 200)).await;
+    let why = operator.explain(api::ExplainRequest { subject: "one/web".into() }).await.unwrap().into_inner();
+    let decision = &why.decisions[0];
+    assert_eq!((decision.level(), decision.rule.as_str()), (api::Level::Full, "levelled_full_night"), "{decision:?}");
+    let full = decision.options.iter().find(|option| option.taken).unwrap();
+    // Scanned in 10 ms; packed and read back at 4000 bytes in 1005 ms; restored at half the pace of reading back.
+    assert_eq!((full.predicted_ms, full.predicted_restore_ms), (Some(1015), Some(10)), "{full:?}");
+    wait_for("the next full to be planned", || async {
+        let night = fleet.catalog.planned_full(job).await.unwrap();
+        night.filter(|night| *night == tonight.checked_add(7.days()).unwrap())
+    })
+    .await;
+
+    // A policy that takes its fulls on a fixed day needs no plan.
+    apply(&mut operator, &nightly("day = \"sunday\"")).await;
+    wait_for("the plan to be forgotten", || async {
+        fleet.catalog.planned_full(job).await.unwrap().is_none().then_some(())
+    })
+    .await;
+    assert_eq!(ahead(&mut operator).await.levelled_jobs, 0);
+    fleet.stop().await;
+}
