@@ -15,6 +15,7 @@ pub mod run;
 pub mod schedule;
 pub mod token;
 pub mod user;
+pub mod what_if;
 
 #[cfg(test)]
 mod golden;

@@ -36,6 +36,7 @@ use command::run::RunCommand;
 use command::schedule::ScheduleArgs;
 use command::token::TokenCommand;
 use command::user::UserCommand;
+use command::what_if::WhatIfArgs;
 use context::Choice;
 use failure::Failure;
 use output::color::Colors;
@@ -117,6 +118,12 @@ enum Command {
     Cat(CatArgs),
     /// Say why each level was chosen.
     Explain(ExplainArgs),
+    /// Say what a policy file would have made of the past. Nothing is applied.
+    ///
+    /// The engine decides again for every recorded run, at the time it had and by what its scan found. Where the replay has another full
+    /// to stand on than history had, sizes and times are estimated from this job's own past, and the runs are counted as such. Other due
+    /// times, sources and codecs leave no trace in history: the answer says where the file has them.
+    WhatIf(WhatIfArgs),
     /// List the runs that are due ahead, with a bar for each night.
     ///
     /// Each night shows what its fulls (#) and differentials (-) are expected to store, before compression. The levels are those that the
@@ -236,6 +243,7 @@ async fn run(arguments: &Arguments, out: Output) -> Result<(), Failure> {
         | Command::Ls(_)
         | Command::Cat(_)
         | Command::Explain(_)
+        | Command::WhatIf(_)
         | Command::Schedule(_)
         | Command::Host(_)
         | Command::Policy(_)
@@ -273,6 +281,7 @@ async fn dispatch(session: &mut Session, command: &Command) -> Result<(), Failur
         Command::Ls(args) => command::files::ls(session, args).await,
         Command::Cat(args) => command::files::cat(session, args).await,
         Command::Explain(args) => command::fleet::explain(session, args).await,
+        Command::WhatIf(args) => command::what_if::run(session, args).await,
         Command::Schedule(args) => command::schedule::run(session, args).await,
         Command::Host(command) => command::host::run(session, command).await,
         Command::Policy(command) => command::policy::run(session, command).await,

@@ -44,12 +44,15 @@ struct Asked {
 
 /// What the scan added to the inputs.
 #[derive(Debug, Serialize, Deserialize)]
-struct ScanInputs {
-    before: Inputs,
-    scan: ScanFacts,
+pub(super) struct ScanInputs {
+    /// The inputs before the scan.
+    pub(super) before: Inputs,
+    /// What it found.
+    pub(super) scan: ScanFacts,
 }
 
-fn unreadable(error: serde_json::Error) -> Fault {
+/// A stored value that does not read.
+pub(super) fn unreadable(error: serde_json::Error) -> Fault {
     Fault::new(ErrorCode::Internal, format!("a stored value cannot be read: {error}"))
 }
 

@@ -47,6 +47,7 @@ pub mod status;
 pub mod tokens;
 pub mod users;
 pub mod watch_run;
+pub mod what_if;
 
 use std::sync::Arc;
 

@@ -11,5 +11,6 @@ pub mod levelling;
 pub mod objectives;
 pub mod policy;
 pub mod rates;
+pub mod replay;
 pub mod restore_plan;
 pub mod schedule;

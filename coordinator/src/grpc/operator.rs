@@ -18,7 +18,7 @@ use crate::app::relay::Part;
 use crate::app::{
     App, apply_policy, backups, cancel_run, explain, files, hosts, label_host, list_jobs, look_ahead, plan_restore,
     policies, preview_policy, read_file, relay, report_dedup, report_objectives, revoke_host, runs, start_backup,
-    start_restore, status, tokens, users, watch_run,
+    start_restore, status, tokens, users, watch_run, what_if,
 };
 use crate::relays::Receiving;
 
@@ -109,6 +109,11 @@ impl OperatorService for Operators {
     async fn get_schedule(&self, request: Request<api::GetScheduleRequest>) -> Answer<api::Schedule> {
         let (caller, request) = open(request)?;
         answer(&caller, look_ahead::schedule(&self.app, &request).await)
+    }
+
+    async fn what_if(&self, request: Request<api::WhatIfRequest>) -> Answer<api::WhatIfReport> {
+        let (caller, request) = open(request)?;
+        answer(&caller, what_if::what_if(&self.app, &request).await)
     }
 
     async fn create_token(&self, request: Request<api::CreateTokenRequest>) -> Answer<api::CreatedToken> {

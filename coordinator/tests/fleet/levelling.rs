@@ -1,4 +1,4 @@
-//! Levelled fulls: planned, shown, taken and explained.
+//! Levelled fulls: planned, shown, taken and explained; and a past replayed under another policy.
 
 use coord_shared::api;
 use coord_shared::api::operator_service_client::OperatorServiceClient;
@@ -28,7 +28,7 @@ async fn ahead(operator: &mut Operator) -> api::Schedule {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_levelled_full_is_planned_shown_and_taken_on_its_night() {
+async fn a_levelled_full_is_planned_shown_taken_on_its_night_and_can_be_replayed_under_another_policy() {
     let fleet = Fleet::start().await;
     let mut operator = OperatorServiceClient::new(fleet.admin().await);
     let mut host = Host::join(&fleet, "one").await;
@@ -71,6 +71,17 @@ async fn a_levelled_full_is_planned_shown_and_taken_on_its_night() {
         night.filter(|night| *night == tonight.checked_add(7.days()).unwrap())
     })
     .await;
+
+    // With a fixed day that is not today, the second run would have been a differential.
+    let another = tonight.tomorrow().unwrap().strftime("%A").to_string().to_lowercase();
+    let request = api::WhatIfRequest { toml: nightly(&format!("day = \"{another}\"")), ..Default::default() };
+    let report = operator.what_if(request.clone()).await.unwrap().into_inner();
+    let (was, would_be) = (report.was.clone().unwrap(), report.would_be.clone().unwrap());
+    assert_eq!((was.runs, was.fulls, was.stored_bytes, was.estimated), (2, 2, 2000, 0), "{report:?}");
+    assert_eq!((would_be.runs, would_be.fulls, would_be.estimated), (2, 1, 1), "{report:?}");
+    assert_eq!((report.jobs[0].levels_changed, report.notes.len()), (1, 0), "{report:?}");
+    let unknown = api::WhatIfRequest { policy: "wep".into(), ..request };
+    assert!(operator.what_if(unknown).await.is_err());
 
     // A policy that takes its fulls on a fixed day needs no plan.
     apply(&mut operator, &nightly("day = \"sunday\"")).await;

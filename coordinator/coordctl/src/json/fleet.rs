@@ -125,6 +125,53 @@ pub fn schedule(s: &api::Schedule) -> Value {
     })
 }
 
+/// A past as it was, and as it would have been.
+#[must_use]
+pub fn what_if(report: &api::WhatIfReport) -> Value {
+    let totals = |totals: Option<&api::ReplayTotals>| {
+        totals.map_or(Value::Null, |t| {
+            json!({
+                "runs": t.runs,
+                "fulls": t.fulls,
+                "stored_bytes": t.stored_bytes,
+                "ms": t.ms,
+                "busiest_ms": t.busiest_ms,
+                "busiest_night": word(t.busiest_night.clone()),
+                "longest_restore_ms": t.longest_restore_ms,
+                "estimated": t.estimated,
+            })
+        })
+    };
+    let change = |c: &api::LevelChange| {
+        json!({
+            "at": at(c.at_us),
+            "was": word(shown::level(c.was)),
+            "would_be": word(shown::level(c.would_be)),
+            "rule": c.rule,
+            "reason": c.reason,
+        })
+    };
+    let job = |j: &api::WhatIfOfJob| {
+        json!({
+            "name": format!("{}/{}", j.host, j.policy),
+            "host": j.host,
+            "policy": j.policy,
+            "was": totals(j.was.as_ref()),
+            "would_be": totals(j.would_be.as_ref()),
+            "levels_changed": j.levels_changed,
+            "changes": j.changes.iter().map(change).collect::<Value>(),
+        })
+    };
+    json!({
+        "since": at(report.since_us),
+        "until": at(report.until_us),
+        "jobs": report.jobs.iter().map(job).collect::<Value>(),
+        "was": totals(report.was.as_ref()),
+        "would_be": totals(report.would_be.as_ref()),
+        "notes": report.notes,
+    })
+}
+
 /// What there is more than once.
 #[must_use]
 pub fn dedup(report: &api::DedupReport) -> Value {

@@ -98,6 +98,17 @@ fn documents() -> Vec<(&'static str, Value)> {
                 ..Default::default()
             }),
         ),
+        (
+            "what-if",
+            what_if(&api::WhatIfReport {
+                jobs: vec![api::WhatIfOfJob {
+                    was: Some(api::ReplayTotals::default()),
+                    changes: vec![api::LevelChange { at_us: AT, ..Default::default() }],
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }),
+        ),
         ("token list", tokens(&[api::Token::default()])),
         ("user list", users(&[api::User { created_at_us: AT, ..Default::default() }])),
         ("host list", hosts(&[api::Host { last_seen_at_us: AT, ..Default::default() }])),

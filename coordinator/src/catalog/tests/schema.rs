@@ -12,8 +12,8 @@ use crate::catalog::{
     AttemptOutcome, BackupStatus, Catalog, CatalogConfig, CertificateState, Codec, DecisionStage, HostState, JobState,
     MigrateError, OperatorRole, SCHEMA_VERSION, Searchable, TokenKind, VersionKind, audit, backups, certificates,
     commit, decisions, duplicates, fleet, full_plan, health, history, hosts, ingest, jobs, leases, left_out, listing,
-    measures, merge, migrate, newest_chains, operators, policies, reports, revocation, runs, schedule, sessions,
-    tokens, walk,
+    measures, merge, migrate, newest_chains, operators, policies, recorded, reports, revocation, runs, schedule,
+    sessions, tokens, walk,
 };
 
 type Statements = &'static [(&'static str, &'static Sql)];
@@ -41,6 +41,7 @@ const FILES: &[(&str, Statements)] = &[
     ("newest_chains", newest_chains::STATEMENTS),
     ("operators", operators::STATEMENTS),
     ("policies", policies::STATEMENTS),
+    ("recorded", recorded::STATEMENTS),
     ("reports", reports::STATEMENTS),
     ("revocation", revocation::STATEMENTS),
     ("runs", runs::STATEMENTS),
