@@ -5,7 +5,8 @@ use coord_shared::fault::Fault;
 use coord_shared::wire::optional_us;
 
 use super::{App, backups, hosts, names, runs, start_backup};
-use crate::catalog::{Job, JobFilter};
+use crate::catalog::{Job, JobFilter, MeasureFilter};
+use crate::domain::chain::Growth;
 
 /// Jobs of hosts that fulfil a selector.
 ///
@@ -39,7 +40,19 @@ pub async fn list(app: &App, request: &api::ListJobsRequest) -> Result<api::JobL
 /// `not_found` and `ambiguous` as for every name.
 pub async fn show(app: &App, host: &str, policy: &str) -> Result<api::Job, Fault> {
     let job = start_backup::job(app, host, policy).await?;
-    whole(app, &job).await
+    Ok(api::Job { growth: growth(app, &job).await?, ..whole(app, &job).await? })
+}
+
+/// How the job's newest chain has grown.
+async fn growth(app: &App, job: &Job) -> Result<Option<api::ChainGrowth>, Fault> {
+    let filter = MeasureFilter { job: Some(job.id), ..MeasureFilter::default() };
+    let chain = app.catalog.newest_chains(filter).await?.pop();
+    Ok(chain.and_then(|chain| chain.full).map(|(full, _)| {
+        let Growth { newest_bytes, largest_bytes, percent } =
+            Growth::of(full.source_bytes, full.differentials.iter().copied());
+        let differentials = u64::try_from(full.differentials.len()).unwrap_or(u64::MAX);
+        api::ChainGrowth { differentials, newest_bytes, largest_bytes, percent }
+    }))
 }
 
 async fn whole(app: &App, job: &Job) -> Result<api::Job, Fault> {
@@ -57,5 +70,6 @@ async fn whole(app: &App, job: &Job) -> Result<api::Job, Fault> {
         open_run: open.first().map(runs::encode),
         backups: job.backups,
         stored_bytes: job.stored_bytes,
+        growth: None,
     })
 }

@@ -141,14 +141,17 @@ impl Chain<'_> {
     /// How the chain has grown. A restore point without an archive of its own is as large as the one it names, so it changes
     /// nothing.
     pub fn growth(&self) -> Growth {
-        let sizes =
-            || self.differentials.iter().filter(|point| point.same_as.is_none()).map(|point| point.content_bytes);
-        let newest_bytes = sizes().next_back().unwrap_or(0);
-        Growth {
-            newest_bytes,
-            largest_bytes: sizes().max().unwrap_or(0),
-            percent: percent(newest_bytes, self.full.source_bytes),
-        }
+        let own = self.differentials.iter().filter(|point| point.same_as.is_none());
+        Growth::of(self.full.source_bytes, own.map(|point| point.content_bytes))
+    }
+}
+
+impl Growth {
+    /// That of a chain whose full has `full_bytes` of sources, and whose differentials stored these, oldest first.
+    pub fn of(full_bytes: u64, differentials: impl Iterator<Item = u64>) -> Growth {
+        let (newest_bytes, largest_bytes) =
+            differentials.fold((0, 0), |(_, largest), bytes| (bytes, bytes.max(largest)));
+        Growth { newest_bytes, largest_bytes, percent: percent(newest_bytes, full_bytes) }
     }
 }
 

@@ -181,6 +181,20 @@ fn newest_full(job: &api::Job) -> String {
     job.newest_full.as_ref().map_or_else(|| "none".to_owned(), |b| shown::instant(b.captured_at_us))
 }
 
+/// How a chain has grown.
+fn growth(chain: &api::ChainGrowth) -> String {
+    if chain.differentials == 0 {
+        return "none yet".to_owned();
+    }
+    format!(
+        "{}: the newest {}, {} % of the full; the largest {}",
+        chain.differentials,
+        shown::size(chain.newest_bytes),
+        chain.percent,
+        shown::size(chain.largest_bytes)
+    )
+}
+
 fn row(j: &api::Job) -> Vec<String> {
     let state = j.open_run.as_ref().map_or_else(|| j.state.clone(), |run| shown::state(run.state));
     vec![
@@ -209,6 +223,7 @@ fn show(session: &Session, j: &api::Job) -> Result<(), Failure> {
         ("state", j.state.clone()),
         ("newest backup", newest(j)),
         ("newest full", newest_full(j)),
+        ("its differentials", j.growth.as_ref().map_or_else(String::new, growth)),
         ("open run", open),
         ("next run", shown::instant(j.next_due_at_us)),
         ("backups", j.backups.to_string()),
@@ -221,13 +236,21 @@ fn show(session: &Session, j: &api::Job) -> Result<(), Failure> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use super::{split, timeout};
+    use super::{growth, split, timeout};
+    use coord_shared::api::ChainGrowth;
     use std::time::Duration;
 
     #[test]
     fn a_job_is_a_host_and_a_policy() {
         assert_eq!(split("web-1/srv").unwrap(), ("web-1".to_owned(), "srv".to_owned()));
         assert!(split("web-1").is_err() && split("/srv").is_err() && split("web-1/").is_err());
+    }
+
+    #[test]
+    fn the_growth_of_a_chain_is_that_of_its_newest_differential() {
+        let chain = ChainGrowth { differentials: 3, newest_bytes: 1024, largest_bytes: 2048, percent: 25 };
+        assert_eq!(growth(&chain), "3: the newest 1.0 KiB, 25 % of the full; the largest 2.0 KiB");
+        assert_eq!(growth(&ChainGrowth::default()), "none yet");
     }
 
     #[test]

@@ -345,6 +345,14 @@ pub fn job(j: &api::Job) -> Value {
         "open_run": j.open_run.as_ref().map_or(Value::Null, run),
         "backups": j.backups,
         "stored_bytes": j.stored_bytes,
+        "growth": j.growth.as_ref().map_or(Value::Null, |g| {
+            json!({
+                "differentials": g.differentials,
+                "newest_bytes": g.newest_bytes,
+                "largest_bytes": g.largest_bytes,
+                "percent": g.percent,
+            })
+        }),
     })
 }
 

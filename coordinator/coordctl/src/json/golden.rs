@@ -49,6 +49,7 @@ fn sample_job() -> api::Job {
         newest_full: Some(sample_backup()),
         open_run: Some(sample_run()),
         next_due_at_us: AT,
+        growth: Some(api::ChainGrowth::default()),
         ..Default::default()
     }
 }
