@@ -6,6 +6,7 @@ pub mod fleet;
 pub mod help;
 pub mod host;
 pub mod job;
+pub mod limit;
 pub mod login;
 pub mod policy;
 pub mod preview;

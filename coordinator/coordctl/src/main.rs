@@ -28,6 +28,7 @@ use command::fleet::{ExplainArgs, StatusArgs};
 use command::help::Topic;
 use command::host::HostCommand;
 use command::job::JobCommand;
+use command::limit::LimitCommand;
 use command::login::LoginArgs;
 use command::policy::PolicyCommand;
 use command::report::ReportCommand;
@@ -138,6 +139,9 @@ enum Command {
     /// A policy on a host: list them, run one now.
     #[command(subcommand)]
     Job(JobCommand),
+    /// How many runs go on at once: over the fleet, on each host, on groups of hosts.
+    #[command(subcommand)]
+    Limit(LimitCommand),
     /// Executions of backups, verifications and restores.
     #[command(subcommand)]
     Run(RunCommand),
@@ -248,6 +252,7 @@ async fn run(arguments: &Arguments, out: Output) -> Result<(), Failure> {
         | Command::Host(_)
         | Command::Policy(_)
         | Command::Job(_)
+        | Command::Limit(_)
         | Command::Run(_)
         | Command::Backup(_)
         | Command::Report(_)
@@ -286,6 +291,7 @@ async fn dispatch(session: &mut Session, command: &Command) -> Result<(), Failur
         Command::Host(command) => command::host::run(session, command).await,
         Command::Policy(command) => command::policy::run(session, command).await,
         Command::Job(command) => command::job::run(session, command).await,
+        Command::Limit(command) => command::limit::run(session, command).await,
         Command::Run(command) => command::run::run(session, command).await,
         Command::Backup(command) => command::backup::run(session, command).await,
         Command::Report(command) => command::report::run(session, command).await,

@@ -21,11 +21,12 @@ const AWAY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until the run has ended.
 ///
-/// Ctrl-C detaches: the run goes on. A coordinator that is restarted meanwhile is waited for.
+/// Ctrl-C and SIGTERM detach: the run goes on. A coordinator that is restarted meanwhile is waited for.
 pub async fn until_end(session: &mut Session, run_id: &str, timeout: Option<Duration>) -> Result<api::Run, Failure> {
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
     let mut display = Display::new(session);
     let mut away_since: Option<Instant> = None;
+    let mut interrupted = std::pin::pin!(interrupted());
     loop {
         let watching = watch(session, run_id, &mut display, &mut away_since);
         let ended = tokio::select! {
@@ -35,7 +36,7 @@ pub async fn until_end(session: &mut Session, run_id: &str, timeout: Option<Dura
                 session.out.talk(&format!("run continues: coordctl run show {}", shown::short(run_id)));
                 return Err(Failure::Ended(Exit::TimedOut));
             }
-            _ = tokio::signal::ctrl_c() => {
+            () = &mut interrupted => {
                 display.clear();
                 session.out.talk(&format!("run continues: coordctl run show {}", shown::short(run_id)));
                 return Err(Failure::Ended(Exit::Interrupted));
@@ -57,6 +58,20 @@ pub async fn until_end(session: &mut Session, run_id: &str, timeout: Option<Dura
 
 fn still_patient(away_since: &mut Option<Instant>) -> bool {
     away_since.get_or_insert_with(Instant::now).elapsed() < AWAY_PATIENCE
+}
+
+/// Ctrl-C, or the signal by which services and containers are ended.
+async fn interrupted() {
+    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(mut terminated) => tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminated.recv() => {}
+        },
+        // Without a handler the signal ends the process, as it always does.
+        Err(_) => {
+            let _interrupted = tokio::signal::ctrl_c().await;
+        }
+    }
 }
 
 async fn passed(deadline: Option<Instant>) {

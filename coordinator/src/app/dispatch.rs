@@ -2,14 +2,17 @@
 //! before the order leaves, with its inputs and the option not taken. An order that is lost on the way costs a lease, never a
 //! second copy: the run is claimed again only after the lease lapsed.
 
+use std::collections::HashMap;
+
 use coord_shared::api::coordinator_message::Message;
 use coord_shared::api::run_order::Task;
 use coord_shared::api::{BackupTask, RunOrder, SelectionRules, VerifyTask};
 use coord_shared::fault::{ErrorCode, Fault};
-use coord_shared::ids::{Attempt, BackupId};
+use coord_shared::ids::{Attempt, BackupId, HostId, SessionNumber};
 use coord_shared::level::Level;
 use coord_shared::run::RunKind;
 use coord_shared::telemetry::new_trace_id;
+use futures_util::StreamExt;
 
 use super::backups::{is_damaged, location};
 use super::decide::{History, decide_before_scan, history};
@@ -19,30 +22,38 @@ use crate::catalog::{Backup, Claimed, RunRecord};
 use crate::domain::policy::{Compression, Policy};
 use crate::sessions::Session;
 
-/// Runs given to one host in one pass.
-const MAX_RUNS_PER_HOST: usize = 8;
+/// Runs claimed at once, over all hosts.
+const MAX_CLAIMED: usize = 256;
+/// Orders made side by side: each asks the catalog for its job's history.
+const MAX_GIVEN_AT_ONCE: usize = 6;
 /// Archives that one verification reads: the newest of the chain.
 const MAX_VERIFIED: usize = 32;
 
-/// One pass over the sessions here. Answers whether more is waiting.
+/// One pass: claims what may begin on the hosts that are connected here, and orders it. Answers whether more is waiting.
 pub async fn dispatch_all(app: &App) -> Result<bool, Fault> {
-    let mut more = false;
-    for session in app.sessions.all() {
-        match dispatch_to(app, &session).await {
-            Ok(rest) => more |= rest,
-            Err(fault) => leave_out(app, &format!("host {}", session.host), fault)?,
+    let sessions: HashMap<HostId, Session> =
+        app.sessions.all().into_iter().map(|session| (session.host, session)).collect();
+    if sessions.is_empty() {
+        return Ok(false);
+    }
+    let numbers: Vec<(HostId, SessionNumber)> =
+        sessions.values().map(|session| (session.host, session.number)).collect();
+    let claimed = app.catalog.claim_runs(&numbers, app.settings.lease(), MAX_CLAIMED).await?;
+    let more = claimed.len() >= MAX_CLAIMED;
+    let given = claimed.into_iter().filter_map(|claimed| Some((sessions.get(&claimed.host)?.clone(), claimed)));
+    let mut outcomes = futures_util::stream::iter(given)
+        .map(|(session, claimed)| async move { (session.host, give(app, &session, claimed).await) })
+        .buffer_unordered(MAX_GIVEN_AT_ONCE);
+    // What is claimed is given even when another cannot be: else it would wait for its lease to lapse.
+    let mut outcome = Ok(more);
+    while let Some((host, given)) = outcomes.next().await {
+        if let Err(fault) = given
+            && let Err(fault) = leave_out(app, &format!("host {host}"), fault)
+        {
+            outcome = Err(fault);
         }
     }
-    Ok(more)
-}
-
-async fn dispatch_to(app: &App, session: &Session) -> Result<bool, Fault> {
-    for _ in 0..MAX_RUNS_PER_HOST {
-        let claimed = app.catalog.claim_run(session.host, session.number, app.settings.lease()).await?;
-        let Some(claimed) = claimed else { return Ok(false) };
-        give(app, session, claimed).await?;
-    }
-    Ok(true)
+    outcome
 }
 
 /// Orders a claimed attempt. One that cannot be ordered fails with the reason.

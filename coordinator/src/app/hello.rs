@@ -173,7 +173,7 @@ async fn give_back_lost(app: &App, session: &Session, beats: &[RunBeat]) -> Resu
             let attempt = run.machine.attempt;
             if !beats.iter().any(|beat| beat.run == run.id && beat.attempt == attempt) {
                 tracing::warn!(run = %run.id, %attempt, host = %run.host_name, "the host does not hold it: given back");
-                report::fail_lost(app, session, Claimed { run: run.id, attempt }).await?;
+                report::fail_lost(app, session, Claimed { run: run.id, attempt, host: session.host }).await?;
             }
         }
     }

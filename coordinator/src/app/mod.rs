@@ -23,6 +23,7 @@ pub mod keep_jobs;
 pub mod label_host;
 pub mod last_read;
 pub mod level_fulls;
+pub mod limits;
 pub mod list_jobs;
 pub mod look_ahead;
 pub mod names;

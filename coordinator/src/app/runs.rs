@@ -137,6 +137,7 @@ pub fn encode(run: &RunRecord) -> api::Run {
         spent: Vec::new(),
         limited_by: String::new(),
         left_out: Vec::new(),
+        was_there: false,
     }
 }
 

@@ -1,4 +1,4 @@
-//! A backup that an operator asks for, now. A job has at most one open backup run: if there is one already, the answer names it.
+//! A backup that an operator asks for, now. A job has at most one open backup run: if there is one already, it answers the wish.
 
 use coord_shared::api;
 use coord_shared::fault::{ErrorCode, Fault};
@@ -9,15 +9,19 @@ use coord_shared::tls::PeerKind;
 
 use super::schedule::priority;
 use super::{App, names, runs};
-use crate::catalog::{AskedRun, CatalogError, Job, JobState, NewAudit};
+use crate::catalog::{Asked, AskedRun, Job, JobState, NewAudit, RunRecord};
 
-/// Queues a backup run of the policy's job on the host.
+/// Longest key of a wish, in bytes.
+const MAX_KEY: usize = 200;
+
+/// Queues a backup run of the policy's job on the host, unless its open run or the one of the same key will do.
 ///
 /// # Errors
-/// `not_found` for names and for a policy that does not select the host; `not_now` when the job has an open backup run, with
-/// its id, or has ended.
+/// `not_found` for names and for a policy that does not select the host; `not_now` when the job has ended, or has an open backup
+/// run of another level than the one asked for; `invalid_argument` for the key.
 pub async fn start(app: &App, user: &str, request: &api::StartBackupRequest) -> Result<api::Run, Fault> {
     let job = job(app, &request.host, &request.policy).await?;
+    let key = key(&request.key)?;
     if job.state == JobState::Ended {
         return Err(Fault::new(
             ErrorCode::NotNow,
@@ -36,30 +40,46 @@ pub async fn start(app: &App, user: &str, request: &api::StartBackupRequest) -> 
         spec: serde_json::json!({ "asked_level": level }),
         priority: priority(RunKind::Backup),
     };
-    let run = match app.catalog.ask_run(&asked).await {
-        Ok(run) => run,
-        Err(CatalogError::Taken { .. }) => return Err(open_already(app, &job).await),
-        Err(error) => return Err(error.into()),
-    };
-    app.nudges.dispatcher.notify_one();
-    let subject = run.id.to_string();
-    let details = serde_json::json!({ "host": job.host_name, "policy": job.policy_name, "level": level });
-    let deed =
-        NewAudit { actor_kind: PeerKind::Operator, actor: user, action: "backup_asked", subject: &subject, details };
-    app.catalog.record_audit(&deed).await?;
-    runs::by_id(app, run.id).await
+    match app.catalog.ask_backup(&asked, key).await? {
+        Asked::New(run) => {
+            app.nudges.dispatcher.notify_one();
+            record(app, user, &job, &run, (level, key)).await?;
+            runs::by_id(app, run.id).await
+        }
+        Asked::Known(run) | Asked::Open(run) => Ok(api::Run { was_there: true, ..runs::by_id(app, run.id).await? }),
+        Asked::Other(run) => Err(other_level(&job, &run)),
+    }
 }
 
-async fn open_already(app: &App, job: &Job) -> Fault {
-    let open = app.catalog.open_runs_of_job(job.id).await.unwrap_or_default();
-    match open.iter().find(|run| run.kind == RunKind::Backup) {
-        Some(run) => Fault::new(
-            ErrorCode::NotNow,
-            format!("{job} has a backup run already: {} is {}", run.id.short(), run.machine.state),
-        )
-        .with_hint(format!("coordctl run show {}", run.id.short())),
-        None => Fault::new(ErrorCode::Changed, format!("a backup run of {job} has just ended")).with_hint("try again"),
+/// The key under which a wish may be repeated.
+fn key(text: &str) -> Result<Option<&str>, Fault> {
+    if text.len() > MAX_KEY || text.chars().any(char::is_control) {
+        let message = format!("a key has at most {MAX_KEY} bytes and no control characters");
+        return Err(Fault::new(ErrorCode::InvalidArgument, message).with_hint("--key nightly-2026-11-26"));
     }
+    Ok(Some(text).filter(|text| !text.is_empty()))
+}
+
+async fn record(
+    app: &App,
+    user: &str,
+    job: &Job,
+    run: &RunRecord,
+    (level, key): (Option<Level>, Option<&str>),
+) -> Result<(), Fault> {
+    let subject = run.id.to_string();
+    let details = serde_json::json!({ "host": job.host_name, "policy": job.policy_name, "level": level, "key": key });
+    let deed =
+        NewAudit { actor_kind: PeerKind::Operator, actor: user, action: "backup_asked", subject: &subject, details };
+    Ok(app.catalog.record_audit(&deed).await?)
+}
+
+fn other_level(job: &Job, run: &RunRecord) -> Fault {
+    let level = run.level.map_or_else(|| "of a level not decided yet".to_owned(), |level| format!("a {level}"));
+    let message = format!("{job} has a backup run already: {} is {}, {level}", run.id.short(), run.machine.state);
+    let short = run.id.short();
+    Fault::new(ErrorCode::NotNow, message)
+        .with_hint(format!("wait for it: coordctl run show {short}; or end it: coordctl run cancel {short}"))
 }
 
 /// The job that an operator names. One policy on the host may stay unnamed.

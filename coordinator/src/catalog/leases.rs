@@ -1,6 +1,6 @@
 //! Leases: which session holds which attempt, and until when. Invariant: time is the database's; attempt+1 is claimed only from
 //! the queue, so a run that its host still holds is taken back out of the queue first; after a coordinator's start or an outage
-//! nothing is reaped for one grace period.
+//! nothing is reaped for one grace period. Not here: how leases are given (`claims`).
 
 use std::time::Duration;
 
@@ -12,15 +12,6 @@ use super::pool::{Catalog, Params, Sql, Transaction};
 use super::records::{FaultRecord, ProgressRecord};
 use super::row::{big, get, int, seconds, small, to_json, word};
 use super::runs::{StepContext, lock_of_host, step};
-
-/// A claimed attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Claimed {
-    /// Of this run.
-    pub run: RunId,
-    /// Its number: the fencing token.
-    pub attempt: Attempt,
-}
 
 /// An attempt that a host says it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,21 +47,6 @@ pub struct Reaped {
     /// Where the run is now: queued, failed or cancelled.
     pub state: RunState,
 }
-
-pub(super) const CLAIM: Sql = Sql("
-    WITH picked AS (
-        SELECT r.run_id FROM runs r
-        WHERE r.host = (SELECT h.host FROM hosts h WHERE h.host_id = $1 AND h.session_number = $2 AND h.state = 'active')
-          AND r.state = 'queued' AND r.run_after <= now() AND r.attempt < r.max_attempts
-        ORDER BY r.priority DESC, r.run_after LIMIT 1 FOR UPDATE SKIP LOCKED
-    ), claimed AS (
-        UPDATE runs r SET state = 'leased', attempt = r.attempt + 1, reaped = false, lease_session = $2,
-            lease_until = now() + make_interval(secs => $3), progress = NULL
-        FROM picked WHERE r.run_id = picked.run_id AND r.state = 'queued'
-        RETURNING r.run_id, r.attempt
-    )
-    INSERT INTO attempts (run_id, attempt, session) SELECT run_id, attempt, $2 FROM claimed
-    RETURNING run_id, attempt");
 
 pub(super) const BEAT: Sql = Sql("
     UPDATE runs r SET lease_until = now() + make_interval(secs => $3), lease_session = $2,
@@ -132,20 +108,9 @@ const LEASE: Sql = Sql("
 
 #[cfg(test)]
 pub(super) const STATEMENTS: &[(&str, &Sql)] =
-    &[("CLAIM", &CLAIM), ("BEAT", &BEAT), ("ADOPT_PLANNED", &ADOPT_PLANNED), ("REAP", &REAP), ("LEASE", &LEASE)];
+    &[("BEAT", &BEAT), ("ADOPT_PLANNED", &ADOPT_PLANNED), ("REAP", &REAP), ("LEASE", &LEASE)];
 
 impl Catalog {
-    /// Leases the host's next due run to its session, as the next attempt. `None`: nothing is due, or the session is not the
-    /// newest of an active host. A claim whose answer is lost lapses and is reaped.
-    pub async fn claim_run(&self, host: HostId, session: SessionNumber, lease: Duration) -> Result<Option<Claimed>> {
-        let number = big(session.get(), "session number")?;
-        let row = self.connection().await?.query_opt(&CLAIM, &[&host.uuid(), &number, &seconds(lease)]).await?;
-        row.map(|row| {
-            Ok(Claimed { run: RunId::from_uuid(get(&row, "run_id")?), attempt: Attempt(small(&row, "attempt")?) })
-        })
-        .transpose()
-    }
-
     /// The host's session holds these attempts: extends their leases and says what to do with each, in the same order. Serves
     /// heartbeats and the held attempts of Hello alike; a run that was reaped and not claimed again is taken back.
     pub async fn beat_runs(

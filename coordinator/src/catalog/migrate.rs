@@ -7,7 +7,7 @@ use super::error::CatalogError;
 use super::pool::{CatalogConfig, Sql};
 
 /// The schema this program is written for.
-pub const SCHEMA_VERSION: u32 = 7;
+pub const SCHEMA_VERSION: u32 = 8;
 
 /// Key of the advisory lock.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"\0\0\0coord");
@@ -52,6 +52,12 @@ const MIGRATIONS: &[Migration] = &[
         name: "full_plan",
         compatible_from: 3,
         text: include_str!("../../migrations/0007_full_plan.sql"),
+    },
+    Migration {
+        version: 8,
+        name: "limits",
+        compatible_from: 3,
+        text: include_str!("../../migrations/0008_limits.sql"),
     },
 ];
 

@@ -203,7 +203,7 @@ const OPEN_OF_JOB: Sql = Sql(select_runs!(
     "WHERE j.job_id = $1 AND r.state IN ('queued', 'leased', 'running', 'verifying') ORDER BY r.due_at LIMIT 100"
 ));
 
-const ASK: Sql = Sql("
+pub(super) const ASK: Sql = Sql("
     INSERT INTO runs (run_id, kind, host, job, policy_version, due_at, state, max_attempts, run_after, priority, asked_by,
         level, spec)
     SELECT $1, $2, h.host, j.job, p.version, now(), 'queued', $5, now(), $6, $7, $8, $9
@@ -455,7 +455,8 @@ impl Catalog {
         self.connection().await?.query(&OPEN_OF_JOB, &[&job.uuid()]).await?.iter().map(read).collect()
     }
 
-    /// Queues a run that somebody asks for. [`CatalogError::Taken`]: the job has an open backup run already.
+    /// Queues a run that somebody asks for. [`CatalogError::Taken`]: the job has an open backup run already; for
+    /// backups see [`Catalog::ask_backup`].
     pub async fn ask_run(&self, asked: &AskedRun) -> Result<RunRecord> {
         let attempts = int(asked.kind.max_attempts(), "max attempts")?;
         let (kind, level) = (asked.kind.as_str(), asked.level.map(Level::as_str));

@@ -1,5 +1,6 @@
 //! The catalog on a real PostgreSQL.
 
+mod claims;
 mod commits;
 mod entries;
 mod fixture;

@@ -10,6 +10,7 @@ pub mod forecast;
 pub mod levelling;
 pub mod objectives;
 pub mod policy;
+pub mod queue;
 pub mod rates;
 pub mod replay;
 pub mod restore_plan;

@@ -16,9 +16,9 @@ use super::identity::judged;
 use super::{Caller, caller, refused};
 use crate::app::relay::Part;
 use crate::app::{
-    App, apply_policy, backups, cancel_run, explain, files, hosts, label_host, list_jobs, look_ahead, plan_restore,
-    policies, preview_policy, read_file, relay, report_dedup, report_objectives, revoke_host, runs, start_backup,
-    start_restore, status, tokens, users, watch_run, what_if,
+    App, apply_policy, backups, cancel_run, explain, files, hosts, label_host, limits, list_jobs, look_ahead,
+    plan_restore, policies, preview_policy, read_file, relay, report_dedup, report_objectives, revoke_host, runs,
+    start_backup, start_restore, status, tokens, users, watch_run, what_if,
 };
 use crate::relays::Receiving;
 
@@ -211,6 +211,21 @@ impl OperatorService for Operators {
     async fn start_backup(&self, request: Request<api::StartBackupRequest>) -> Answer<api::Run> {
         let (caller, request) = open(request)?;
         answer(&caller, start_backup::start(&self.app, caller.user(), &request).await)
+    }
+
+    async fn list_limits(&self, request: Request<api::ListLimitsRequest>) -> Answer<api::LimitList> {
+        let (caller, _) = open(request)?;
+        answer(&caller, limits::list(&self.app).await)
+    }
+
+    async fn set_limit(&self, request: Request<api::SetLimitRequest>) -> Answer<api::Limit> {
+        let (caller, request) = open(request)?;
+        answer(&caller, limits::set(&self.app, caller.user(), &request).await)
+    }
+
+    async fn remove_limit(&self, request: Request<api::RemoveLimitRequest>) -> Answer<api::Limit> {
+        let (caller, request) = open(request)?;
+        answer(&caller, limits::remove(&self.app, caller.user(), &request.name).await)
     }
 
     async fn list_runs(&self, request: Request<api::ListRunsRequest>) -> Answer<api::RunList> {

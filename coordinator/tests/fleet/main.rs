@@ -4,6 +4,7 @@
 
 mod indexes;
 mod levelling;
+mod limits;
 mod objectives;
 mod operator;
 mod outage;

@@ -128,7 +128,8 @@ pub async fn apply(admin: &Channel, toml: &str) {
 }
 
 pub async fn start_backup(admin: &Channel, level: api::Level) -> api::Run {
-    let request = api::StartBackupRequest { host: "one".into(), policy: "web".into(), level: level.into() };
+    let request =
+        api::StartBackupRequest { host: "one".into(), policy: "web".into(), level: level.into(), ..Default::default() };
     OperatorServiceClient::new(admin.clone()).start_backup(request).await.unwrap().into_inner()
 }
 

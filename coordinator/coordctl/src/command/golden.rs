@@ -2,7 +2,7 @@
 
 use coord_shared::api;
 
-use super::{backup, host, job, policy, run, token};
+use super::{backup, host, job, limit, policy, run, token};
 use crate::output::{Format, Output};
 
 /// The narrow table, and the wide one.
@@ -92,6 +92,19 @@ fn sample_job() -> api::Job {
     }
 }
 
+fn sample_limit() -> api::Limit {
+    api::Limit {
+        name: "production".into(),
+        scope: "group".into(),
+        selector: "env=prod".into(),
+        runs: 8,
+        running: 3,
+        hosts: 40,
+        changed_by: "ada".into(),
+        ..Default::default()
+    }
+}
+
 fn sample_token() -> api::Token {
     api::Token {
         id: "5f607182-0000-4000-8000-000000000004".into(),
@@ -112,6 +125,7 @@ fn every_table_has_the_columns_it_had() {
         tables("job list", |out| job::table(out, &[sample_job()])),
         tables("run list", |out| run::table(out, &[sample_run()])),
         tables("backup list", |out| backup::table(out, &[sample_backup()])),
+        tables("limit list", |out| limit::table(out, &[sample_limit()])),
         tables("token list", |out| token::table(out, &[sample_token()])),
     ];
     crate::golden::compare("tables.txt", &all.concat());

@@ -34,6 +34,8 @@ pub enum JobCommand {
         job: String,
     },
     /// Take a backup now.
+    ///
+    /// A job has at most one open backup run: if there is one, it is waited for instead.
     Run(RunArgs),
 }
 
@@ -45,6 +47,9 @@ pub struct RunArgs {
     /// The level; default: the engine decides.
     #[arg(long)]
     level: Option<LevelWord>,
+    /// Names this wish: asked for again, the answer is the same run, ended or not.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    key: String,
     /// Say what would be asked for, ask for nothing.
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -133,7 +138,7 @@ pub async fn run(session: &mut Session, command: &JobCommand) -> Result<(), Fail
                 let job = answer(session.client.get_job(request(job)).await)?;
                 let open = job.open_run.as_ref().map_or(String::new(), |run| {
                     format!(
-                        "; run {} is {} already: it would be refused",
+                        "; run {} is {} already, and would be the answer",
                         shown::short(&run.id),
                         shown::state(run.state)
                     )
@@ -141,11 +146,19 @@ pub async fn run(session: &mut Session, command: &JobCommand) -> Result<(), Fail
                 return session.out.dry_run(&format!("{what}{open}"));
             }
             session.change(&what)?;
-            let message = StartBackupRequest { host, policy, level: level.into() };
+            let message = StartBackupRequest { host, policy, level: level.into(), key: args.key.clone() };
             let run = answer(session.client.start_backup(request(message)).await)?;
+            if run.was_there {
+                session.out.talk(&there_already(&run));
+            }
             args.waiting.follow(session, run).await
         }
     }
+}
+
+fn there_already(run: &api::Run) -> String {
+    let short = shown::short(&run.id);
+    format!("nothing new is asked for: run {short} of {}/{} is {}", run.host, run.policy, shown::state(run.state))
 }
 
 fn split(job: &str) -> Result<(String, String), Failure> {

@@ -236,6 +236,27 @@ pub fn tokens(list: &[api::Token]) -> Value {
     json!({ "tokens": list.iter().map(token).collect::<Value>() })
 }
 
+/// One limit.
+#[must_use]
+pub fn limit(x: &api::Limit) -> Value {
+    json!({
+        "name": x.name,
+        "scope": x.scope,
+        "selector": word(x.selector.clone()),
+        "runs": x.runs,
+        "running": x.running,
+        "hosts": x.hosts,
+        "changed_by": x.changed_by,
+        "changed_at": at(x.changed_at_us),
+    })
+}
+
+/// Limits.
+#[must_use]
+pub fn limits(list: &[api::Limit]) -> Value {
+    json!({ "limits": list.iter().map(limit).collect::<Value>() })
+}
+
 /// One user.
 #[must_use]
 pub fn user(u: &api::User) -> Value {

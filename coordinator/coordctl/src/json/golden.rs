@@ -132,6 +132,7 @@ fn documents() -> Vec<(&'static str, Value)> {
         ),
         ("policy preview", preview(&sample_preview())),
         ("job list", jobs(&[sample_job()])),
+        ("limit list", limits(&[api::Limit { changed_at_us: AT, ..Default::default() }])),
         ("run list", runs(&[sample_run()])),
         ("run warnings", warnings(&api::RunWarnings { total: 1, notes: vec![note] })),
         ("report dedup", dedup(&api::DedupReport { hosts: vec![api::DedupOfHost::default()], overall: None })),

@@ -123,8 +123,8 @@ impl Fleet {
     }
 
     pub(super) async fn claim(&self) -> Option<(RunId, Attempt)> {
-        let claimed = self.catalog.claim_run(self.host, self.session, LEASE).await.unwrap();
-        claimed.map(|claimed| (claimed.run, claimed.attempt))
+        let claimed = self.catalog.claim_runs(&[(self.host, self.session)], LEASE, 1).await.unwrap();
+        claimed.first().map(|claimed| (claimed.run, claimed.attempt))
     }
 
     pub(super) fn commit_of(&self, run: RunId, attempt: Attempt, ordinal: u64, left: Left) -> Commit {

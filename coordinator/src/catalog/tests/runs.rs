@@ -91,30 +91,8 @@ async fn only_the_newest_session_claims_and_beats() {
         let run = fleet.ask(RunKind::Backup).await;
         let old = fleet.session;
         fleet.session = fleet.connect().await;
-        assert_eq!(catalog.claim_run(fleet.host, old, LEASE).await.unwrap(), None);
+        assert_eq!(catalog.claim_runs(&[(fleet.host, old)], LEASE, 9).await.unwrap(), []);
         assert_eq!(fleet.claim().await, Some((run, Attempt(1))));
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_job_has_one_open_backup_run() {
-    with_catalog(async |catalog| {
-        let fleet = Fleet::new(&catalog).await;
-        fleet.ask(RunKind::Backup).await;
-        let second = crate::catalog::AskedRun {
-            id: RunId::random(),
-            kind: RunKind::Backup,
-            host: fleet.host,
-            job: Some(fleet.job),
-            asked_by: "ada".to_owned(),
-            level: None,
-            spec: serde_json::json!({}),
-            priority: 0,
-        };
-        let error = catalog.ask_run(&second).await.unwrap_err();
-        assert!(matches!(error, crate::catalog::CatalogError::Taken { .. }), "{error}");
-        fleet.ask(RunKind::Verify).await;
     })
     .await;
 }

@@ -10,10 +10,10 @@ use crate::catalog::pool::Sql;
 use crate::catalog::testing::{with_config, with_empty};
 use crate::catalog::{
     AttemptOutcome, BackupStatus, Catalog, CatalogConfig, CertificateState, Codec, DecisionStage, HostState, JobState,
-    MigrateError, OperatorRole, SCHEMA_VERSION, Searchable, TokenKind, VersionKind, audit, backups, certificates,
-    commit, decisions, duplicates, fleet, full_plan, health, history, hosts, ingest, jobs, leases, left_out, listing,
-    measures, merge, migrate, newest_chains, operators, policies, recorded, reports, revocation, runs, schedule,
-    sessions, tokens, walk,
+    LimitScope, MigrateError, OperatorRole, SCHEMA_VERSION, Searchable, TokenKind, VersionKind, audit, backups,
+    certificates, claims, commit, decisions, duplicates, fleet, full_plan, health, history, hosts, ingest, jobs,
+    leases, left_out, limits, listing, measures, merge, migrate, newest_chains, operators, policies, recorded, reports,
+    revocation, run_keys, runs, schedule, sessions, tokens, walk,
 };
 
 type Statements = &'static [(&'static str, &'static Sql)];
@@ -22,6 +22,7 @@ const FILES: &[(&str, Statements)] = &[
     ("audit", audit::STATEMENTS),
     ("backups", backups::STATEMENTS),
     ("certificates", certificates::STATEMENTS),
+    ("claims", claims::STATEMENTS),
     ("commit", commit::STATEMENTS),
     ("decisions", decisions::STATEMENTS),
     ("duplicates", duplicates::STATEMENTS),
@@ -34,6 +35,7 @@ const FILES: &[(&str, Statements)] = &[
     ("jobs", jobs::STATEMENTS),
     ("leases", leases::STATEMENTS),
     ("left_out", left_out::STATEMENTS),
+    ("limits", limits::STATEMENTS),
     ("listing", listing::STATEMENTS),
     ("measures", measures::STATEMENTS),
     ("merge", merge::STATEMENTS),
@@ -44,6 +46,7 @@ const FILES: &[(&str, Statements)] = &[
     ("recorded", recorded::STATEMENTS),
     ("reports", reports::STATEMENTS),
     ("revocation", revocation::STATEMENTS),
+    ("run_keys", run_keys::STATEMENTS),
     ("runs", runs::STATEMENTS),
     ("schedule", schedule::STATEMENTS),
     ("sessions", sessions::STATEMENTS),
@@ -120,6 +123,7 @@ async fn check_lists_are_the_words_of_the_code() {
         ("backups", "codec", Codec::ALL.iter().map(|word| word.as_str()).collect()),
         ("file_versions", "kind", files),
         ("run_left_out", "rule", LeftOutBy::ALL.iter().map(|word| word.as_str()).collect()),
+        ("limits", "scope", LimitScope::ALL.iter().map(|word| word.as_str()).collect()),
         ("staged_entries", "kind", staged),
     ];
     with_config(async |config| {
@@ -207,7 +211,8 @@ async fn deeds_are_never_changed() {
 
 /// Statements that run often, and the tables that they must not read from end to end.
 const HOT: &[(&Sql, &[&str])] = &[
-    (&leases::CLAIM, &["runs", "attempts"]),
+    (&claims::WAITING, &["runs"]),
+    (&claims::CLAIM, &["runs", "attempts"]),
     (&leases::BEAT, &["runs"]),
     (&leases::REAP, &["runs", "attempts"]),
     (&listing::LIST, &["file_versions", "folders"]),

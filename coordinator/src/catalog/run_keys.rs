@@ -1,0 +1,122 @@
+//! Asking for a backup once, however often the wish arrives. Invariants: a job has at most one open backup run; a key names one run of
+//! its job for good. Both are decided under the lock of the job's row.
+
+use coord_shared::ids::RunId;
+use coord_shared::level::Level;
+
+use super::error::{CatalogError, Result};
+use super::pool::{Catalog, Params, Sql, Transaction};
+use super::row::{get, int, optional_word};
+use super::runs::{ASK, AskedRun, RunRecord};
+
+/// What came of asking.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Asked {
+    /// A new run waits.
+    New(RunRecord),
+    /// The key names this run.
+    Known(RunRecord),
+    /// The job's open run, which will do; the key names it from now on.
+    Open(RunRecord),
+    /// The job's open run, which is of another level than the one asked for.
+    Other(RunRecord),
+}
+
+const LOCK_JOB: Sql = Sql("SELECT job FROM jobs WHERE job_id = $1 FOR NO KEY UPDATE");
+
+const BY_KEY: Sql = Sql("SELECT run_id FROM run_keys WHERE job = $1 AND key = $2");
+
+const OPEN: Sql = Sql("
+    SELECT run_id, level FROM runs
+    WHERE job = $1 AND kind = 'backup' AND state IN ('queued', 'leased', 'running', 'verifying') LIMIT 1");
+
+const NAME: Sql = Sql("INSERT INTO run_keys (job, key, run_id) VALUES ($1, $2, $3)");
+
+#[cfg(test)]
+pub(super) const STATEMENTS: &[(&str, &Sql)] =
+    &[("LOCK_JOB", &LOCK_JOB), ("BY_KEY", &BY_KEY), ("OPEN", &OPEN), ("NAME", &NAME)];
+
+/// Which run answers.
+enum Answer {
+    New,
+    Known(RunId),
+    Open(RunId),
+    Other(RunId),
+}
+
+impl Catalog {
+    /// Queues the backup run asked for, unless the job has an open one or `key` names one already.
+    ///
+    /// # Errors
+    /// `NotFound` for the job.
+    pub async fn ask_backup(&self, asked: &AskedRun, key: Option<&str>) -> Result<Asked> {
+        let mut connection = self.connection().await?;
+        let transaction = connection.begin().await?;
+        let answer = ask(&transaction, asked, key).await?;
+        transaction.commit().await?;
+        let id = match answer {
+            Answer::New => asked.id,
+            Answer::Known(run) | Answer::Open(run) | Answer::Other(run) => run,
+        };
+        drop(connection);
+        let run = self.run(id).await?.ok_or_else(|| CatalogError::not_found("run", id))?;
+        Ok(match answer {
+            Answer::New => Asked::New(run),
+            Answer::Known(_) => Asked::Known(run),
+            Answer::Open(_) => Asked::Open(run),
+            Answer::Other(_) => Asked::Other(run),
+        })
+    }
+}
+
+async fn ask(transaction: &Transaction<'_>, asked: &AskedRun, key: Option<&str>) -> Result<Answer> {
+    let wanted = asked.job.ok_or_else(|| CatalogError::not_found("job of run", asked.id))?;
+    let row = transaction.query_opt(&LOCK_JOB, &[&wanted.uuid()]).await?;
+    let job: i32 = get(&row.ok_or_else(|| CatalogError::not_found("job", wanted))?, "job")?;
+    if let Some(key) = key
+        && let Some(row) = transaction.query_opt(&BY_KEY, &[&job, &key]).await?
+    {
+        return Ok(Answer::Known(RunId::from_uuid(get(&row, "run_id")?)));
+    }
+    let answer = match transaction.query_opt(&OPEN, &[&job]).await? {
+        Some(row) => {
+            let run = RunId::from_uuid(get(&row, "run_id")?);
+            let level: Option<Level> = optional_word(&row, "level")?;
+            if asked.level.is_some() && asked.level != level {
+                return Ok(Answer::Other(run));
+            }
+            Answer::Open(run)
+        }
+        None => {
+            insert(transaction, asked).await?;
+            Answer::New
+        }
+    };
+    if let Some(key) = key {
+        let run = match answer {
+            Answer::New => asked.id,
+            Answer::Known(run) | Answer::Open(run) | Answer::Other(run) => run,
+        };
+        transaction.execute(&NAME, &[&job, &key, &run.uuid()]).await?;
+    }
+    Ok(answer)
+}
+
+async fn insert(transaction: &Transaction<'_>, asked: &AskedRun) -> Result<()> {
+    let attempts = int(asked.kind.max_attempts(), "max attempts")?;
+    let (kind, level) = (asked.kind.as_str(), asked.level.map(Level::as_str));
+    let job = asked.job.map(coord_shared::ids::JobId::uuid);
+    let params: Params<'_> = &[
+        &asked.id.uuid(),
+        &kind,
+        &asked.host.uuid(),
+        &job,
+        &attempts,
+        &asked.priority,
+        &asked.asked_by,
+        &level,
+        &asked.spec,
+    ];
+    transaction.execute(&ASK, params).await?;
+    Ok(())
+}
