@@ -118,6 +118,12 @@ impl Selector {
         })
     }
 
+    /// The selector of no host: what was deleted is for nobody.
+    pub fn nothing() -> Self {
+        let key = String::from("deleted");
+        Self { requirements: vec![Requirement::Exists { key: key.clone() }, Requirement::Absent { key }] }
+    }
+
     /// Whether it has no requirement, and so means every host.
     pub fn is_everything(&self) -> bool {
         self.requirements.is_empty()
@@ -428,6 +434,14 @@ mod tests {
         }
         assert!("a,".repeat(10_000).parse::<Selector>().is_err());
         assert!(!"a\u{1b}[2J".parse::<Selector>().unwrap_err().to_string().contains('\u{1b}'));
+    }
+
+    #[test]
+    fn the_selector_of_nothing_fits_no_host_and_can_be_stored() {
+        for host in ["", "deleted=", "deleted=yes", "role=web"] {
+            assert!(!Selector::nothing().matches(&labels(host)), "{host}");
+        }
+        assert_eq!(Selector::nothing().to_string().parse::<Selector>().unwrap(), Selector::nothing());
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod job;
 pub mod limit;
 pub mod login;
 pub mod policy;
+pub mod policy_change;
 pub mod preview;
 pub mod report;
 pub mod restore;

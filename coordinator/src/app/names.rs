@@ -84,7 +84,7 @@ pub async fn user(app: &App, text: &str) -> Result<OperatorEntry, Fault> {
     }
 }
 
-/// A policy by its name, its id or the beginning of its id.
+/// A policy by its name, its id or the beginning of its id; one that was deleted too, for its backups are still there.
 ///
 /// # Errors
 /// `not_found` with the nearest name, `ambiguous` with the candidates.
@@ -92,7 +92,7 @@ pub async fn policy(app: &App, text: &str) -> Result<PolicyRecord, Fault> {
     if text.is_empty() {
         return Err(empty("policy"));
     }
-    let policies = app.catalog.policies().await?;
+    let policies = app.catalog.policies_ever().await?;
     if let Some(policy) = policies.iter().find(|policy| policy.name == text) {
         return Ok(policy.clone());
     }

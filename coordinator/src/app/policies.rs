@@ -45,7 +45,8 @@ pub async fn with_hosts(app: &App, record: &PolicyRecord) -> Result<api::Policy,
 
 /// One that does not read is shown all the same, with nothing due: its text is what to apply anew.
 fn encode(app: &App, record: &PolicyRecord, hosts: Vec<String>, now: Timestamp) -> api::Policy {
-    let next_due_at = readable(app, record).and_then(|policy| policy.schedule.next_after(now));
+    let live = Some(record).filter(|record| !record.is_deleted());
+    let next_due_at = live.and_then(|record| readable(app, record)).and_then(|policy| policy.schedule.next_after(now));
     api::Policy {
         id: record.id.to_string(),
         name: record.name.clone(),
@@ -55,5 +56,11 @@ fn encode(app: &App, record: &PolicyRecord, hosts: Vec<String>, now: Timestamp) 
         applied_by: record.applied_by.clone(),
         hosts,
         next_due_at_us: optional_us(next_due_at),
+        state: state(record.is_deleted()).to_owned(),
     }
+}
+
+/// The word for whether a policy is there.
+pub(super) const fn state(deleted: bool) -> &'static str {
+    if deleted { "deleted" } else { "active" }
 }

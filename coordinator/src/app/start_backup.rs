@@ -23,6 +23,12 @@ pub async fn start(app: &App, user: &str, request: &api::StartBackupRequest) -> 
     let job = job(app, &request.host, &request.policy).await?;
     let key = key(&request.key)?;
     if job.state == JobState::Ended {
+        let deleted = app.catalog.policy(job.policy).await?.is_some_and(|record| record.is_deleted());
+        if deleted {
+            let message = format!("policy {} was deleted: nothing of it is backed up any more", job.policy_name);
+            return Err(Fault::new(ErrorCode::NotNow, message)
+                .with_hint(format!("coordctl policy history {} says more; its backups stay", job.policy_name)));
+        }
         return Err(Fault::new(
             ErrorCode::NotNow,
             format!("policy {} does not select {} any more", job.policy_name, job.host_name),

@@ -7,7 +7,7 @@ use super::error::CatalogError;
 use super::pool::{CatalogConfig, Sql};
 
 /// The schema this program is written for.
-pub const SCHEMA_VERSION: u32 = 8;
+pub const SCHEMA_VERSION: u32 = 9;
 
 /// Key of the advisory lock.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"\0\0\0coord");
@@ -58,6 +58,12 @@ const MIGRATIONS: &[Migration] = &[
         name: "limits",
         compatible_from: 3,
         text: include_str!("../../migrations/0008_limits.sql"),
+    },
+    Migration {
+        version: 9,
+        name: "policy_origins",
+        compatible_from: 3,
+        text: include_str!("../../migrations/0009_policy_origins.sql"),
     },
 ];
 

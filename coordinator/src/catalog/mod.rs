@@ -76,7 +76,7 @@ pub use merge::MergeOutcome;
 pub use migrate::{MigrateError, SCHEMA_VERSION};
 pub use newest_chains::NewestChain;
 pub use operators::{OperatorEntry, OperatorRecord, OperatorRole};
-pub use policies::{AppliedPolicy, NewPolicyVersion, PolicyChange, PolicyRecord};
+pub use policies::{AppliedPolicy, NewPolicyVersion, PolicyChange, PolicyRecord, VersionOrigin};
 pub use pool::{Catalog, CatalogConfig, ConfigError};
 pub use recorded::RecordedRun;
 pub use records::{CheckRecord, FaultRecord, NoteRecord, PhaseWord, ProgressRecord};

@@ -7,8 +7,8 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::error::{CatalogError, Result};
-use super::pool::{Catalog, Sql};
-use super::row::{big, count, get};
+use super::pool::{Catalog, Params, Sql, Transaction};
+use super::row::{big, count, get, word};
 
 /// A policy at one of its versions.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +27,44 @@ pub struct PolicyRecord {
     pub applied_by: String,
     /// When.
     pub applied_at: Timestamp,
+    /// What made this version.
+    pub origin: VersionOrigin,
+    /// The version that a rollback went back to.
+    pub equals: Option<PolicyVersion>,
+}
+
+/// What made a version of a policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VersionOrigin {
+    /// A file was applied.
+    Applied,
+    /// An older version was gone back to.
+    RolledBack,
+    /// The policy was deleted: from this version on it is for no host.
+    Deleted,
+}
+
+impl VersionOrigin {
+    /// Every origin, for the CHECK list.
+    pub const ALL: [VersionOrigin; 3] = [VersionOrigin::Applied, VersionOrigin::RolledBack, VersionOrigin::Deleted];
+
+    /// The word in SQL and on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            VersionOrigin::Applied => "applied",
+            VersionOrigin::RolledBack => "rolled_back",
+            VersionOrigin::Deleted => "deleted",
+        }
+    }
+}
+
+super::words::impl_word!(VersionOrigin, "origin of a version");
+
+impl PolicyRecord {
+    /// Whether this version is the end of the policy.
+    pub fn is_deleted(&self) -> bool {
+        self.origin == VersionOrigin::Deleted
+    }
 }
 
 /// A policy file about to be applied.
@@ -44,6 +82,12 @@ pub struct NewPolicyVersion {
     pub hosts: Vec<HostId>,
     /// Jobs of hosts without one are made with these ids, which must be as many as `hosts`.
     pub new_job_ids: Vec<coord_shared::ids::JobId>,
+    /// What makes the version.
+    pub origin: VersionOrigin,
+    /// The version that a rollback goes back to.
+    pub equals: Option<PolicyVersion>,
+    /// A version is made though the text is that of the newest: it is understood differently.
+    pub renew: bool,
 }
 
 /// What applying did.
@@ -55,6 +99,8 @@ pub enum PolicyChange {
     Updated,
     /// The same text as before.
     Unchanged,
+    /// The policy's last version, for no host.
+    Deleted,
 }
 
 /// A policy after applying it.
@@ -73,7 +119,7 @@ pub struct AppliedPolicy {
 macro_rules! select_policies {
     ($on:literal, $tail:literal) => {
         concat!(
-            "SELECT p.policy_id, p.name, v.version, v.toml, v.spec, v.applied_by, v.applied_at
+            "SELECT p.policy_id, p.name, v.version, v.toml, v.spec, v.applied_by, v.applied_at, v.origin, v.equals
              FROM policies p JOIN policy_versions v ON v.policy = p.policy AND v.version = ",
             $on,
             " ",
@@ -88,7 +134,11 @@ const AT_VERSION: Sql = Sql(select_policies!("$2", "WHERE p.policy_id = $1"));
 
 const BY_NAME: Sql = Sql(select_policies!("p.version", "WHERE p.name = $1"));
 
+const LIVE: Sql = Sql(select_policies!("p.version", "WHERE v.origin <> 'deleted' ORDER BY p.name LIMIT 10000"));
+
 const ALL: Sql = Sql(select_policies!("p.version", "ORDER BY p.name LIMIT 10000"));
+
+const VERSIONS: Sql = Sql(select_policies!("v.version", "WHERE p.policy_id = $1 ORDER BY v.version DESC LIMIT $2"));
 
 const LOCK: Sql = Sql("SELECT policy, version FROM policies WHERE name = $1 FOR UPDATE");
 
@@ -97,10 +147,11 @@ const INSERT: Sql = Sql("
     ON CONFLICT (name) DO NOTHING
     RETURNING policy");
 
-const TEXT: Sql = Sql("SELECT toml FROM policy_versions WHERE policy = $1 AND version = $2");
+const TEXT: Sql = Sql("SELECT toml, origin FROM policy_versions WHERE policy = $1 AND version = $2");
 
 const INSERT_VERSION: Sql = Sql("
-    INSERT INTO policy_versions (policy, version, toml, spec, applied_by) VALUES ($1, $2, $3, $4, $5)");
+    INSERT INTO policy_versions (policy, version, toml, spec, applied_by, origin, equals)
+    VALUES ($1, $2, $3, $4, $5, $6, $7)");
 
 const RAISE: Sql = Sql("UPDATE policies SET version = $2 WHERE policy = $1");
 
@@ -127,7 +178,9 @@ pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
     ("BY_ID", &BY_ID),
     ("AT_VERSION", &AT_VERSION),
     ("BY_NAME", &BY_NAME),
+    ("LIVE", &LIVE),
     ("ALL", &ALL),
+    ("VERSIONS", &VERSIONS),
     ("LOCK", &LOCK),
     ("INSERT", &INSERT),
     ("TEXT", &TEXT),
@@ -147,7 +200,19 @@ fn read(row: &Row) -> Result<PolicyRecord> {
         spec: get(row, "spec")?,
         applied_by: get(row, "applied_by")?,
         applied_at: get(row, "applied_at")?,
+        origin: word(row, "origin")?,
+        equals: version_of(get(row, "equals")?),
     })
+}
+
+fn version_of(number: Option<i64>) -> Option<PolicyVersion> {
+    number.and_then(|number| u64::try_from(number).ok()).map(PolicyVersion)
+}
+
+fn names(rows: &[Row]) -> Result<Vec<String>> {
+    let mut names = rows.iter().map(|row| get(row, "name")).collect::<Result<Vec<String>>>()?;
+    names.sort();
+    Ok(names)
 }
 
 impl Catalog {
@@ -168,54 +233,87 @@ impl Catalog {
         self.connection().await?.query_opt(&BY_NAME, &[&name]).await?.as_ref().map(read).transpose()
     }
 
-    /// All policies at their newest versions, by name.
+    /// All policies that were not deleted, at their newest versions, by name.
     pub async fn policies(&self) -> Result<Vec<PolicyRecord>> {
+        self.connection().await?.query(&LIVE, &[]).await?.iter().map(read).collect()
+    }
+
+    /// The same with those that were deleted.
+    pub async fn policies_ever(&self) -> Result<Vec<PolicyRecord>> {
         self.connection().await?.query(&ALL, &[]).await?.iter().map(read).collect()
     }
 
-    /// Applies a policy file: makes the policy or its next version, begins and ends jobs. The same text changes no version, and
-    /// jobs follow the hosts given all the same.
+    /// The newest versions of a policy, at most `limit`, newest first.
+    pub async fn policy_versions(&self, id: PolicyId, limit: u32) -> Result<Vec<PolicyRecord>> {
+        let limit = i64::from(limit);
+        self.connection().await?.query(&VERSIONS, &[&id.uuid(), &limit]).await?.iter().map(read).collect()
+    }
+
+    /// Applies one policy file, as [`Catalog::apply_policies`] does.
     pub async fn apply_policy(&self, new: &NewPolicyVersion) -> Result<AppliedPolicy> {
-        let hosts: Vec<Uuid> = new.hosts.iter().map(|id| id.uuid()).collect();
-        let jobs: Vec<Uuid> = new.new_job_ids.iter().map(|id| id.uuid()).collect();
-        if hosts.len() != jobs.len() {
-            return Err(CatalogError::OutOfRange { what: "the number of new job ids" });
-        }
+        let applied = self.apply_policies(std::slice::from_ref(new)).await?.pop();
+        applied.ok_or_else(|| CatalogError::not_found("policy", &new.name))
+    }
+
+    /// Applies policy files in one transaction: makes each policy or its next version, begins and ends jobs. The same text changes no
+    /// version, and jobs follow the hosts given all the same. A deleted policy comes back by a rollback only. Answers by name.
+    pub async fn apply_policies(&self, new: &[NewPolicyVersion]) -> Result<Vec<AppliedPolicy>> {
+        // Rows are locked in one order, so that two of these wait for each other instead of failing.
+        let mut new: Vec<&NewPolicyVersion> = new.iter().collect();
+        new.sort_by(|one, other| one.name.cmp(&other.name));
         let mut connection = self.connection().await?;
         let transaction = connection.begin().await?;
-        let inserted = transaction.query_opt(&INSERT, &[&Uuid::new_v4(), &new.name]).await?;
-        let (policy, version, change): (i32, i64, _) = match inserted {
-            Some(row) => (get(&row, "policy")?, 1, PolicyChange::Created),
-            None => {
-                let row = transaction.query_opt(&LOCK, &[&new.name]).await?;
-                let row = row.ok_or_else(|| CatalogError::not_found("policy", &new.name))?;
-                let (policy, version): (i32, i64) = (get(&row, "policy")?, get(&row, "version")?);
-                let text = transaction.query_opt(&TEXT, &[&policy, &version]).await?;
-                let same = text.as_ref().map(|row| get::<&str>(row, "toml")).transpose()? == Some(&new.toml);
-                if same {
-                    (policy, version, PolicyChange::Unchanged)
-                } else {
-                    (policy, version + 1, PolicyChange::Updated)
-                }
-            }
-        };
-        if change != PolicyChange::Unchanged {
-            let params: super::pool::Params<'_> = &[&policy, &version, &new.toml, &new.spec, &new.applied_by];
-            transaction.execute(&INSERT_VERSION, params).await?;
-            transaction.execute(&RAISE, &[&policy, &version]).await?;
-            transaction.execute(&RESCHEDULE, &[&policy]).await?;
+        let mut applied = Vec::with_capacity(new.len());
+        for new in new {
+            applied.push(apply(&transaction, new).await?);
         }
-        let removed = transaction.query(&END_JOBS, &[&policy, &hosts]).await?;
-        let added = transaction.query(&BEGIN_JOBS, &[&policy, &hosts, &jobs]).await?;
-        let names = |rows: &[Row]| -> Result<Vec<String>> {
-            let mut names = rows.iter().map(|row| get(row, "name")).collect::<Result<Vec<String>>>()?;
-            names.sort();
-            Ok(names)
-        };
-        let (hosts_added, hosts_removed) = (names(&added)?, names(&removed)?);
-        let row = transaction.query_opt(&BY_NAME, &[&new.name]).await?;
-        let policy = read(&row.ok_or_else(|| CatalogError::not_found("policy", &new.name))?)?;
         transaction.commit().await?;
-        Ok(AppliedPolicy { policy, change, hosts_added, hosts_removed })
+        Ok(applied)
+    }
+}
+
+async fn apply(transaction: &Transaction<'_>, new: &NewPolicyVersion) -> Result<AppliedPolicy> {
+    let hosts: Vec<Uuid> = new.hosts.iter().map(|id| id.uuid()).collect();
+    let jobs: Vec<Uuid> = new.new_job_ids.iter().map(|id| id.uuid()).collect();
+    if hosts.len() != jobs.len() {
+        return Err(CatalogError::OutOfRange { what: "the number of new job ids" });
+    }
+    let (policy, version, change) = next_version(transaction, new).await?;
+    if change != PolicyChange::Unchanged {
+        let equals = new.equals.map(|version| big(version.get(), "policy version")).transpose()?;
+        let origin = new.origin.as_str();
+        let params: Params<'_> = &[&policy, &version, &new.toml, &new.spec, &new.applied_by, &origin, &equals];
+        transaction.execute(&INSERT_VERSION, params).await?;
+        transaction.execute(&RAISE, &[&policy, &version]).await?;
+        transaction.execute(&RESCHEDULE, &[&policy]).await?;
+    }
+    let removed = transaction.query(&END_JOBS, &[&policy, &hosts]).await?;
+    let added = transaction.query(&BEGIN_JOBS, &[&policy, &hosts, &jobs]).await?;
+    let row = transaction.query_opt(&BY_NAME, &[&new.name]).await?;
+    let policy = read(&row.ok_or_else(|| CatalogError::not_found("policy", &new.name))?)?;
+    Ok(AppliedPolicy { policy, change, hosts_added: names(&added)?, hosts_removed: names(&removed)? })
+}
+
+/// The policy's key, the version that it has afterwards, and what that is.
+async fn next_version(transaction: &Transaction<'_>, new: &NewPolicyVersion) -> Result<(i32, i64, PolicyChange)> {
+    if new.origin == VersionOrigin::Applied
+        && let Some(row) = transaction.query_opt(&INSERT, &[&Uuid::new_v4(), &new.name]).await?
+    {
+        return Ok((get(&row, "policy")?, 1, PolicyChange::Created));
+    }
+    let gone = || CatalogError::not_found("policy", &new.name);
+    let row = transaction.query_opt(&LOCK, &[&new.name]).await?.ok_or_else(gone)?;
+    let (policy, version): (i32, i64) = (get(&row, "policy")?, get(&row, "version")?);
+    let row = transaction.query_opt(&TEXT, &[&policy, &version]).await?.ok_or_else(gone)?;
+    let was_deleted = word::<VersionOrigin>(&row, "origin")? == VersionOrigin::Deleted;
+    let same = get::<&str>(&row, "toml")? == new.toml && !new.renew;
+    match (new.origin, was_deleted) {
+        (VersionOrigin::Applied, true) => Err(gone()),
+        (VersionOrigin::Deleted, true) => Ok((policy, version, PolicyChange::Unchanged)),
+        (VersionOrigin::Deleted, false) => Ok((policy, version + 1, PolicyChange::Deleted)),
+        (VersionOrigin::Applied | VersionOrigin::RolledBack, false) if same => {
+            Ok((policy, version, PolicyChange::Unchanged))
+        }
+        (VersionOrigin::Applied | VersionOrigin::RolledBack, _) => Ok((policy, version + 1, PolicyChange::Updated)),
     }
 }

@@ -7,6 +7,7 @@
 //! Not here: which hosts exist, and whether two policies protect the same path.
 
 mod file;
+mod keys;
 
 use coord_archive::rules::Rules;
 use coord_shared::selector::Selector;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::schedule::Calendar;
 
 pub use file::MAX_FILE;
+pub use keys::{KeyChange, changes, keys};
 
 /// Excludes of a policy that says nothing about them.
 pub const DEFAULT_EXCLUDE: [&str; 2] = ["*.tmp", "*.log"];

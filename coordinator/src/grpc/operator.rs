@@ -16,9 +16,10 @@ use super::identity::judged;
 use super::{Caller, caller, refused};
 use crate::app::relay::Part;
 use crate::app::{
-    App, apply_policy, backups, cancel_run, explain, files, hosts, label_host, limits, list_jobs, look_ahead,
-    plan_restore, policies, preview_policy, read_file, relay, report_dedup, report_objectives, revoke_host, runs,
-    start_backup, start_restore, status, tokens, users, watch_run, what_if,
+    App, apply_policy, backups, cancel_run, delete_policy, explain, files, hosts, label_host, limits, list_jobs,
+    look_ahead, plan_restore, policies, policy_history, preview_policy, read_file, relay, report_dedup,
+    report_objectives, revoke_host, rollback_policy, runs, start_backup, start_restore, status, tokens, users,
+    watch_run, what_if,
 };
 use crate::relays::Receiving;
 
@@ -190,6 +191,31 @@ impl OperatorService for Operators {
     async fn apply_policy(&self, request: Request<api::ApplyPolicyRequest>) -> Answer<api::AppliedPolicy> {
         let (caller, request) = open(request)?;
         answer(&caller, apply_policy::apply(&self.app, caller.user(), &request).await)
+    }
+
+    async fn apply_policies(&self, request: Request<api::PolicyFiles>) -> Answer<api::AppliedPolicies> {
+        let (caller, request) = open(request)?;
+        answer(&caller, apply_policy::apply_all(&self.app, caller.user(), &request.files).await)
+    }
+
+    async fn diff_policies(&self, request: Request<api::PolicyFiles>) -> Answer<api::AppliedPolicies> {
+        let (caller, request) = open(request)?;
+        answer(&caller, apply_policy::diff(&self.app, &request.files).await)
+    }
+
+    async fn get_policy_history(&self, request: Request<api::GetPolicyRequest>) -> Answer<api::PolicyHistory> {
+        let (caller, request) = open(request)?;
+        answer(&caller, policy_history::history(&self.app, &request.policy).await)
+    }
+
+    async fn rollback_policy(&self, request: Request<api::RollbackPolicyRequest>) -> Answer<api::AppliedPolicy> {
+        let (caller, request) = open(request)?;
+        answer(&caller, rollback_policy::rollback(&self.app, caller.user(), &request).await)
+    }
+
+    async fn delete_policy(&self, request: Request<api::DeletePolicyRequest>) -> Answer<api::AppliedPolicy> {
+        let (caller, request) = open(request)?;
+        answer(&caller, delete_policy::delete(&self.app, caller.user(), &request).await)
     }
 
     async fn preview_policy(&self, request: Request<api::PreviewPolicyRequest>) -> Answer<Self::PreviewPolicyStream> {

@@ -8,6 +8,7 @@ mod limits;
 mod objectives;
 mod operator;
 mod outage;
+mod policies;
 mod runs;
 mod streams;
 mod support;

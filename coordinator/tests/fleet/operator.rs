@@ -26,7 +26,7 @@ fn policy(name: &str, sources: &str) -> String {
     format!("name = \"{name}\"\nhosts = \"env = test\"\nsources = {sources}\nschedule = {{ cron = \"0 3 1 1 *\" }}\n")
 }
 
-fn refused<T: std::fmt::Debug>(answer: Result<Response<T>, Status>) -> Fault {
+pub(super) fn refused<T: std::fmt::Debug>(answer: Result<Response<T>, Status>) -> Fault {
     Fault::from(answer.unwrap_err())
 }
 
@@ -73,6 +73,12 @@ impl Host {
             api::RunReport { run_id: order.run_id.clone(), attempt: order.attempt, sequence, event: Some(event) };
         self.say.send(AgentMessage { message: Some(ToCoordinator::Report(report)) }).await.unwrap();
         self.wait(|message| matches!(message, ToAgent::Ack(ack) if ack.sequence == sequence).then_some(())).await;
+    }
+
+    /// Reports the backup that was ordered as done.
+    pub(super) async fn finish(&mut self, order: &api::RunOrder, captured_at: Timestamp, entries: &[Entry]) {
+        let Some(Task::Backup(task)) = &order.task else { panic!("not a backup: {order:?}") };
+        self.report(order, 1, finished(task, captured_at, entries)).await;
     }
 
     /// Does the backup that is ordered next, of these entries, and puts them into the catalog.

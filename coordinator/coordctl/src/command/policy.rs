@@ -1,12 +1,13 @@
-//! `coordctl policy init | list | show | lint | preview | apply`; the preview itself is in `preview`.
+//! `coordctl policy init | list | show | lint | preview`; the preview itself is in `preview`, what changes policies in `policy_change`.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use coord_shared::api::{self, ApplyPolicyRequest, GetPolicyRequest, LintPolicyRequest, ListPoliciesRequest};
+use coord_shared::api::{self, GetPolicyRequest, LintPolicyRequest, ListPoliciesRequest};
 use coord_shared::fault::{ErrorCode, Fault};
 
+use super::policy_change::{self, ApplyArgs, DeleteArgs, DiffArgs, RollbackArgs};
 use super::preview::{self, PreviewArgs};
 use crate::client::{answer, request};
 use crate::failure::Failure;
@@ -38,15 +39,22 @@ pub enum PolicyCommand {
     },
     /// List what a file would take of a host, and count what each of its rules leaves out. Nothing is applied.
     Preview(PreviewArgs),
-    /// Make a file the policy of its name.
-    Apply {
-        /// The file; - reads standard input.
-        #[arg(short = 'f', long, value_name = "FILE")]
-        file: PathBuf,
-        /// Say what would change, change nothing.
-        #[arg(short = 'n', long)]
-        dry_run: bool,
+    /// Make files the policies of their names, all of them or none.
+    ///
+    /// A policy that no file names stays as it is. A host that a policy selects no longer keeps its backups: they are listed and restored
+    /// from as before, and nothing new is taken.
+    Apply(ApplyArgs),
+    /// Say what applying files would change: keys, hosts, and what becomes of their backups. Nothing is applied.
+    Diff(DiffArgs),
+    /// List the versions of a policy: who made each, when, and what it changed.
+    History {
+        /// Its name; one that was deleted too.
+        policy: String,
     },
+    /// Make a new version of a policy that says what an older one said. A deleted policy comes back so.
+    Rollback(RollbackArgs),
+    /// End a policy. Its backups stay, under its name.
+    Delete(DeleteArgs),
 }
 
 /// The file that `policy init` prints.
@@ -82,7 +90,11 @@ pub async fn run(session: &mut Session, command: &PolicyCommand) -> Result<(), F
             told(session, &lint)
         }
         PolicyCommand::Preview(args) => preview::run(session, args).await,
-        PolicyCommand::Apply { file, dry_run } => apply(session, read(file)?, *dry_run).await,
+        PolicyCommand::Apply(args) => policy_change::apply(session, args).await,
+        PolicyCommand::Diff(args) => policy_change::diff(session, args).await,
+        PolicyCommand::History { policy } => policy_change::history(session, policy).await,
+        PolicyCommand::Rollback(args) => policy_change::rollback(session, args).await,
+        PolicyCommand::Delete(args) => policy_change::delete(session, args).await,
     }
 }
 
@@ -145,6 +157,7 @@ fn show(session: &Session, p: &api::Policy) -> Result<(), Failure> {
     session.out.facts(&[
         ("policy", p.name.clone()),
         ("version", p.version.to_string()),
+        ("state", if p.state == "active" { String::new() } else { p.state.clone() }),
         ("applied", format!("{} by {}", shown::instant(p.applied_at_us), p.applied_by)),
         ("hosts", p.hosts.join(", ")),
         ("next run", shown::instant(p.next_due_at_us)),
@@ -152,7 +165,7 @@ fn show(session: &Session, p: &api::Policy) -> Result<(), Failure> {
     session.out.print(&format!("\n{}", shown::safe(&p.toml)))
 }
 
-fn say(session: &Session, kind: &str, findings: &[api::PolicyFinding]) {
+pub(super) fn say(session: &Session, kind: &str, findings: &[api::PolicyFinding]) {
     for finding in findings {
         session.out.talk(&format!("{kind}: {}: {}", finding.key, finding.message));
         if !finding.hint.is_empty() {
@@ -187,40 +200,4 @@ pub(super) fn refuse_findings(session: &Session, lint: &api::PolicyLint) -> Resu
     }
     let fault = Fault::new(ErrorCode::InvalidPolicy, format!("{}: {}", first.key, first.message));
     Err(fault.with_hint(first.hint.clone()).into())
-}
-
-async fn apply(session: &mut Session, toml: String, dry_run: bool) -> Result<(), Failure> {
-    let lint = answer(session.client.lint_policy(request(LintPolicyRequest { toml: toml.clone() })).await)?;
-    refuse_findings(session, &lint)?;
-    if !dry_run {
-        session.change(&format!("policy {} becomes what the file says", lint.name))?;
-    }
-    let applied = answer(session.client.apply_policy(request(ApplyPolicyRequest { toml, dry_run })).await)?;
-    if session.out.is_json() {
-        return session.out.json(&json::applied(&applied));
-    }
-    say(session, "warning", &applied.warnings);
-    let policy = applied.policy.unwrap_or_default();
-    let would = if dry_run { " (dry run: nothing was changed)" } else { "" };
-    session.out.print(&format!("policy {} {}: version {}{would}\n", policy.name, applied.change, policy.version))?;
-    for (word, hosts) in [
-        ("protects", &policy.hosts),
-        ("newly selects", &applied.hosts_added),
-        ("no longer selects", &applied.hosts_removed),
-    ] {
-        if !hosts.is_empty() {
-            session.out.print(&format!("  {word}: {}\n", hosts.join(", ")))?;
-        }
-    }
-    if policy.hosts.is_empty() {
-        session.out.talk("it selects no host yet; coordctl host label HOST KEY=VALUE");
-    } else {
-        session.out.talk(&format!(
-            "next run {}; coordctl job run {}/{} takes a backup now",
-            shown::instant(policy.next_due_at_us),
-            policy.hosts[0],
-            policy.name
-        ));
-    }
-    Ok(())
 }

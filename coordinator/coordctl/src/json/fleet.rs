@@ -314,6 +314,7 @@ pub fn policy(p: &api::Policy) -> Value {
         "applied_by": p.applied_by,
         "hosts": p.hosts,
         "next_due_at": at(p.next_due_at_us),
+        "state": p.state,
     })
 }
 
@@ -339,16 +340,57 @@ pub fn lint(l: &api::PolicyLint) -> Value {
     })
 }
 
-/// What applying a policy did.
+/// What applying a policy did or would do. A value that is not there is null.
 #[must_use]
 pub fn applied(a: &api::AppliedPolicy) -> Value {
+    let leaving = |host: &api::LeavingHost| {
+        json!({
+            "host": host.host,
+            "backups": host.backups,
+            "stored_bytes": host.stored_bytes,
+            "other_policies": host.other_policies,
+        })
+    };
     json!({
+        "name": a.policy.as_ref().map_or(Value::Null, |policy| json!(policy.name)),
         "change": a.change,
         "policy": a.policy.as_ref().map_or(Value::Null, policy),
+        "from_version": a.from_version,
+        "keys": key_changes(&a.keys),
         "hosts_added": a.hosts_added,
         "hosts_removed": a.hosts_removed,
+        "leaving": a.leaving.iter().map(leaving).collect::<Value>(),
         "warnings": findings(&a.warnings),
     })
+}
+
+/// What applying many policies did or would do.
+#[must_use]
+pub fn all_applied(all: &api::AppliedPolicies) -> Value {
+    json!({ "policies": all.policies.iter().map(applied).collect::<Value>(), "untouched": all.untouched })
+}
+
+fn key_changes(list: &[api::KeyChange]) -> Value {
+    list.iter()
+        .map(|c| json!({ "key": c.key, "was": word(c.was.clone()), "becomes": word(c.becomes.clone()) }))
+        .collect()
+}
+
+/// The versions of a policy, newest first.
+#[must_use]
+pub fn history(h: &api::PolicyHistory) -> Value {
+    let version = |v: &api::PolicyVersion| {
+        json!({
+            "version": v.version,
+            "applied_at": at(v.applied_at_us),
+            "applied_by": v.applied_by,
+            "change": v.change,
+            "equals": if v.equals == 0 { Value::Null } else { json!(v.equals) },
+            "keys": key_changes(&v.keys),
+            "toml": v.toml,
+        })
+    };
+    json!({ "name": h.name, "versions": h.versions.iter().map(version).collect::<Value>() })
 }
 
 /// One job.

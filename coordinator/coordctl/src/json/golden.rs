@@ -86,6 +86,7 @@ fn sample_preview() -> Found {
 
 fn documents() -> Vec<(&'static str, Value)> {
     let finding = api::PolicyFinding { key: "k".into(), message: "m".into(), hint: "h".into() };
+    let key = api::KeyChange { key: "full.day".into(), was: "\"sunday\"".into(), becomes: String::new() };
     let note = api::PathNote { path: b"a\xff".to_vec(), kind: "unreadable".into(), detail: "d".into() };
     vec![
         ("version", version(&api::VersionInfo::default())),
@@ -127,7 +128,20 @@ fn documents() -> Vec<(&'static str, Value)> {
             applied(&api::AppliedPolicy {
                 policy: Some(sample_policy()),
                 warnings: vec![finding],
+                keys: vec![key.clone()],
+                leaving: vec![api::LeavingHost::default()],
                 ..Default::default()
+            }),
+        ),
+        (
+            "policy apply of a folder, policy diff",
+            all_applied(&api::AppliedPolicies { policies: vec![], untouched: vec!["old".into()] }),
+        ),
+        (
+            "policy history",
+            history(&api::PolicyHistory {
+                name: "web".into(),
+                versions: vec![api::PolicyVersion { applied_at_us: AT, keys: vec![key], ..Default::default() }],
             }),
         ),
         ("policy preview", preview(&sample_preview())),

@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use crate::catalog::{
     AskedRun, Catalog, CheckRecord, Codec, Commit, Committed, HostFacts, JobFilter, JoinOutcome, Left, NewCertificate,
     NewHost, NewPolicyVersion, NewToken, OpenSession, OpenedSession, SealedBackup, TokenKind, UnchangedBackup,
+    VersionOrigin,
 };
 
 pub(super) const LEASE: Duration = Duration::from_secs(30);
@@ -79,6 +80,9 @@ impl Fleet {
             applied_by: "ada".to_owned(),
             hosts: vec![host],
             new_job_ids: vec![JobId::random()],
+            origin: VersionOrigin::Applied,
+            equals: None,
+            renew: false,
         };
         let policy = catalog.apply_policy(&policy).await.unwrap().policy.id;
         let jobs = catalog.jobs(JobFilter { host: Some(host), ..JobFilter::default() }).await.unwrap();

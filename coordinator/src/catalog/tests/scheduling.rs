@@ -9,7 +9,7 @@ use super::fixture::{Fleet, LEASE, sealed};
 use crate::catalog::testing::with_catalog;
 use crate::catalog::{
     Committed, DueRun, JobState, NewPolicyVersion, PassedOver, Planned, PolicyChange, RunBeat, RunFilter,
-    ScheduleOutcome, ScheduleStep,
+    ScheduleOutcome, ScheduleStep, VersionOrigin,
 };
 
 fn at(second: i64) -> Timestamp {
@@ -127,6 +127,9 @@ async fn a_policy_is_versioned_and_its_jobs_follow_its_hosts() {
             applied_by: "ada".to_owned(),
             new_job_ids: hosts.iter().map(|_| JobId::random()).collect(),
             hosts,
+            origin: VersionOrigin::Applied,
+            equals: None,
+            renew: false,
         };
         let names = async |host| vec![catalog.host(host).await.unwrap().unwrap().name];
         let first = catalog.apply_policy(&policy("a", vec![one.host])).await.unwrap();

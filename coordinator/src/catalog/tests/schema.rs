@@ -10,10 +10,10 @@ use crate::catalog::pool::Sql;
 use crate::catalog::testing::{with_config, with_empty};
 use crate::catalog::{
     AttemptOutcome, BackupStatus, Catalog, CatalogConfig, CertificateState, Codec, DecisionStage, HostState, JobState,
-    LimitScope, MigrateError, OperatorRole, SCHEMA_VERSION, Searchable, TokenKind, VersionKind, audit, backups,
-    certificates, claims, commit, decisions, duplicates, fleet, full_plan, health, history, hosts, ingest, jobs,
-    leases, left_out, limits, listing, measures, merge, migrate, newest_chains, operators, policies, recorded, reports,
-    revocation, run_keys, runs, schedule, sessions, tokens, walk,
+    LimitScope, MigrateError, OperatorRole, SCHEMA_VERSION, Searchable, TokenKind, VersionKind, VersionOrigin, audit,
+    backups, certificates, claims, commit, decisions, duplicates, fleet, full_plan, health, history, hosts, ingest,
+    jobs, leases, left_out, limits, listing, measures, merge, migrate, newest_chains, operators, policies, recorded,
+    reports, revocation, run_keys, runs, schedule, sessions, tokens, walk,
 };
 
 type Statements = &'static [(&'static str, &'static Sql)];
@@ -121,6 +121,7 @@ async fn check_lists_are_the_words_of_the_code() {
         ("backups", "status", BackupStatus::ALL.iter().map(|word| word.as_str()).collect()),
         ("backups", "searchable", Searchable::ALL.iter().map(|word| word.as_str()).collect()),
         ("backups", "codec", Codec::ALL.iter().map(|word| word.as_str()).collect()),
+        ("policy_versions", "origin", VersionOrigin::ALL.iter().map(|word| word.as_str()).collect()),
         ("file_versions", "kind", files),
         ("run_left_out", "rule", LeftOutBy::ALL.iter().map(|word| word.as_str()).collect()),
         ("limits", "scope", LimitScope::ALL.iter().map(|word| word.as_str()).collect()),

@@ -1,0 +1,350 @@
+//! `coordctl policy apply | diff | history | rollback | delete`: what changes policies, and what it changes.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use coord_shared::api::{
+    self, AppliedPolicy, DeletePolicyRequest, GetPolicyRequest, KeyChange, LintPolicyRequest, PolicyFile, PolicyFiles,
+    RollbackPolicyRequest,
+};
+use coord_shared::exit::Exit;
+
+use super::policy::{read, refuse_findings, say};
+use crate::client::{answer, request};
+use crate::failure::Failure;
+use crate::output::Align::{Left, Right};
+use crate::session::Session;
+use crate::{json, shown};
+
+/// Bytes of files that are sent at once.
+const MAX_FOLDER_BYTES: usize = 3 << 20;
+
+/// What to apply.
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// A file, or a folder of *.toml files; - reads standard input.
+    #[arg(short = 'f', long, value_name = "FILE|DIR")]
+    file: PathBuf,
+    /// Say what would change, change nothing.
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+/// What to compare.
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// A file, or a folder of *.toml files; - reads standard input.
+    #[arg(short = 'f', long, value_name = "FILE|DIR")]
+    file: PathBuf,
+    /// Exit with 6 when applying would change anything.
+    #[arg(long)]
+    exit_code: bool,
+}
+
+/// What to go back to.
+#[derive(Debug, Args)]
+pub struct RollbackArgs {
+    /// The policy's name; one that was deleted too.
+    policy: String,
+    /// The version, as coordctl policy history lists it.
+    #[arg(long, value_name = "VERSION")]
+    to: u64,
+    /// Say what would change, change nothing.
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+/// What to end.
+#[derive(Debug, Args)]
+pub struct DeleteArgs {
+    /// The policy's name.
+    policy: String,
+    /// The policy's name, instead of typing it.
+    #[arg(long, value_name = "NAME")]
+    confirm: Option<String>,
+    /// Say what would become of its backups, change nothing.
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+/// The files that a path means, by name. A folder means its *.toml files, those of its folders not.
+fn files(path: &Path) -> Result<Vec<PolicyFile>, Failure> {
+    if !path.is_dir() {
+        return Ok(vec![PolicyFile { path: path.display().to_string(), toml: read(path)? }]);
+    }
+    let unreadable = |error: std::io::Error| {
+        Failure::usage(format!("cannot read {}: {error}", path.display()), "name a folder of policy files")
+    };
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(unreadable)? {
+        let found = entry.map_err(unreadable)?.path();
+        let hidden = found.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden && found.extension().is_some_and(|extension| extension == "toml") && found.is_file() {
+            paths.push(found);
+        }
+    }
+    paths.sort();
+    let mut files = Vec::with_capacity(paths.len());
+    let mut bytes = 0;
+    for path in paths {
+        let toml = read(&path)?;
+        bytes += toml.len();
+        files.push(PolicyFile { path: path.display().to_string(), toml });
+    }
+    if files.is_empty() {
+        let message = format!("there is no *.toml file in {}", path.display());
+        return Err(Failure::usage(message, "coordctl policy init prints a file to start from"));
+    }
+    if bytes > MAX_FOLDER_BYTES {
+        let message = format!("the policy files of {} have {}", path.display(), shown::size(bytes as u64));
+        return Err(Failure::usage(message, format!("at most {}", shown::size(MAX_FOLDER_BYTES as u64))));
+    }
+    Ok(files)
+}
+
+/// Applies a file or a folder. What becomes of the backups of hosts that leave is said before.
+pub async fn apply(session: &mut Session, args: &ApplyArgs) -> Result<(), Failure> {
+    let files = files(&args.file)?;
+    let one = !args.file.is_dir();
+    if one && let Some(file) = files.first() {
+        let lint = LintPolicyRequest { toml: file.toml.clone() };
+        let lint = answer(session.client.lint_policy(request(lint)).await)?;
+        refuse_findings(session, &lint)?;
+    }
+    let files = PolicyFiles { files };
+    let told = answer(session.client.diff_policies(request(files.clone())).await)?;
+    if args.dry_run {
+        return applied(session, &told, one, " (dry run: nothing was changed)");
+    }
+    if !session.out.is_json() {
+        told.policies.iter().flat_map(leavings).for_each(|line| session.out.talk(&format!("warning: {line}")));
+    }
+    let names: Vec<String> = told.policies.iter().map(name).collect();
+    let files_say = if one { "the file says" } else { "the files say" };
+    session.change(&format!("{} become what {files_say}", names.join(", ")))?;
+    let done = answer(session.client.apply_policies(request(files)).await)?;
+    applied(session, &done, one, "")
+}
+
+fn applied(session: &Session, all: &api::AppliedPolicies, one: bool, note: &str) -> Result<(), Failure> {
+    if session.out.is_json() {
+        return match all.policies.as_slice() {
+            [policy] if one => session.out.json(&json::applied(policy)),
+            _ => session.out.list(&json::all_applied(all), "policies"),
+        };
+    }
+    for policy in &all.policies {
+        say(session, "warning", &policy.warnings);
+        session.out.print(&told(policy, note))?;
+    }
+    if !one {
+        untouched(session, all)?;
+    }
+    for policy in all.policies.iter().filter_map(|applied| applied.policy.as_ref()).filter(|_| one) {
+        match policy.hosts.first() {
+            None => session.out.talk("it selects no host yet; coordctl host label HOST KEY=VALUE"),
+            Some(host) => session.out.talk(&format!(
+                "next run {}; coordctl job run {host}/{} takes a backup now",
+                shown::instant(policy.next_due_at_us),
+                policy.name
+            )),
+        }
+    }
+    Ok(())
+}
+
+fn untouched(session: &Session, all: &api::AppliedPolicies) -> Result<(), Failure> {
+    if all.untouched.is_empty() {
+        return Ok(());
+    }
+    session.out.print(&format!("no file names {}: left as they are\n", all.untouched.join(", ")))
+}
+
+/// Says what applying would change.
+pub async fn diff(session: &mut Session, args: &DiffArgs) -> Result<(), Failure> {
+    let files = PolicyFiles { files: files(&args.file)? };
+    let all = answer(session.client.diff_policies(request(files)).await)?;
+    if session.out.is_json() {
+        session.out.list(&json::all_applied(&all), "policies")?;
+    } else {
+        for policy in &all.policies {
+            say(session, "warning", &policy.warnings);
+            session.out.print(&told(policy, ""))?;
+        }
+        if args.file.is_dir() {
+            untouched(session, &all)?;
+        }
+    }
+    let differs = all.policies.iter().any(changes_anything);
+    if args.exit_code && differs { Err(Failure::Ended(Exit::CheckFailed)) } else { Ok(()) }
+}
+
+fn changes_anything(policy: &AppliedPolicy) -> bool {
+    policy.change != "unchanged" || !policy.hosts_added.is_empty() || !policy.hosts_removed.is_empty()
+}
+
+fn name(applied: &AppliedPolicy) -> String {
+    applied.policy.as_ref().map(|policy| policy.name.clone()).unwrap_or_default()
+}
+
+/// What one policy becomes, in lines.
+fn told(applied: &AppliedPolicy, note: &str) -> String {
+    let policy = applied.policy.clone().unwrap_or_default();
+    let version = match applied.from_version {
+        from if from == policy.version || from == 0 => format!("version {}", policy.version),
+        from => format!("version {from} -> {}", policy.version),
+    };
+    let mut text = format!("policy {} {}: {version}{note}\n", policy.name, applied.change);
+    // Every key of a new policy is new: the file says them.
+    if applied.change == "updated" {
+        text.extend(applied.keys.iter().map(|change| format!("  {}\n", key(change))));
+    }
+    for (word, hosts) in [
+        ("protects", &policy.hosts),
+        ("newly selects", &applied.hosts_added),
+        ("no longer selects", &applied.hosts_removed),
+    ] {
+        if !hosts.is_empty() {
+            text.push_str(&format!("  {word}: {}\n", hosts.join(", ")));
+        }
+    }
+    text.extend(leavings(applied).iter().map(|line| format!("  {line}\n")));
+    shown::safe(&text)
+}
+
+fn key(change: &KeyChange) -> String {
+    let value = |text: &str| if text.is_empty() { "(not set)".to_owned() } else { text.to_owned() };
+    format!("{}: {} -> {}", change.key, value(&change.was), value(&change.becomes))
+}
+
+/// What becomes of the backups of each host that leaves.
+fn leavings(applied: &AppliedPolicy) -> Vec<String> {
+    let line = |host: &api::LeavingHost| {
+        let backups = match host.backups {
+            0 => "there is no backup of it".to_owned(),
+            1 => format!("its backup ({}) stays, listed and restorable", shown::size(host.stored_bytes)),
+            n => format!("its {n} backups ({}) stay, listed and restorable", shown::size(host.stored_bytes)),
+        };
+        let others = match host.other_policies.as_slice() {
+            [] => "no other policy protects it".to_owned(),
+            others => format!("{} still protects it", others.join(", ")),
+        };
+        format!("{} leaves {}: {backups}; nothing new is taken; {others}", host.host, name(applied))
+    };
+    applied.leaving.iter().map(line).collect()
+}
+
+/// Lists the versions.
+pub async fn history(session: &mut Session, policy: &str) -> Result<(), Failure> {
+    let message = GetPolicyRequest { policy: policy.to_owned() };
+    let history = answer(session.client.get_policy_history(request(message)).await)?;
+    if session.out.is_json() {
+        return session.out.list(&json::history(&history), "versions");
+    }
+    let columns = [("version", Right), ("made", Left), ("by", Left), ("how", Left), ("changed", Left)];
+    let rows = history.versions.iter().map(version).collect();
+    session.out.wide_table(&columns, &[("from what to what", Left)], rows, "it has no version")
+}
+
+fn version(v: &api::PolicyVersion) -> Vec<String> {
+    let how = if v.equals > 0 { format!("back to {}", v.equals) } else { v.change.clone() };
+    let keys: Vec<&str> = v.keys.iter().map(|change| change.key.as_str()).collect();
+    // A first version has every key, and so has the one that brings a deleted policy back; a deletion takes all away.
+    let begins = v.keys.iter().all(|change| change.was.is_empty());
+    let changed = match (v.change.as_str(), begins) {
+        ("deleted", _) => "its end".to_owned(),
+        (_, true) if !keys.is_empty() => "its beginning".to_owned(),
+        (_, _) => keys.join(", "),
+    };
+    let values: Vec<String> = v.keys.iter().map(key).collect();
+    vec![v.version.to_string(), shown::instant(v.applied_at_us), v.applied_by.clone(), how, changed, values.join("; ")]
+}
+
+/// Goes back to an older version.
+pub async fn rollback(session: &mut Session, args: &RollbackArgs) -> Result<(), Failure> {
+    let message = RollbackPolicyRequest { policy: args.policy.clone(), version: args.to, dry_run: true };
+    let told = answer(session.client.rollback_policy(request(message.clone())).await)?;
+    let note = " (dry run: nothing was changed)";
+    if args.dry_run {
+        return one(session, &told, note);
+    }
+    if !session.out.is_json() {
+        leavings(&told).iter().for_each(|line| session.out.talk(&format!("warning: {line}")));
+    }
+    session.change(&format!("policy {} says again what version {} said", name(&told), args.to))?;
+    let message = RollbackPolicyRequest { dry_run: false, ..message };
+    let done = answer(session.client.rollback_policy(request(message)).await)?;
+    one(session, &done, "")?;
+    session.out.talk("the file under version control may say something else: applying it changes the policy again");
+    Ok(())
+}
+
+fn one(session: &Session, applied: &AppliedPolicy, note: &str) -> Result<(), Failure> {
+    if session.out.is_json() {
+        return session.out.json(&json::applied(applied));
+    }
+    say(session, "warning", &applied.warnings);
+    session.out.print(&told(applied, note))
+}
+
+/// Ends a policy, once its name was typed or given.
+pub async fn delete(session: &mut Session, args: &DeleteArgs) -> Result<(), Failure> {
+    let message = DeletePolicyRequest { policy: args.policy.clone(), dry_run: true };
+    let would = answer(session.client.delete_policy(request(message.clone())).await)?;
+    if args.dry_run {
+        return one(session, &would, " (dry run: nothing was changed)");
+    }
+    let name = name(&would);
+    if !session.out.is_json() {
+        leavings(&would).iter().for_each(|line| session.out.talk(&format!("warning: {line}")));
+    }
+    let hosts = would.leaving.len();
+    let what = format!("policy {name} ends: nothing of it is backed up any more on {hosts} hosts; its backups stay");
+    session.confirm(&name, args.confirm.as_deref(), &what)?;
+    let done = answer(session.client.delete_policy(request(DeletePolicyRequest { dry_run: false, ..message })).await)?;
+    one(session, &done, "")?;
+    session.out.talk(&format!(
+        "its backups are listed and restored as before: coordctl backup list --policy {name}; coordctl policy rollback \
+         {name} --to {} brings it back",
+        done.from_version
+    ));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{key, leavings, told};
+    use coord_shared::api::{AppliedPolicy, KeyChange, LeavingHost, Policy};
+
+    fn change(was: &str, becomes: &str) -> KeyChange {
+        KeyChange { key: "full.day".into(), was: was.into(), becomes: becomes.into() }
+    }
+
+    #[test]
+    fn a_change_is_told_key_by_key_and_by_host() {
+        let applied = AppliedPolicy {
+            policy: Some(Policy { name: "web".into(), version: 4, hosts: vec!["a".into()], ..Policy::default() }),
+            change: "updated".into(),
+            from_version: 3,
+            keys: vec![change("\"sunday\"", "\"monday\"")],
+            hosts_removed: vec!["b".into()],
+            leaving: vec![LeavingHost { host: "b".into(), backups: 2, stored_bytes: 2048, ..Default::default() }],
+            ..AppliedPolicy::default()
+        };
+        assert_eq!(
+            told(&applied, ""),
+            "policy web updated: version 3 -> 4\n  full.day: \"sunday\" -> \"monday\"\n  protects: a\n  no longer selects: b\n  \
+             b leaves web: its 2 backups (2.0 KiB) stay, listed and restorable; nothing new is taken; no other policy protects it\n"
+        );
+        assert_eq!(key(&change("", "1")), "full.day: (not set) -> 1");
+    }
+
+    #[test]
+    fn a_host_that_another_policy_goes_on_protecting_is_said_to() {
+        let host = LeavingHost { host: "b".into(), other_policies: vec!["etc".into()], ..Default::default() };
+        let applied = AppliedPolicy { leaving: vec![host], ..AppliedPolicy::default() };
+        assert!(
+            leavings(&applied)[0].ends_with("there is no backup of it; nothing new is taken; etc still protects it")
+        );
+    }
+}

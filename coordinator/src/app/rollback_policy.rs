@@ -1,0 +1,50 @@
+//! Goes back to an older version of a policy: a new version says what that one said, so that history has no holes. A deleted policy
+//! comes back so.
+
+use coord_shared::api;
+use coord_shared::fault::{ErrorCode, Fault};
+use coord_shared::ids::PolicyVersion;
+
+use super::jobs::policy_of;
+use super::policy_change::{Before, Change, make, preview, stored};
+use super::{App, names};
+use crate::catalog::VersionOrigin;
+
+/// Makes the version, or says what it would change.
+///
+/// # Errors
+/// `not_found` for a policy, or a version that never was; `invalid_argument` for the version that is the policy's deletion.
+pub async fn rollback(
+    app: &App,
+    user: &str,
+    request: &api::RollbackPolicyRequest,
+) -> Result<api::AppliedPolicy, Fault> {
+    let record = names::policy(app, &request.policy).await?;
+    let history = format!("coordctl policy history {} lists the versions", record.name);
+    let Some(old) = app.catalog.policy_at(record.id, PolicyVersion(request.version)).await? else {
+        let message =
+            format!("policy {} has no version {}: its newest is {}", record.name, request.version, record.version);
+        return Err(Fault::new(ErrorCode::NotFound, message).with_hint(history));
+    };
+    if old.is_deleted() {
+        let message =
+            format!("version {} of policy {} is its deletion: there is nothing to go back to", old.version, old.name);
+        return Err(Fault::new(ErrorCode::InvalidArgument, message).with_hint(history));
+    }
+    let policy = policy_of(&old)?;
+    let change = Change {
+        name: old.name,
+        spec: stored(&policy)?,
+        policy: Some(policy),
+        toml: old.toml,
+        origin: VersionOrigin::RolledBack,
+        equals: Some(old.equals.unwrap_or(old.version)),
+    };
+    let before = Before::read(app).await?;
+    let mut told = if request.dry_run {
+        preview(app, &before, &[change]).await?
+    } else {
+        make(app, user, &before, &[change]).await?
+    };
+    told.pop().ok_or_else(|| Fault::new(ErrorCode::Internal, "a rollback left nothing to tell"))
+}

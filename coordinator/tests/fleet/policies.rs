@@ -1,0 +1,184 @@
+//! Policies as a fleet has them: many files at once, versions, the way back, and what becomes of backups that no policy is for any more.
+
+use std::collections::HashMap;
+
+use coord_shared::api;
+use coord_shared::api::operator_service_client::OperatorServiceClient;
+use coord_shared::api::run_order::Task;
+use coord_shared::fault::ErrorCode;
+use jiff::Timestamp;
+use tonic::{Response, Status};
+
+use super::operator::{Host, Operator, apply, refused, restore, start, tree};
+use super::support::Fleet;
+
+/// Due once a year, so that only what the tests ask for runs.
+fn file(name: &str, hosts: &str, more: &str) -> String {
+    format!(
+        "name = \"{name}\"\nhosts = \"{hosts}\"\nsources = [\"/{name}\"]\nschedule = {{ cron = \"0 3 1 1 *\" }}\n{more}\n"
+    )
+}
+
+fn files(texts: &[String]) -> api::PolicyFiles {
+    let file =
+        |(number, toml): (usize, &String)| api::PolicyFile { path: format!("{number}.toml"), toml: toml.clone() };
+    api::PolicyFiles { files: texts.iter().enumerate().map(file).collect() }
+}
+
+async fn versions(operator: &mut Operator, policy: &str) -> Vec<api::PolicyVersion> {
+    let request = api::GetPolicyRequest { policy: policy.into() };
+    operator.get_policy_history(request).await.unwrap().into_inner().versions
+}
+
+fn keys(changes: &[api::KeyChange]) -> Vec<&str> {
+    changes.iter().map(|change| change.key.as_str()).collect()
+}
+
+async fn rollback(operator: &mut Operator, version: u64) -> Result<Response<api::AppliedPolicy>, Status> {
+    let request = api::RollbackPolicyRequest { policy: "web".into(), version, dry_run: false };
+    operator.rollback_policy(request).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_files_all_are_applied_or_none_and_what_would_change_is_told_before() {
+    let fleet = Fleet::start().await;
+    let mut operator = OperatorServiceClient::new(fleet.admin().await);
+    let _host = Host::join(&fleet, "one").await;
+    apply(&mut operator, &file("old", "env=test", "")).await;
+    let (web, db) = (file("web", "env=test", ""), file("db", "env=prod", ""));
+
+    let wrong = files(&[web.clone(), file("db", "env=prod", "full = { day = \"someday\" }")]);
+    for refusal in [refused(operator.diff_policies(wrong.clone()).await), refused(operator.apply_policies(wrong).await)]
+    {
+        assert_eq!(refusal.code, ErrorCode::InvalidPolicy);
+        assert!(refusal.message.starts_with("1.toml: full.day: "), "{refusal:?}");
+    }
+    let twice = refused(operator.apply_policies(files(&[web.clone(), web.clone()])).await);
+    assert_eq!(twice.message, "0.toml and 1.toml are both named web");
+    assert_eq!(refused(operator.apply_policies(files(&[])).await).code, ErrorCode::InvalidPolicy);
+    let known = operator.list_policies(api::ListPoliciesRequest {}).await.unwrap().into_inner().policies;
+    assert_eq!(known.len(), 1, "one wrong file, and none was applied");
+
+    let both = files(&[web.clone(), db]);
+    let told = operator.diff_policies(both.clone()).await.unwrap().into_inner();
+    let done = operator.apply_policies(both.clone()).await.unwrap().into_inner();
+    for all in [&told, &done] {
+        let said: Vec<_> = all.policies.iter().map(|one| (one.change.as_str(), one.hosts_added.len())).collect();
+        assert_eq!(
+            (said, all.untouched.as_slice()),
+            (vec![("created", 0), ("created", 1)], ["old".to_owned()].as_slice())
+        );
+        let nobody = &all.policies[0].warnings;
+        assert!(nobody.iter().any(|warning| warning.message.contains("selects none of the 1 hosts")), "{nobody:?}");
+    }
+    let again = operator.diff_policies(both).await.unwrap().into_inner();
+    assert!(again.policies.iter().all(|one| one.change == "unchanged" && one.keys.is_empty()), "{again:?}");
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_goes_back_to_any_version_that_it_had_and_to_no_other() {
+    let fleet = Fleet::start().await;
+    let mut operator = OperatorServiceClient::new(fleet.admin().await);
+    let _host = Host::join(&fleet, "one").await;
+    apply(&mut operator, &file("web", "env=test", "")).await;
+    let second = apply(&mut operator, &file("web", "env=test", "full = { day = \"monday\" }")).await;
+    assert_eq!((second.from_version, keys(&second.keys)), (1, vec!["full.day"]), "{second:?}");
+    assert_eq!((second.keys[0].was.as_str(), second.keys[0].becomes.as_str()), ("\"sunday\"", "\"monday\""));
+
+    let never = refused(rollback(&mut operator, 7).await);
+    assert_eq!(never.code, ErrorCode::NotFound);
+    assert_eq!(never.message, "policy web has no version 7: its newest is 2");
+    let back = rollback(&mut operator, 1).await.unwrap().into_inner();
+    let policy = back.policy.unwrap();
+    assert_eq!(
+        (policy.version, policy.toml),
+        (3, file("web", "env=test", "")),
+        "a new version says what the old one said"
+    );
+    assert_eq!((keys(&back.keys), back.hosts_removed.len()), (vec!["full.day"], 0));
+    assert_eq!(rollback(&mut operator, 1).await.unwrap().into_inner().change, "unchanged");
+
+    let told = versions(&mut operator, "web").await;
+    let made: Vec<_> = told.iter().map(|one| (one.version, one.change.as_str(), one.equals)).collect();
+    assert_eq!(made, [(3, "rolled_back", 1), (2, "applied", 0), (1, "applied", 0)]);
+    assert_eq!((keys(&told[1].keys), told[1].applied_by.as_str()), (vec!["full.day"], "admin"));
+
+    let ending = api::DeletePolicyRequest { policy: "web".into(), dry_run: false };
+    assert_eq!(operator.delete_policy(ending.clone()).await.unwrap().into_inner().change, "deleted");
+    assert_eq!(refused(operator.delete_policy(ending).await).code, ErrorCode::NotFound, "it is gone already");
+    let gone = refused(rollback(&mut operator, 4).await);
+    assert_eq!(gone.code, ErrorCode::InvalidArgument);
+    assert_eq!(gone.message, "version 4 of policy web is its deletion: there is nothing to go back to");
+    let taken = refused(operator.apply_policies(files(&[file("web", "env=test", "")])).await);
+    assert_eq!(
+        (taken.code, taken.hint.contains("coordctl policy rollback web")),
+        (ErrorCode::NameTaken, true),
+        "{taken:?}"
+    );
+    let revived = rollback(&mut operator, 2).await.unwrap().into_inner();
+    assert_eq!((revived.policy.unwrap().state, revived.hosts_added), ("active".to_owned(), vec!["one".to_owned()]));
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_backups_of_a_host_that_leaves_and_of_a_policy_that_ends_stay_and_are_restored_from() {
+    let fleet = Fleet::start().await;
+    let mut operator = OperatorServiceClient::new(fleet.admin().await);
+    let mut host = Host::join(&fleet, "one").await;
+    apply(&mut operator, &file("web", "env=test", "")).await;
+    start(&mut operator, "web").await.unwrap();
+    let backup = host.back_up(&fleet, Timestamp::now(), tree("web", 100)).await.to_string();
+
+    // Its label goes, and with it the job; told before by a diff of what would do the same.
+    let elsewhere = files(&[file("web", "env=prod", "")]);
+    let told = operator.diff_policies(elsewhere).await.unwrap().into_inner();
+    let leaving = &told.policies[0].leaving[0];
+    assert_eq!((leaving.host.as_str(), leaving.backups, leaving.stored_bytes), ("one", 1, 1000), "{told:?}");
+    assert_eq!(leaving.other_policies, [] as [String; 0]);
+    let label = |env: &str| api::LabelHostRequest {
+        host: "one".into(),
+        set: HashMap::from([("env".to_owned(), env.to_owned())]),
+        ..Default::default()
+    };
+    operator.label_host(label("dev")).await.unwrap();
+    let job = api::GetJobRequest { host: "one".into(), policy: "web".into() };
+    assert_eq!(operator.get_job(job.clone()).await.unwrap().into_inner().state, "ended");
+    still_there(&mut operator, &backup).await;
+    operator.label_host(label("test")).await.unwrap();
+    assert_eq!(operator.get_job(job.clone()).await.unwrap().into_inner().state, "active", "it comes back as it was");
+
+    // The policy ends while a run of it is going on: the run goes on under its version, and what it leaves counts.
+    start(&mut operator, "web").await.unwrap();
+    let order = host.order().await;
+    let ending = api::DeletePolicyRequest { policy: "web".into(), dry_run: true };
+    let would = operator.delete_policy(ending.clone()).await.unwrap().into_inner();
+    assert_eq!((would.change.as_str(), would.leaving[0].backups), ("deleted", 1), "{would:?}");
+    assert_eq!(operator.get_job(job.clone()).await.unwrap().into_inner().state, "active", "nothing was changed");
+    operator.delete_policy(api::DeletePolicyRequest { dry_run: false, ..ending }).await.unwrap();
+    let Some(Task::Backup(task)) = order.task.clone() else { panic!("{order:?}") };
+    host.finish(&order, Timestamp::now(), &tree("web", 200)).await;
+    let second =
+        operator.get_backup(api::GetBackupRequest { backup: task.backup_id.clone() }).await.unwrap().into_inner();
+    assert_eq!((second.policy.as_str(), task.policy_version), ("web", 1));
+
+    let ended = operator.get_job(job).await.unwrap().into_inner();
+    assert_eq!((ended.state.as_str(), ended.backups, ended.next_due_at_us), ("ended", 2, 0));
+    still_there(&mut operator, &backup).await;
+    let listed = operator.list_policies(api::ListPoliciesRequest {}).await.unwrap().into_inner().policies;
+    assert_eq!(listed.len(), 0);
+    let shown = api::GetPolicyRequest { policy: "web".into() };
+    assert_eq!(operator.get_policy(shown).await.unwrap().into_inner().state, "deleted");
+    let refusal = refused(start(&mut operator, "web").await);
+    assert_eq!(refusal.message, "policy web was deleted: nothing of it is backed up any more");
+    fleet.stop().await;
+}
+
+/// The backup is listed under its policy, and a restore would take it.
+async fn still_there(operator: &mut Operator, backup: &str) {
+    let request = api::ListBackupsRequest { host: "one".into(), policy: "web".into(), ..Default::default() };
+    let listed = operator.list_backups(request).await.unwrap().into_inner().backups;
+    assert!(listed.iter().any(|found| found.id == backup), "{listed:?}");
+    let plan = operator.plan_restore(restore(&["web"], None)).await.unwrap().into_inner();
+    assert_eq!(plan.points.len(), 1, "{plan:?}");
+}
