@@ -68,8 +68,8 @@ pub enum Event {
     IndexFailed {
         /// Of which backup.
         backup_id: String,
-        /// The archive itself cannot be read any more: trying again is in vain.
-        archive_gone: bool,
+        /// Whether it may be sent another time.
+        why: Unsent,
     },
     /// A run has something to report.
     Report {
@@ -96,6 +96,17 @@ pub enum Event {
         /// It ended by a defect, without a report.
         panicked: bool,
     },
+}
+
+/// Why an index was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsent {
+    /// Nothing that lasts: it is tried again soon.
+    Again,
+    /// Its archive is not there, perhaps because a disk is not mounted. The coordinator asks again.
+    NotThere,
+    /// Its archive is damaged, or another one has its name: it will not be better.
+    Damaged,
 }
 
 /// What a session says in Hello.

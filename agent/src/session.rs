@@ -225,7 +225,7 @@ impl Session {
                 Ok(()) => Event::IndexSent { backup_id },
                 Err(error) => {
                     tracing::warn!(backup = %backup_id, error = %crate::chain::chain(&error), "an index was not sent");
-                    Event::IndexFailed { backup_id, archive_gone: error.is_lasting() }
+                    Event::IndexFailed { backup_id, why: error.why() }
                 }
             };
             drop(events.send(event).await);

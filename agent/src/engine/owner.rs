@@ -1,6 +1,6 @@
 //! The loop: every event changes the state in turn, and only here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::attempt::{Control, HostClock, NotTaken, RunContext};
 use super::work::Work;
-use super::{Event, Failure, Greeting, MAX_EVENTS, Outgoing};
+use super::{Event, Failure, Greeting, MAX_EVENTS, Outgoing, Unsent};
 use crate::journal::{Acknowledged, AttemptKey, Body, Closed, Forgotten, HeldAttempt, Journal, RememberedBackup};
 use crate::printable::printable;
 use crate::store::LocalStore;
@@ -33,6 +33,8 @@ const TICK: Duration = Duration::from_millis(500);
 const FIRST_HEARTBEAT: Duration = Duration::from_secs(5);
 /// How often archives that were set aside are looked through.
 const CLEARING: Duration = Duration::from_secs(3600);
+/// Indexes that the coordinator asked for and that wait for their turn.
+const MAX_WANTED_INDEXES: usize = 1000;
 /// Wait before an index that could not be sent is tried again.
 const INDEX_RETRY: Duration = Duration::from_secs(10);
 
@@ -82,7 +84,8 @@ pub struct Engine {
     sending: Option<String>,
     next_index: Instant,
     next_clearing: Instant,
-    wanted: BTreeSet<String>,
+    /// Archives whose index the coordinator asked for, in that order.
+    wanted: VecDeque<api::ArchiveLocation>,
 }
 
 impl Engine {
@@ -106,7 +109,7 @@ impl Engine {
             sending: None,
             next_index: Instant::now(),
             next_clearing: Instant::now(),
-            wanted: BTreeSet::new(),
+            wanted: VecDeque::new(),
         };
         (engine, events)
     }
@@ -162,9 +165,11 @@ impl Engine {
                 self.sending = None;
             }
             Event::Received(message) => self.receive(*message),
-            Event::IndexSent { backup_id } => self.index_done(&backup_id, false),
-            Event::IndexFailed { backup_id, archive_gone: true } => self.index_done(&backup_id, true),
-            Event::IndexFailed { archive_gone: false, .. } => {
+            Event::IndexSent { backup_id } | Event::IndexFailed { backup_id, why: Unsent::NotThere } => {
+                self.index_done(&backup_id, false);
+            }
+            Event::IndexFailed { backup_id, why: Unsent::Damaged } => self.index_done(&backup_id, true),
+            Event::IndexFailed { why: Unsent::Again, .. } => {
                 self.sending = None;
                 self.next_index = Instant::now() + INDEX_RETRY;
             }
@@ -237,12 +242,7 @@ impl Engine {
                     self.dispose(&AttemptKey::new(&held.run_id, held.attempt), held.disposition());
                 }
             }
-            FromCoordinator::IndexWanted(wanted) => {
-                if self.journal.memory().backups().contains_key(&wanted.backup_id) {
-                    self.wanted.insert(wanted.backup_id);
-                    self.next_index = Instant::now();
-                }
-            }
+            FromCoordinator::IndexWanted(wanted) => self.index_wanted(wanted),
             // The session itself answers these.
             FromCoordinator::HelloAnswer(_)
             | FromCoordinator::ReadFile(_)
@@ -516,13 +516,22 @@ impl Engine {
             .filter_map(|held| held.sealed.as_ref())
             .map(|sealed| sealed.backup_id.as_str())
             .collect();
-        let backups = memory.backups().values().filter(|backup| {
-            let id = backup.location.as_ref().map_or("", |location| &location.backup_id);
-            (backup.index_unsent || self.wanted.contains(id)) && !open.contains(id)
-        });
-        let mut backups: Vec<_> = backups.collect();
+        let mut backups: Vec<_> = memory.backups().values().filter(|backup| backup.index_unsent).collect();
         backups.sort_by_key(|backup| backup.ordinal);
-        backups.into_iter().filter_map(|backup| backup.location.as_ref())
+        let unsent = backups.into_iter().filter_map(|backup| backup.location.as_ref());
+        unsent.chain(&self.wanted).filter(move |location| !open.contains(location.backup_id.as_str()))
+    }
+
+    /// An archive that is older than the journal remembers is where the coordinator says: its seal is compared before it is read.
+    fn index_wanted(&mut self, wanted: api::IndexWanted) {
+        let known = self.journal.memory().backups().get(&wanted.backup_id).and_then(|backup| backup.location.clone());
+        let Some(location) = known.or(wanted.location) else { return };
+        let waiting = self.wanted.iter().any(|other| other.backup_id == location.backup_id);
+        // What does not fit is asked for again.
+        if !waiting && self.wanted.len() < MAX_WANTED_INDEXES {
+            self.wanted.push_back(location);
+            self.next_index = Instant::now();
+        }
     }
 
     fn send_next_index(&mut self) {
@@ -539,9 +548,9 @@ impl Engine {
 
     fn index_done(&mut self, backup_id: &str, archive_gone: bool) {
         self.sending = None;
-        self.wanted.remove(backup_id);
+        self.wanted.retain(|location| location.backup_id != backup_id);
         if archive_gone {
-            tracing::error!(backup = backup_id, "the archive of a backup is gone or damaged: its index cannot be sent");
+            tracing::error!(backup = backup_id, "the archive of a backup is damaged: its index cannot be sent");
         }
         self.journal.note(Body::Forgotten(Forgotten { backup_id: backup_id.to_owned(), archive_gone }));
         self.send_next_index();

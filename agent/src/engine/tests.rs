@@ -111,6 +111,11 @@ impl Process {
         }
     }
 
+    async fn want_index(&self, backup: &str, location: Option<api::ArchiveLocation>) {
+        let wanted = api::IndexWanted { backup_id: backup.into(), next_block: 0, location };
+        self.receive(FromCoordinator::IndexWanted(wanted)).await;
+    }
+
     async fn index_wanted(&mut self) -> api::ArchiveLocation {
         loop {
             if let Outgoing::SendIndex(location) = self.next().await {
@@ -219,13 +224,21 @@ async fn what_was_reported_while_cut_off_is_sent_after_the_reconnect_and_again_u
     agent.acknowledge("r1", 3, Disposition::Forget).await;
     let location = agent.index_wanted().await;
     assert_eq!(location.backup_id, "backup-of-r1");
-    agent.events.send(Event::IndexSent { backup_id: location.backup_id }).await.unwrap();
+    agent.events.send(Event::IndexSent { backup_id: location.backup_id.clone() }).await.unwrap();
     assert!(agent.connect(api::HelloAnswer::default()).await.unsent_indexes.is_empty());
 
     // The catalog may want it again later.
-    agent
-        .receive(FromCoordinator::IndexWanted(api::IndexWanted { backup_id: "backup-of-r1".into(), next_block: 0 }))
-        .await;
+    agent.want_index("backup-of-r1", None).await;
+    assert_eq!(agent.index_wanted().await.backup_id, "backup-of-r1");
+    // Also when its archive is not there, and again when it is, and that of one from before this journal was begun.
+    let gone = Event::IndexFailed { backup_id: "backup-of-r1".into(), why: Unsent::NotThere };
+    agent.events.send(gone).await.unwrap();
+    agent.want_index("unheard-of", None).await;
+    let older = api::ArchiveLocation { backup_id: "older".into(), ..location };
+    agent.want_index("older", Some(older.clone())).await;
+    assert_eq!(agent.index_wanted().await, older);
+    agent.events.send(Event::IndexSent { backup_id: "older".into() }).await.unwrap();
+    agent.want_index("backup-of-r1", None).await;
     assert_eq!(agent.index_wanted().await.backup_id, "backup-of-r1");
     agent.end().await;
 }

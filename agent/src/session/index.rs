@@ -8,6 +8,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Client;
+use crate::engine::Unsent;
+use crate::printable::printable;
 use crate::store::{LocalStore, StoreError};
 
 /// Blocks between the reader and the stream.
@@ -34,25 +36,41 @@ pub(super) enum IndexError {
 }
 
 impl IndexError {
-    /// Whether trying again is in vain.
-    pub(super) fn is_lasting(&self) -> bool {
+    /// Whether it may be sent another time.
+    pub(super) fn why(&self) -> Unsent {
         match self {
             IndexError::Store(error) => match error {
-                StoreError::Missing { .. }
-                | StoreError::Replaced { .. }
-                | StoreError::Damaged { .. }
-                | StoreError::Key { .. } => true,
-                StoreError::Io { .. } | StoreError::File(_) => false,
+                StoreError::Missing { .. } => Unsent::NotThere,
+                StoreError::Replaced { .. } | StoreError::Damaged { .. } | StoreError::Key { .. } => Unsent::Damaged,
+                StoreError::Io { .. } | StoreError::File(_) => Unsent::Again,
             },
-            IndexError::Read(error) => error.is_damage(),
-            IndexError::Refused(_) | IndexError::Incomplete { .. } | IndexError::Defect => false,
+            IndexError::Read(error) if error.is_damage() => Unsent::Damaged,
+            IndexError::Read(_) | IndexError::Refused(_) | IndexError::Incomplete { .. } | IndexError::Defect => {
+                Unsent::Again
+            }
         }
     }
 }
 
+/// Sends an index. A coordinator that waits for one that cannot come is told why.
 pub(super) async fn send(mut client: Client, store: LocalStore, location: ArchiveLocation) -> Result<(), IndexError> {
     let backup_id = location.backup_id.clone();
-    let asked = client.get_index_progress(IndexProgressRequest { backup_id: backup_id.clone() }).await;
+    let sent = send_blocks(client.clone(), store, location).await;
+    if let Err(error) = &sent
+        && error.why() != Unsent::Again
+    {
+        let (unavailable, for_good) = (printable(&crate::chain::chain(error)), error.why() == Unsent::Damaged);
+        let request = IndexProgressRequest { backup_id, unavailable, for_good };
+        // It asks again when it did not hear this.
+        let _told = client.get_index_progress(request).await;
+    }
+    sent
+}
+
+async fn send_blocks(mut client: Client, store: LocalStore, location: ArchiveLocation) -> Result<(), IndexError> {
+    let backup_id = location.backup_id.clone();
+    let about = IndexProgressRequest { backup_id: backup_id.clone(), ..IndexProgressRequest::default() };
+    let asked = client.get_index_progress(about).await;
     let progress = asked.map_err(|status| IndexError::Refused(status.into()))?.into_inner();
     if progress.complete {
         return Ok(());

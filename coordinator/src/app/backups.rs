@@ -96,6 +96,7 @@ pub fn encode(backup: &Backup) -> api::Backup {
         location: Some(location(backup)),
         status: backup.status.as_str().to_owned(),
         searchable: backup.searchable == Searchable::Searchable,
+        searchable_reason: backup.searchable_reason.clone(),
         same_as: backup.same_as.map(|id| id.to_string()).unwrap_or_default(),
         checks: checks(&backup.checks),
         run_id: backup.run.to_string(),

@@ -7,26 +7,26 @@ use std::time::Duration;
 use coord_archive::block::{BlockError, Limits, decode_stored};
 use coord_archive::entry::Entry;
 use coord_shared::api::coordinator_message::Message;
-use coord_shared::api::{Codec, IndexBlock, IndexProgress, IndexWanted};
+use coord_shared::api::{Codec, IndexBlock, IndexProgress, IndexProgressRequest, IndexWanted};
 use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::ids::{BackupId, HostId, JobId};
 
-use super::App;
 use super::jobs::leave_out;
-use crate::catalog::{BlockOutcome, CatalogError, IndexIntake, MAX_BLOCK_ENTRIES, MergeOutcome};
-use crate::sessions::Session;
+use super::report::bounded;
+use super::{App, backups};
+use crate::catalog::{Backup, BlockOutcome, CatalogError, IndexIntake, MAX_BLOCK_ENTRIES, MergeOutcome};
 
 /// Jobs looked at in one pass.
 const MAX_JOBS: u32 = 100;
 /// Backups of one job merged in one pass.
 const MAX_MERGES: usize = 20;
-/// Indexes asked for again of one host in one pass.
-const MAX_ASKED: u32 = 20;
+/// Indexes asked for in one pass.
+const MAX_ASKED: u32 = 200;
 /// Largest stored block, in bytes; honest ones have some hundred KiB.
 const MAX_BLOCK_BYTES: usize = 4 << 20;
 /// What a block may grow to. Honest ones have some thousand entries of some hundred bytes.
 const BLOCK_LIMITS: Limits = Limits { entries: MAX_BLOCK_ENTRIES, text_bytes: 64 << 20 };
-/// A host that is connected and has not sent an index for this long has lost it.
+/// A host that was there to be asked for this long and sent no block has lost the index. One that is away is waited for.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// The blocks of one stream: all of one backup, as a rule.
@@ -104,9 +104,18 @@ async fn decode(block: IndexBlock) -> Result<Result<Vec<Entry>, BlockError>, Fau
     decoded.map_err(|error| Fault::new(ErrorCode::Internal, error.to_string()))
 }
 
-/// Which block of a backup's index is wanted next.
-pub async fn progress(app: &App, host: HostId, backup: &str) -> Result<IndexProgress, Fault> {
-    let backup: BackupId = backup.parse().map_err(|_| invalid("the backup's id is no UUID"))?;
+/// Which block of a backup's index is wanted next. A host that cannot send it says why: a damaged archive is given up at once, one
+/// that is not there may come back.
+pub async fn progress(app: &App, host: HostId, request: &IndexProgressRequest) -> Result<IndexProgress, Fault> {
+    let backup: BackupId = request.backup_id.parse().map_err(|_| invalid("the backup's id is no UUID"))?;
+    if !request.unavailable.is_empty() {
+        let said = bounded(&request.unavailable);
+        if app.catalog.note_index_excuse(backup, host, &said).await? && request.for_good {
+            tracing::warn!(%backup, said, "its index cannot be sent: given up");
+            app.catalog.give_up_index(backup, &format!("the host cannot send its index: {said}")).await?;
+            app.nudges.ingester.notify_one();
+        }
+    }
     let progress = app.catalog.index_progress(backup, host).await?;
     Ok(IndexProgress { backup_id: backup.to_string(), next_block: progress.next_block, complete: progress.complete })
 }
@@ -141,30 +150,38 @@ async fn merge_job(app: &App, job: JobId) -> Result<bool, Fault> {
 
 /// Asks the hosts that are connected here for indexes that have not arrived, and gives up what they have lost.
 pub async fn ask_for_missing(app: &App) -> Result<(), Fault> {
-    for session in app.sessions.all() {
-        if let Err(fault) = ask_host(app, &session).await {
-            leave_out(app, &format!("the indexes of host {}", session.host), fault)?;
+    let hosts: Vec<HostId> = app.sessions.all().iter().map(|session| session.host).collect();
+    if hosts.is_empty() {
+        return Ok(());
+    }
+    for backup in app.catalog.indexes_to_ask_for(&hosts, MAX_ASKED).await? {
+        if let Err(fault) = ask(app, &backup).await {
+            leave_out(app, &format!("the index of backup {}", backup.id), fault)?;
         }
     }
     Ok(())
 }
 
-async fn ask_host(app: &App, session: &Session) -> Result<(), Fault> {
-    let now = app.catalog.now().await?;
-    for backup in app.catalog.wanted_indexes(session.host, MAX_ASKED).await? {
-        let progress = app.catalog.index_progress(backup.id, session.host).await?;
-        if progress.complete {
-            continue;
-        }
-        if now.duration_since(backup.committed_at).unsigned_abs() > GIVEN_UP_AFTER {
-            tracing::warn!(backup = %backup.id, host = %backup.host_name, "its index never came: given up");
-            app.catalog.give_up_index(backup.id, "its index was not sent within a day").await?;
-            continue;
-        }
-        let wanted = IndexWanted { backup_id: backup.id.to_string(), next_block: progress.next_block };
-        if session.send(Message::IndexWanted(wanted)).is_err() {
-            return Ok(());
-        }
+async fn ask(app: &App, backup: &Backup) -> Result<(), Fault> {
+    let progress = app.catalog.index_progress(backup.id, backup.host).await?;
+    if progress.complete {
+        return Ok(());
     }
+    let Some(session) = app.sessions.get(backup.host) else { return Ok(()) };
+    let Some(asked) = app.catalog.ask_for_index(backup.id, progress.next_block).await? else { return Ok(()) };
+    if asked.asked_for > GIVEN_UP_AFTER {
+        tracing::warn!(backup = %backup.id, host = %backup.host_name, "its index never came: given up");
+        let said = if asked.said.is_empty() { String::new() } else { format!("; it says: {}", asked.said) };
+        let why = format!("{} was asked for its index for a day and did not send it{said}", backup.host_name);
+        app.catalog.give_up_index(backup.id, &why).await?;
+        app.nudges.ingester.notify_one();
+        return Ok(());
+    }
+    // A session that does not take it has ended: the host is asked again when it is back.
+    let _ended = session.send(Message::IndexWanted(IndexWanted {
+        backup_id: backup.id.to_string(),
+        next_block: progress.next_block,
+        location: Some(backups::location(backup)),
+    }));
     Ok(())
 }

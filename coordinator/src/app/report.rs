@@ -186,7 +186,7 @@ pub enum Refusal {
 }
 
 fn wanted(backup: BackupId) -> Message {
-    Message::IndexWanted(IndexWanted { backup_id: backup.to_string(), next_block: 0 })
+    Message::IndexWanted(IndexWanted { backup_id: backup.to_string(), next_block: 0, location: None })
 }
 
 /// A verification: the checks go to the backups whose archives were read; one archive that is bad, or that nobody looked at, fails

@@ -249,8 +249,15 @@ const RECORD_CHECKS: Sql = Sql("
     FROM backups checked
     WHERE checked.backup_id = $1 AND checked.job = $2 AND b.job = $2 AND b.archive_of = checked.archive_of");
 
-const WANT_INDEX: Sql = Sql(select_backups!(
-    "WHERE h.host_id = $1 AND b.searchable = 'pending' AND b.index_blocks > 0 ORDER BY b.job, b.seq LIMIT $2"
+// Without a row it was never asked for.
+pub(super) const ASK_FOR: Sql = Sql(select_backups!(
+    "WHERE h.host_id = ANY ($1::uuid[]) AND b.searchable = 'pending' AND b.index_blocks > 0
+       AND now() >= coalesce(
+           (SELECT CASE WHEN a.asked_at IS NULL THEN '-infinity'
+                        ELSE a.asked_at + make_interval(secs => least(30 * 2 ^ least(a.asks - 1, 7), 3600)) END
+            FROM index_asks a WHERE a.backup = b.backup),
+           b.committed_at + INTERVAL '30 s')
+     ORDER BY b.job, b.seq LIMIT $2"
 ));
 
 const NOT_SEARCHABLE: Sql = Sql("SELECT count(*) AS number FROM backups WHERE searchable <> 'searchable'");
@@ -266,11 +273,11 @@ pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
     ("NEWEST_FULL", &NEWEST_FULL),
     ("CHAIN", &CHAIN),
     ("RECORD_CHECKS", &RECORD_CHECKS),
-    ("WANT_INDEX", &WANT_INDEX),
+    ("ASK_FOR", &ASK_FOR),
     ("NOT_SEARCHABLE", &NOT_SEARCHABLE),
 ];
 
-fn read(row: &Row) -> Result<Backup> {
+pub(super) fn read(row: &Row) -> Result<Backup> {
     Ok(Backup {
         id: BackupId::from_uuid(get(row, "backup_id")?),
         host: HostId::from_uuid(get(row, "host_id")?),
@@ -376,12 +383,6 @@ impl Catalog {
     /// The restore points that stand on a full, highest seq first; without the full itself.
     pub async fn chain_of(&self, full: BackupId) -> Result<Vec<Backup>> {
         self.connection().await?.query(&CHAIN, &[&full.uuid()]).await?.iter().map(read).collect()
-    }
-
-    /// The host's restore points whose index is still wanted, oldest first.
-    pub async fn wanted_indexes(&self, host: HostId, limit: u32) -> Result<Vec<Backup>> {
-        let params: Params<'_> = &[&host.uuid(), &i64::from(limit)];
-        self.connection().await?.query(&WANT_INDEX, params).await?.iter().map(read).collect()
     }
 
     /// How many restore points are not searchable, or not yet.

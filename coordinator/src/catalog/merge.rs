@@ -14,6 +14,7 @@ use tokio_postgres::Row;
 
 use super::entries::CURRENT;
 use super::error::{CatalogError, Result};
+use super::index_asks;
 use super::pool::{Catalog, Params, Sql, Transaction};
 use super::row::{count, get, word};
 
@@ -294,6 +295,7 @@ impl Catalog {
         transaction.execute(&DROP_BLOCKS, &[&keys.job]).await?;
         transaction.execute(&WANT_AGAIN, &[&keys.job]).await?;
         transaction.execute(&RESET_INGESTED, &[&keys.job]).await?;
+        index_asks::ask_at_once(&transaction, keys.job).await?;
         transaction.commit().await
     }
 }
@@ -337,6 +339,7 @@ async fn finish(
 ) -> Result<()> {
     transaction.execute(&FORGET_ENTRIES, &[&turn.key]).await?;
     transaction.execute(&FORGET_BLOCKS, &[&turn.key]).await?;
+    index_asks::answered(transaction, turn.key).await?;
     transaction.execute(&SET_SEARCHABLE, &[&turn.key, &searchable, &reason]).await?;
     // The order matters: a commit of a lower seq either came before this and is seen below, or comes after and sees this.
     transaction.execute(&SET_INGESTED, &[&keys.job, &turn.seq]).await?;

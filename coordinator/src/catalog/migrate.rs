@@ -7,7 +7,7 @@ use super::error::CatalogError;
 use super::pool::{CatalogConfig, Sql};
 
 /// The schema this program is written for.
-pub const SCHEMA_VERSION: u32 = 9;
+pub const SCHEMA_VERSION: u32 = 10;
 
 /// Key of the advisory lock.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"\0\0\0coord");
@@ -64,6 +64,12 @@ const MIGRATIONS: &[Migration] = &[
         name: "policy_origins",
         compatible_from: 3,
         text: include_str!("../../migrations/0009_policy_origins.sql"),
+    },
+    Migration {
+        version: 10,
+        name: "index_asks",
+        compatible_from: 3,
+        text: include_str!("../../migrations/0010_index_asks.sql"),
     },
 ];
 

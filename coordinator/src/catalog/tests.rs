@@ -1,5 +1,6 @@
 //! The catalog on a real PostgreSQL.
 
+mod asking;
 mod claims;
 mod commits;
 mod entries;

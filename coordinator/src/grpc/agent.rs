@@ -90,7 +90,7 @@ impl AgentService for Agents {
     ) -> Result<Response<IndexProgress>, Status> {
         let caller = caller(&request)?;
         let host = caller.host().map_err(|fault| refused(&caller, fault))?;
-        let progress = ingest::progress(&self.app, host, &request.get_ref().backup_id).await;
+        let progress = ingest::progress(&self.app, host, request.get_ref()).await;
         progress.map(Response::new).map_err(|fault| refused(&caller, fault))
     }
 

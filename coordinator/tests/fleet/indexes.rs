@@ -5,6 +5,8 @@ use coord_archive::codec::{Codec, Compressor};
 use coord_archive::digest::Digest;
 use coord_archive::entry::{Attributes, Entry, Flags, Identity, Kind};
 use coord_shared::api::agent_service_client::AgentServiceClient;
+use coord_shared::api::coordinator_message::Message as ToAgent;
+use coord_shared::api::operator_service_client::OperatorServiceClient;
 use coord_shared::api::run_report::Event;
 use coord_shared::api::{self, Disposition};
 use coord_shared::fault::Fault;
@@ -166,5 +168,72 @@ async fn a_small_block_that_would_fill_the_memory_is_not_decoded() {
     host.send(next, bomb(&folder, 10)).await.unwrap();
     let searchable = || async { (host.backup(next).await.searchable == Searchable::Searchable).then_some(()) };
     wait_for("an honest block of long paths", searchable).await;
+    host.fleet.stop().await;
+}
+
+impl Sender {
+    /// The next time that the coordinator asks by itself, and not in answer to a report.
+    async fn asked_for(&mut self) -> api::IndexWanted {
+        let by_itself = |message| match message {
+            ToAgent::IndexWanted(wanted) if wanted.location.is_some() => Some(wanted),
+            _ => None,
+        };
+        self.agent.wait(by_itself).await
+    }
+
+    async fn excuse(&mut self, backup: BackupId, unavailable: &str, for_good: bool) {
+        let backup_id = backup.to_string();
+        let request = api::IndexProgressRequest { backup_id, unavailable: unavailable.into(), for_good };
+        self.client.get_index_progress(request).await.unwrap();
+    }
+
+    async fn change(&self, statement: &str) {
+        let (client, connection) = tokio_postgres::connect(&self.fleet.url, tokio_postgres::NoTls).await.unwrap();
+        let connection = tokio::spawn(connection);
+        client.batch_execute(statement).await.unwrap();
+        drop(client);
+        connection.await.unwrap().unwrap();
+    }
+
+    async fn reason_of(&self, backup: BackupId) -> String {
+        let given_up = || async {
+            let found = self.backup(backup).await;
+            (found.searchable == Searchable::NotSearchable).then_some(found.searchable_reason)
+        };
+        wait_for("the index to be given up", given_up).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_is_given_up_after_a_day_of_asking_and_not_because_its_host_was_away() {
+    let mut host = Sender::start().await;
+    let backup = host.back_up().await;
+    host.change("UPDATE backups SET committed_at = now() - INTERVAL '30 days'").await;
+    let wanted = host.asked_for().await;
+    assert_eq!(wanted.backup_id, backup.to_string());
+    assert_eq!(wanted.location.unwrap().key, format!("one/web/{backup}.tar.zst"));
+    assert_eq!(host.backup(backup).await.searchable, Searchable::Pending, "a month late, it may still come");
+
+    host.excuse(backup, "its disk is not mounted", false).await;
+    assert_eq!(host.backup(backup).await.searchable, Searchable::Pending);
+    host.change("UPDATE index_asks SET asked_for = INTERVAL '25 hours', asked_at = now() - INTERVAL '1 hour'").await;
+    let why = host.reason_of(backup).await;
+    assert_eq!(why, "one was asked for its index for a day and did not send it; it says: its disk is not mounted");
+    let shown = api::GetBackupRequest { backup: backup.to_string() };
+    let shown = OperatorServiceClient::new(host.admin.clone()).get_backup(shown).await.unwrap().into_inner();
+    assert_eq!((shown.searchable, shown.searchable_reason), (false, why));
+    host.fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_whose_archive_is_damaged_is_given_up_when_its_host_says_so() {
+    let mut host = Sender::start().await;
+    let lost = host.back_up().await;
+    host.excuse(lost, "the archive is damaged", true).await;
+    assert_eq!(host.reason_of(lost).await, "the host cannot send its index: the archive is damaged");
+    let next = host.back_up().await;
+    host.send(next, block(&[entry(b"", Kind::Folder)])).await.unwrap();
+    let searchable = || async { (host.backup(next).await.searchable == Searchable::Searchable).then_some(()) };
+    wait_for("the next backup to be searchable", searchable).await;
     host.fleet.stop().await;
 }

@@ -115,7 +115,7 @@ fn row(b: &api::Backup) -> Vec<String> {
         status,
         shown::codec(b.codec),
         ratio(b),
-        searchable(b).to_owned(),
+        searchable(b),
         shown::short(&b.run_id).to_owned(),
         b.id.clone(),
     ]
@@ -125,8 +125,12 @@ fn ratio(b: &api::Backup) -> String {
     if b.stored_bytes == 0 { String::new() } else { format!("{:.2}", b.content_bytes as f64 / b.stored_bytes as f64) }
 }
 
-const fn searchable(b: &api::Backup) -> &'static str {
-    if b.searchable { "yes" } else { "not yet" }
+fn searchable(b: &api::Backup) -> String {
+    match (b.searchable, b.searchable_reason.as_str()) {
+        (true, _) => "yes".to_owned(),
+        (false, "") => "not yet".to_owned(),
+        (false, why) => format!("no: {}", shown::safe(why)),
+    }
 }
 
 fn show(session: &Session, b: &api::Backup) -> Result<(), Failure> {
@@ -146,7 +150,7 @@ fn show(session: &Session, b: &api::Backup) -> Result<(), Failure> {
         ("ratio", ratio(b)),
         ("codec", shown::codec(b.codec)),
         ("status", b.status.clone()),
-        ("searchable", searchable(b).to_owned()),
+        ("searchable", searchable(b)),
         ("unreadable", some(b.unreadable)),
         ("changed while read", some(b.changed_while_read)),
         ("archive", archive),

@@ -28,6 +28,7 @@ pub fn backup(b: &api::Backup) -> Value {
         "location": location,
         "status": b.status,
         "searchable": b.searchable,
+        "searchable_reason": word(b.searchable_reason.clone()),
         "same_as": word(b.same_as.clone()),
         "checks": checks(&b.checks),
         "run_id": word(b.run_id.clone()),

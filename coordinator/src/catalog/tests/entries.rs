@@ -9,7 +9,7 @@ use super::fixture::{Fleet, entry, file, sealed};
 use crate::catalog::testing::{with_catalog, with_config};
 use crate::catalog::{BackupStatus, BlockOutcome, Catalog, CatalogError, IndexProgress, MergeOutcome, Searchable};
 
-fn tree() -> Vec<Entry> {
+pub(super) fn tree() -> Vec<Entry> {
     vec![entry(b"", Kind::Folder), entry(b"etc", Kind::Folder), file(b"etc/a", b"one"), file(b"etc/b", b"two")]
 }
 
@@ -70,7 +70,7 @@ async fn a_deleted_file_stays_deleted_also_after_a_rebuild() {
         );
         catalog.forget_entries(fleet.job).await.unwrap();
         assert_eq!(names(3).await, Vec::<Vec<u8>>::new());
-        assert_eq!(catalog.wanted_indexes(fleet.host, 10).await.unwrap().len(), 3);
+        assert_eq!(catalog.indexes_to_ask_for(&[fleet.host], 10).await.unwrap().len(), 3);
         for (backup, index) in indexes.iter().rev() {
             fleet.ingest(*backup, index, 100).await;
         }

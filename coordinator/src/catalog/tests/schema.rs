@@ -11,9 +11,9 @@ use crate::catalog::testing::{with_config, with_empty};
 use crate::catalog::{
     AttemptOutcome, BackupStatus, Catalog, CatalogConfig, CertificateState, Codec, DecisionStage, HostState, JobState,
     LimitScope, MigrateError, OperatorRole, SCHEMA_VERSION, Searchable, TokenKind, VersionKind, VersionOrigin, audit,
-    backups, certificates, claims, commit, decisions, duplicates, fleet, full_plan, health, history, hosts, ingest,
-    jobs, leases, left_out, limits, listing, measures, merge, migrate, newest_chains, operators, policies, recorded,
-    reports, revocation, run_keys, runs, schedule, sessions, tokens, walk,
+    backups, certificates, claims, commit, decisions, duplicates, fleet, full_plan, health, history, hosts, index_asks,
+    ingest, jobs, leases, left_out, limits, listing, measures, merge, migrate, newest_chains, operators, policies,
+    recorded, reports, revocation, run_keys, runs, schedule, sessions, tokens, walk,
 };
 
 type Statements = &'static [(&'static str, &'static Sql)];
@@ -31,6 +31,7 @@ const FILES: &[(&str, Statements)] = &[
     ("health", health::STATEMENTS),
     ("history", history::STATEMENTS),
     ("hosts", hosts::STATEMENTS),
+    ("index_asks", index_asks::STATEMENTS),
     ("ingest", ingest::STATEMENTS),
     ("jobs", jobs::STATEMENTS),
     ("leases", leases::STATEMENTS),
@@ -229,6 +230,7 @@ const HOT: &[(&Sql, &[&str])] = &[
     (&schedule::DUE_JOBS, &["jobs"]),
     (&ingest::FIND_FOLDERS, &["folders"]),
     (&backups::NEWEST, &["backups"]),
+    (&backups::ASK_FOR, &["backups", "index_asks"]),
     (&certificates::BY_SERIAL, &["certificates"]),
 ];
 
