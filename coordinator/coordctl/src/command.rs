@@ -1,6 +1,7 @@
 //! The commands: a file each noun. Arguments are read, one call is made, the answer is shown; no decision is taken here.
 
 pub mod backup;
+pub mod catalog;
 pub mod files;
 pub mod fleet;
 pub mod help;

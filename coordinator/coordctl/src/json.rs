@@ -12,7 +12,7 @@ use crate::shown;
 mod catalog;
 mod fleet;
 
-pub use catalog::{backup, backups, file, plan, point};
+pub use catalog::{backup, backups, catalog_rebuild, catalog_status, file, plan, point};
 pub use fleet::{
     all_applied, applied, dedup, explanation, history, host, hosts, job, jobs, limit, limits, lint, objectives,
     policies, policy, preview, schedule, status, token, tokens, user, users, version, what_if,

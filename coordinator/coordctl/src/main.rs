@@ -23,6 +23,7 @@ use coord_shared::exit::Exit;
 use jiff::tz::TimeZone;
 
 use command::backup::BackupCommand;
+use command::catalog::CatalogCommand;
 use command::files::{CatArgs, LsArgs};
 use command::fleet::{ExplainArgs, StatusArgs};
 use command::help::Topic;
@@ -148,6 +149,9 @@ enum Command {
     /// Restore points.
     #[command(subcommand)]
     Backup(BackupCommand),
+    /// Entries of backups: a cache of sealed indexes.
+    #[command(subcommand)]
+    Catalog(CatalogCommand),
     /// Figures of the fleet.
     #[command(subcommand)]
     Report(ReportCommand),
@@ -255,6 +259,7 @@ async fn run(arguments: &Arguments, out: Output) -> Result<(), Failure> {
         | Command::Limit(_)
         | Command::Run(_)
         | Command::Backup(_)
+        | Command::Catalog(_)
         | Command::Report(_)
         | Command::Token(_)
         | Command::User(_)
@@ -294,6 +299,7 @@ async fn dispatch(session: &mut Session, command: &Command) -> Result<(), Failur
         Command::Limit(command) => command::limit::run(session, command).await,
         Command::Run(command) => command::run::run(session, command).await,
         Command::Backup(command) => command::backup::run(session, command).await,
+        Command::Catalog(command) => command::catalog::run(session, command).await,
         Command::Report(command) => command::report::run(session, command).await,
         Command::Token(command) => command::token::run(session, command).await,
         Command::User(command) => command::user::run(session, command).await,

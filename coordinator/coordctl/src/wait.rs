@@ -1,5 +1,6 @@
 //! Waiting for a run: progress while it goes on, its result, and the exit code that follows from it.
 
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use coord_shared::api::{self, GetRunRequest, RunState};
@@ -23,24 +24,14 @@ const AWAY_PATIENCE: Duration = Duration::from_secs(60);
 ///
 /// Ctrl-C and SIGTERM detach: the run goes on. A coordinator that is restarted meanwhile is waited for.
 pub async fn until_end(session: &mut Session, run_id: &str, timeout: Option<Duration>) -> Result<api::Run, Failure> {
-    let deadline = timeout.map(|timeout| Instant::now() + timeout);
+    let mut stop = Stop::after(timeout);
     let mut display = Display::new(session);
-    let mut away_since: Option<Instant> = None;
-    let mut interrupted = std::pin::pin!(interrupted());
+    let mut patience = Patience::default();
     loop {
-        let watching = watch(session, run_id, &mut display, &mut away_since);
-        let ended = tokio::select! {
-            ended = watching => ended,
-            () = passed(deadline) => {
-                display.clear();
-                session.out.talk(&format!("run continues: coordctl run show {}", shown::short(run_id)));
-                return Err(Failure::Ended(Exit::TimedOut));
-            }
-            () = &mut interrupted => {
-                display.clear();
-                session.out.talk(&format!("run continues: coordctl run show {}", shown::short(run_id)));
-                return Err(Failure::Ended(Exit::Interrupted));
-            }
+        let watching = watch(session, run_id, &mut display, &mut patience);
+        let ended = match stop.unless(watching).await {
+            Ok(ended) => ended,
+            Err(exit) => return Err(goes_on(session, &display, run_id, exit)),
         };
         match ended {
             Ok(Some(run)) => {
@@ -48,16 +39,60 @@ pub async fn until_end(session: &mut Session, run_id: &str, timeout: Option<Dura
                 return Ok(run);
             }
             Ok(None) => {}
-            Err(Failure::Fault(fault)) if fault.is_transient() && still_patient(&mut away_since) => {
-                tokio::time::sleep(RETRY_PAUSE).await;
+            Err(Failure::Fault(fault)) if fault.is_transient() && patience.lasts() => {
+                if let Err(exit) = stop.unless(tokio::time::sleep(RETRY_PAUSE)).await {
+                    return Err(goes_on(session, &display, run_id, exit));
+                }
             }
             Err(failure) => return Err(failure),
         }
     }
 }
 
-fn still_patient(away_since: &mut Option<Instant>) -> bool {
-    away_since.get_or_insert_with(Instant::now).elapsed() < AWAY_PATIENCE
+fn goes_on(session: &Session, display: &Display, run_id: &str, exit: Exit) -> Failure {
+    display.clear();
+    session.out.talk(&format!("run continues: coordctl run show {}", shown::short(run_id)));
+    Failure::Ended(exit)
+}
+
+/// How long a coordinator that was there may be away.
+#[derive(Debug, Default)]
+pub struct Patience {
+    away_since: Option<Instant>,
+}
+
+impl Patience {
+    /// It has answered.
+    pub fn renew(&mut self) {
+        self.away_since = None;
+    }
+
+    /// It has not; whether to go on asking.
+    pub fn lasts(&mut self) -> bool {
+        self.away_since.get_or_insert_with(Instant::now).elapsed() < AWAY_PATIENCE
+    }
+}
+
+/// What ends the waiting before the work is done. It lives as long as the waiting: a signal between two looks is not missed.
+pub struct Stop {
+    deadline: Option<Instant>,
+    interrupted: Pin<Box<dyn Future<Output = ()>>>,
+}
+
+impl Stop {
+    /// At a signal, or when this time is over.
+    pub fn after(timeout: Option<Duration>) -> Self {
+        Self { deadline: timeout.map(|timeout| Instant::now() + timeout), interrupted: Box::pin(interrupted()) }
+    }
+
+    /// The work's result, unless the signal (130) or the deadline (7) comes first. Then nothing may follow but the end.
+    pub async fn unless<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Exit> {
+        tokio::select! {
+            done = work => Ok(done),
+            () = passed(self.deadline) => Err(Exit::TimedOut),
+            () = &mut self.interrupted => Err(Exit::Interrupted),
+        }
+    }
 }
 
 /// Ctrl-C, or the signal by which services and containers are ended.
@@ -86,11 +121,11 @@ async fn watch(
     session: &mut Session,
     run_id: &str,
     display: &mut Display,
-    away_since: &mut Option<Instant>,
+    patience: &mut Patience,
 ) -> Result<Option<api::Run>, Failure> {
     let mut stream = answer(session.client.watch_run(request(GetRunRequest { run: run_id.to_owned() })).await)?;
     while let Some(run) = stream.message().await.map_err(|status| Fault::from(&status))? {
-        *away_since = None;
+        patience.renew();
         if has_ended(&run) {
             return Ok(Some(run));
         }

@@ -85,7 +85,12 @@ fn not_searchable(row: &Backup) -> Fault {
     let why =
         if row.searchable_reason.is_empty() { "they are still on their way" } else { row.searchable_reason.as_str() };
     Fault::new(ErrorCode::NotNow, format!("the entries of backup {} are not in the catalog: {why}", row.id.short()))
-        .with_hint("try again in a moment; coordctl restore works without them")
+        .with_hint(if row.searchable_reason.is_empty() {
+            "try again in a moment; coordctl restore works without them".to_owned()
+        } else {
+            let job = format!("{}/{}", row.host_name, row.policy_name);
+            format!("coordctl catalog rebuild {job} asks for its index again; coordctl restore works without it")
+        })
 }
 
 /// The restore point once its entries are in the catalog. Right after a backup they are on their way: they are waited for.

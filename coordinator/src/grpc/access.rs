@@ -77,6 +77,8 @@ pub const MAIN: &[(&str, Access)] = &[
     ("/coord.v1.OperatorService/ReportObjectives", VIEWER),
     ("/coord.v1.OperatorService/ListBackups", VIEWER),
     ("/coord.v1.OperatorService/GetBackup", VIEWER),
+    ("/coord.v1.OperatorService/GetCatalogStatus", VIEWER),
+    ("/coord.v1.OperatorService/RebuildCatalog", OPERATOR),
     ("/coord.v1.OperatorService/ListFiles", VIEWER),
     ("/coord.v1.OperatorService/ReadFile", RESTORER),
     ("/coord.v1.OperatorService/PlanRestore", VIEWER),

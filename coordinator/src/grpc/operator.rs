@@ -16,10 +16,10 @@ use super::identity::judged;
 use super::{Caller, caller, refused};
 use crate::app::relay::Part;
 use crate::app::{
-    App, apply_policy, backups, cancel_run, delete_policy, explain, files, hosts, label_host, limits, list_jobs,
-    look_ahead, plan_restore, policies, policy_history, preview_policy, read_file, relay, report_dedup,
-    report_objectives, revoke_host, rollback_policy, runs, start_backup, start_restore, status, tokens, users,
-    watch_run, what_if,
+    App, apply_policy, backups, cancel_run, catalog_status, delete_policy, explain, files, hosts, label_host, limits,
+    list_jobs, look_ahead, plan_restore, policies, policy_history, preview_policy, read_file, rebuild_catalog, relay,
+    report_dedup, report_objectives, revoke_host, rollback_policy, runs, start_backup, start_restore, status, tokens,
+    users, watch_run, what_if,
 };
 use crate::relays::Receiving;
 
@@ -302,6 +302,16 @@ impl OperatorService for Operators {
     async fn get_backup(&self, request: Request<api::GetBackupRequest>) -> Answer<api::Backup> {
         let (caller, request) = open(request)?;
         answer(&caller, backups::show(&self.app, &request.backup).await)
+    }
+
+    async fn get_catalog_status(&self, request: Request<api::CatalogJobs>) -> Answer<api::CatalogStatus> {
+        let (caller, request) = open(request)?;
+        answer(&caller, catalog_status::status(&self.app, &request).await)
+    }
+
+    async fn rebuild_catalog(&self, request: Request<api::RebuildCatalogRequest>) -> Answer<api::CatalogRebuild> {
+        let (caller, request) = open(request)?;
+        answer(&caller, rebuild_catalog::rebuild(&self.app, caller.user(), &request).await)
     }
 
     async fn list_files(&self, request: Request<api::ListFilesRequest>) -> Answer<Self::ListFilesStream> {

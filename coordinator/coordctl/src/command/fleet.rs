@@ -72,7 +72,10 @@ fn screen(s: &api::FleetStatus) -> String {
         ));
     }
     if s.not_searchable > 0 {
-        text.push_str(&format!("{} backups are protected but not searchable yet\n", s.not_searchable));
+        let number = s.not_searchable;
+        text.push_str(&format!(
+            "{number} backups are protected but not searchable: coordctl catalog status says why\n"
+        ));
     }
     for trouble in &s.troubles {
         let place = match (trouble.host.as_str(), trouble.policy.as_str()) {

@@ -43,6 +43,41 @@ pub fn backups(list: &[api::Backup]) -> Value {
     json!({ "backups": list.iter().map(backup).collect::<Value>() })
 }
 
+fn contents(jobs: &[api::CatalogOfJob]) -> Value {
+    let job = |j: &api::CatalogOfJob| {
+        json!({
+            "host": j.host,
+            "policy": j.policy,
+            "name": format!("{}/{}", j.host, j.policy),
+            "connected": j.connected,
+            "backups": j.backups,
+            "searchable": j.searchable,
+            "pending": j.pending,
+            "not_searchable": j.not_searchable,
+            "why": word(j.why.clone()),
+        })
+    };
+    jobs.iter().map(job).collect()
+}
+
+/// What the catalog has of backups.
+#[must_use]
+pub fn catalog_status(s: &api::CatalogStatus) -> Value {
+    json!({
+        "jobs": contents(&s.jobs),
+        "versions": s.versions,
+        "entry_bytes": s.entry_bytes,
+        "database_bytes": s.database_bytes,
+        "schema_version": s.schema_version,
+    })
+}
+
+/// What a rebuild has come to, and the jobs that it left out.
+#[must_use]
+pub fn catalog_rebuild(jobs: &[api::CatalogOfJob], left_out: &[api::CatalogOfJob]) -> Value {
+    json!({ "jobs": contents(jobs), "left_out": contents(left_out) })
+}
+
 /// One file at a time.
 #[must_use]
 pub fn file(f: &api::File) -> Value {

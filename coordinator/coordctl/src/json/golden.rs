@@ -155,6 +155,11 @@ fn documents() -> Vec<(&'static str, Value)> {
             objectives(&api::ObjectivesReport { jobs: vec![api::ObjectivesOfJob::default()], now_us: AT }),
         ),
         ("backup list", backups(&[sample_backup()])),
+        (
+            "catalog status",
+            catalog_status(&api::CatalogStatus { jobs: vec![api::CatalogOfJob::default()], ..Default::default() }),
+        ),
+        ("catalog rebuild", catalog_rebuild(&[api::CatalogOfJob::default()], &[])),
         ("ls", file(&api::File { path: b"etc/hosts".to_vec(), ..Default::default() })),
         ("restore point", point(&sample_point())),
         ("restore --dry-run", plan(&api::RestorePlan { points: vec![sample_point()], ..Default::default() })),

@@ -11,9 +11,9 @@ use crate::catalog::testing::{with_config, with_empty};
 use crate::catalog::{
     AttemptOutcome, BackupStatus, Catalog, CatalogConfig, CertificateState, Codec, DecisionStage, HostState, JobState,
     LimitScope, MigrateError, OperatorRole, SCHEMA_VERSION, Searchable, TokenKind, VersionKind, VersionOrigin, audit,
-    backups, certificates, claims, commit, decisions, duplicates, fleet, full_plan, health, history, hosts, index_asks,
-    ingest, jobs, leases, left_out, limits, listing, measures, merge, migrate, newest_chains, operators, policies,
-    recorded, reports, revocation, run_keys, runs, schedule, sessions, tokens, walk,
+    backups, certificates, claims, commit, contents, decisions, duplicates, fleet, full_plan, health, history, hosts,
+    index_asks, ingest, jobs, leases, left_out, limits, listing, measures, merge, migrate, newest_chains, operators,
+    policies, recorded, reports, revocation, run_keys, runs, schedule, sessions, tokens, walk,
 };
 
 type Statements = &'static [(&'static str, &'static Sql)];
@@ -24,6 +24,7 @@ const FILES: &[(&str, Statements)] = &[
     ("certificates", certificates::STATEMENTS),
     ("claims", claims::STATEMENTS),
     ("commit", commit::STATEMENTS),
+    ("contents", contents::STATEMENTS),
     ("decisions", decisions::STATEMENTS),
     ("duplicates", duplicates::STATEMENTS),
     ("fleet", fleet::STATEMENTS),
