@@ -133,3 +133,6 @@ impl Renewal {
 fn remaining(now: Timestamp, due: Timestamp) -> Duration {
     Duration::try_from(due.duration_since(now)).unwrap_or(Duration::ZERO).min(LONGEST_SLEEP)
 }
+
+#[cfg(test)]
+mod tests;

@@ -119,10 +119,11 @@ impl Session {
     }
 
     async fn converse(&mut self, endpoint: &str) -> Result<Ended, Fault> {
+        // First: what is renewed from here on ends this conversation, and what was renewed before is shown in it.
+        self.generation.mark_unchanged();
         let identity = self.identity.load_full();
         let tls = ClientTls::new(&identity.ca_pem, Arc::clone(&self.held))
             .map_err(|error| Fault::new(ErrorCode::InvalidConfiguration, crate::chain::chain(&error)))?;
-        self.generation.mark_unchanged();
         let channel = tls.connect(endpoint).await.map_err(|error| Fault::from(&error))?;
         let mut client = AgentServiceClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)

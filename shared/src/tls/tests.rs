@@ -7,7 +7,7 @@ use std::time::Duration;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType, SerialNumber,
 };
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_stream::StreamExt as _;
 
 use super::*;
@@ -172,6 +172,30 @@ async fn a_replaced_certificate_is_used_from_the_next_connection_on() {
     let (certificate, key) = valid(&fleet, "spiffe://f/agent/not-a-coordinator");
     server.replace(&certificate, &key).unwrap();
     assert!(tls.connect(&address).await.is_err());
+}
+
+#[tokio::test]
+async fn every_reconnect_is_a_full_handshake_that_verifies_the_client_again() {
+    // HTTP/2: an empty frame of settings, and its acknowledgement.
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const ACKNOWLEDGED: [u8; 9] = [0, 0, 0, 4, 1, 0, 0, 0, 0];
+    let (life, fleet) = (Lifecycle::new(), authority());
+    let (address, mut connections, _) = listen(&life, &fleet, "spiffe://f/coordinator/c", ClientAuth::Required).await;
+    let tls = client(&fleet, &valid(&fleet, "spiffe://f/agent/a"));
+    for turn in 0..3 {
+        let _channel = tls.connect(&address).await.unwrap();
+        let mut stream = connections.next().await.unwrap().unwrap();
+        let (_, session) = stream.get_ref();
+        assert_eq!(session.handshake_kind(), Some(rustls::HandshakeKind::Full), "turn {turn}");
+        assert!(session.peer_certificates().is_some_and(|chain| !chain.is_empty()), "turn {turn}");
+        // A client that answers has read everything before, and with it any ticket for a resumption.
+        stream.write_all(&SETTINGS).await.unwrap();
+        let mut heard = Vec::new();
+        while !heard.windows(ACKNOWLEDGED.len()).any(|frame| frame == ACKNOWLEDGED) {
+            assert_ne!(stream.read_buf(&mut heard).await.unwrap(), 0, "the client is gone");
+        }
+    }
+    assert!(life.finish(Duration::from_secs(5)).await);
 }
 
 #[tokio::test]
