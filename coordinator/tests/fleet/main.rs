@@ -14,3 +14,4 @@ mod streams;
 mod support;
 mod trust;
 mod unreadable;
+mod verifying;

@@ -344,7 +344,7 @@ async fn a_verification_that_finds_damage_fails_and_the_next_backup_is_a_full() 
 }
 
 /// The final report of a verification of one archive.
-fn verified(backup: &str, checks: Vec<api::Check>) -> Event {
+pub fn verified(backup: &str, checks: Vec<api::Check>) -> Event {
     let archives = vec![api::ArchiveChecks { backup_id: backup.to_owned(), checks }];
     Event::Finished(api::Finished {
         outcome: api::Outcome::Succeeded.into(),
