@@ -111,8 +111,17 @@ fn a_source_that_disappears_fails_the_run_and_deletes_nothing() {
 
     let failed = host.coordctl(&["job", "run", "web-1/srv", "--wait", "-o", "json"]).unwrap();
     assert_eq!(failed.code, 1, "{failed:?}");
+    let fault = &failed.json().unwrap()["fault"];
+    assert_eq!((&fault["code"], &fault["message"]), (&"source_missing".into(), &"source /srv is missing".into()));
+    assert!(fault["hint"].as_str().unwrap().contains("take it out of the policy"), "{fault}");
     let shown = host.coordctl(&["cat", "web-1/srv/file"]).unwrap().success().unwrap();
     assert_eq!(shown.bytes, b"content");
+
+    let (nowhere, output) = (host.beside("nowhere"), host.beside("a.tar.zst"));
+    let (nowhere, output) = (nowhere.to_string_lossy().into_owned(), output.to_string_lossy().into_owned());
+    let alone = host.fleet.agent_tool(&["archive", "create", "--source", &nowhere, "--output", &output]).unwrap();
+    assert_eq!(alone.code, 1, "{alone:?}");
+    assert!(alone.stderr.contains("hint:") && alone.stderr.contains(&nowhere), "{}", alone.stderr);
 }
 
 #[test]

@@ -124,7 +124,7 @@ fn read_back(args: &PackArgs, path: &Path, report: &PackReport, watch: &Watch) -
 }
 
 fn scan_fault(error: &ScanError) -> Fault {
-    Fault::new(error.code(), chain(error))
+    Fault::new(error.code(), chain(error)).with_hint(error.hint())
 }
 
 fn pack_fault(error: &PackError<ScanError>) -> Fault {

@@ -337,16 +337,12 @@ pub(super) fn of_scan(error: &ScanError) -> Failure {
     let message = crate::chain::chain(error);
     match error {
         ScanError::Cancelled => Failure::cancelled(),
-        ScanError::SourceMissing { .. } => Failure::lasting(Fault::new(ErrorCode::SourceMissing, message)),
-        ScanError::SourceMoved { .. } => {
-            let hint = "if this is meant, ask for a full: coordctl job run HOST/POLICY --level full";
-            Failure::lasting(Fault::new(ErrorCode::SourceMoved, message).with_hint(hint))
+        ScanError::SourceMissing { .. } | ScanError::SourceMoved { .. } | ScanError::SourceUnreadable { .. } => {
+            Failure::lasting(Fault::new(error.code(), message).with_hint(error.hint()))
         }
-        ScanError::SourceUnreadable { .. } => Failure::lasting(Fault::new(ErrorCode::SourceUnreadable, message)),
         ScanError::Selection(_) => Failure::lasting(Fault::new(ErrorCode::InvalidPolicy, message)),
         ScanError::Index { source, .. } if source.is_damage() => {
-            let fault = Fault::new(ErrorCode::ArchiveDamaged, message);
-            Failure::lasting(fault.with_hint("ask for a full: coordctl job run HOST/POLICY --level full"))
+            Failure::lasting(Fault::new(error.code(), message).with_hint(error.hint()))
         }
         ScanError::Index { .. } | ScanError::Root { .. } | ScanError::Spool { .. } | ScanError::SpoolDamaged(_) => {
             Failure::of_error(error)

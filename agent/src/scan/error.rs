@@ -26,7 +26,7 @@ pub enum ScanError {
         source: io::Error,
     },
     /// A source does not exist. Nothing is taken for deleted.
-    #[error("source /{} is missing; if it is meant to be gone, take it out of the policy", escape(path))]
+    #[error("source /{} is missing", escape(path))]
     SourceMissing {
         /// The source, relative to the root.
         path: Vec<u8>,
@@ -81,6 +81,25 @@ pub enum ScanError {
 }
 
 impl ScanError {
+    /// What to do about it; empty where only the message helps.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Root { .. } => "name a folder that is there and can be opened",
+            Self::SourceMissing { .. } => {
+                "bring it back, or mount it; if it is meant to be gone, take it out of the policy"
+            }
+            Self::SourceMoved { .. } => "if this is meant, ask for a full: coordctl job run HOST/POLICY --level full",
+            Self::SourceUnreadable { .. } => "run the agent as a user who may read it, as a rule as root",
+            Self::Index { source, .. } if source.is_damage() => {
+                "ask for a full: coordctl job run HOST/POLICY --level full"
+            }
+            Self::Selection(_) | Self::Index { .. } | Self::Spool { .. } | Self::SpoolDamaged(_) | Self::Cancelled => {
+                ""
+            }
+        }
+    }
+
     /// The stable word for it.
     #[must_use]
     pub fn code(&self) -> ErrorCode {
