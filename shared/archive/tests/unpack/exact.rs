@@ -15,7 +15,7 @@ use crate::support::entry_of;
 use crate::tree::mutate;
 
 /// The awkward tree, and inode flags where the file system has them.
-fn make_source(story: &Story) {
+pub fn make_source(story: &Story) {
     story.make_awkward(&story.source());
     let source = story.source();
     std::fs::create_dir(source.join("flagged")).unwrap();
@@ -40,7 +40,7 @@ fn set_flags(story: &Story, flags: &str, names: &[&str]) {
     }
 }
 
-fn change_source(story: &Story) {
+pub fn change_source(story: &Story) {
     mutate::change_everything(&story.source()).unwrap();
     set_flags(story, "-i", &["flagged", "flagged/edited", "flagged/unflagged"]);
     std::fs::write(story.source().join("flagged/edited"), "edited again").unwrap();

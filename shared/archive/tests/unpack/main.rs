@@ -12,6 +12,7 @@ mod differential;
 mod exact;
 mod existing;
 mod lost;
+mod other_tars;
 mod racing;
 mod rebuilt;
 mod spared;
