@@ -30,6 +30,17 @@ impl Failure {
         Self::Fault(Fault::new(ErrorCode::InvalidConfiguration, message).with_hint(hint))
     }
 
+    /// A command line that the parser refused, in its own words less the usage.
+    #[must_use]
+    pub fn of_arguments(error: &clap::Error) -> Self {
+        let text = error.render().to_string();
+        let mut parts = text.split("\n\n").map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
+        let message = parts.next().unwrap_or_default();
+        let tip = parts.find_map(|part| part.strip_prefix("tip: ").map(str::to_owned));
+        let hint = tip.unwrap_or_else(|| "coordctl --help, or --help after any command".to_owned());
+        Self::usage(message.strip_prefix("error: ").unwrap_or(&message), hint)
+    }
+
     /// The exit code.
     #[must_use]
     pub fn exit(&self) -> Exit {

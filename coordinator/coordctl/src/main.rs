@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::styling::Styles;
-use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum as _};
 use coord_shared::clock::{Clock, SystemClock};
 use coord_shared::exit::Exit;
 use jiff::tz::TimeZone;
@@ -173,10 +173,13 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let matches = parser().get_matches();
-    let arguments = match Arguments::from_arg_matches(&matches) {
-        Ok(arguments) => arguments,
-        Err(error) => error.exit(),
+    let parsed = parser().try_get_matches().and_then(|matches| {
+        let arguments = Arguments::from_arg_matches(&matches)?;
+        Ok((matches, arguments))
+    });
+    let (matches, arguments) = match parsed {
+        Ok(parsed) => parsed,
+        Err(error) => return refuse(&error),
     };
     let mut out = Output::new(arguments.output);
     out.no_headers = arguments.no_headers;
@@ -209,6 +212,33 @@ fn main() -> ExitCode {
     }
 }
 
+/// Help and versions go where clap puts them; what cannot be read is told in the form that was asked for.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let format = wanted_format(words());
+    let out = Output::new(format.unwrap_or(Format::Table));
+    if !error.use_stderr() || !out.has_json_errors() {
+        error.exit();
+    }
+    let failure = Failure::of_arguments(error);
+    failure.report(&out);
+    failure.exit().into()
+}
+
+/// The form that a command line asks for which does not parse, or else the environment.
+fn wanted_format(words: impl Iterator<Item = String>) -> Option<Format> {
+    let (mut asked, mut words) = (None, words.take_while(|word| word != "--"));
+    while let Some(word) = words.next() {
+        let given = word.strip_prefix("--output=").or_else(|| word.strip_prefix("-o"));
+        match given {
+            _ if word == "-o" || word == "--output" => asked = words.next(),
+            Some(value) => asked = Some(value.strip_prefix('=').unwrap_or(value).to_owned()),
+            None => {}
+        }
+    }
+    let asked = asked.or_else(|| std::env::var_os("COORDCTL_OUTPUT")?.into_string().ok());
+    Format::from_str(&asked?, true).ok()
+}
+
 fn read_fields(arguments: &Arguments) -> Result<Option<Fields>, Failure> {
     if arguments.fields.is_some() && arguments.output == Format::Name {
         return Err(Failure::usage("-o name has no fields", "leave one of -o name and --fields out"));
@@ -216,11 +246,15 @@ fn read_fields(arguments: &Arguments) -> Result<Option<Fields>, Failure> {
     arguments.fields.as_deref().map(Fields::read).transpose()
 }
 
+/// The words of the command line. Names of files may be any bytes; here they only have to be told from options.
+fn words() -> impl Iterator<Item = String> {
+    std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned())
+}
+
 /// The parser, coloured only where clap's own rules (terminal, NO_COLOR) allow it.
 fn parser() -> clap::Command {
     let given = |word: String| word.strip_prefix("--color=").map(str::to_owned);
-    let asked =
-        std::env::args().skip_while(|word| word != "--color").nth(1).or_else(|| std::env::args().find_map(given));
+    let asked = words().skip_while(|word| word != "--color").nth(1).or_else(|| words().find_map(given));
     let color = match asked
         .or_else(|| std::env::var_os("COORDCTL_COLOR").and_then(|value| value.into_string().ok()))
         .as_deref()
@@ -317,6 +351,17 @@ mod tests {
     use super::Arguments;
     use crate::golden;
     use clap::CommandFactory;
+
+    #[test]
+    fn the_form_of_a_result_is_found_in_words_that_do_not_parse() {
+        let wanted = |line: &str| super::wanted_format(line.split(' ').map(str::to_owned));
+        for line in ["-o json x", "x -ojson", "x -o=json --y", "--output json", "--output=json", "-o table -o json"] {
+            assert_eq!(wanted(line), Some(super::Format::Json), "{line}");
+        }
+        for line in ["x -- -o json", "-o nonsense", "x"] {
+            assert_eq!(wanted(line), None, "{line}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {
