@@ -48,7 +48,7 @@ use session::Session;
 
 /// Protects and restores a fleet of hosts.
 #[derive(Debug, Parser)]
-#[command(name = "coordctl", disable_help_subcommand = true, infer_subcommands = false, after_help = EXAMPLES)]
+#[command(name = "coordctl", disable_help_subcommand = true, infer_subcommands = false, after_help = TOPICS)]
 struct Arguments {
     /// Configuration file.
     #[arg(help_heading = GLOBAL, long, global = true, env = "COORDCTL_CONFIG", value_name = "FILE", hide_env_values = true)]
@@ -98,15 +98,7 @@ struct Arguments {
 /// What every command takes.
 const GLOBAL: &str = "Global options";
 
-const EXAMPLES: &str = "\
-Examples:
-  coordctl status
-  coordctl restore web-17/etc --at \"yesterday 14:00\"
-  coordctl ls web-17/etc --at 2026-11-20
-  coordctl job run web-17/web
-  coordctl explain web-17/web
-
-Topics: coordctl help exit-codes | time | selectors | output | environment";
+const TOPICS: &str = "Topics: coordctl help exit-codes | time | selectors | output | environment";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -246,6 +238,11 @@ fn read_fields(arguments: &Arguments) -> Result<Option<Fields>, Failure> {
     arguments.fields.as_deref().map(Fields::read).transpose()
 }
 
+/// The command with its examples.
+fn command() -> clap::Command {
+    command::help::with_examples(Arguments::command())
+}
+
 /// The words of the command line. Names of files may be any bytes; here they only have to be told from options.
 fn words() -> impl Iterator<Item = String> {
     std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned())
@@ -263,7 +260,7 @@ fn parser() -> clap::Command {
         Some("always") => ColorChoice::Always,
         Some(_) | None => ColorChoice::Auto,
     };
-    Arguments::command().styles(Styles::styled()).color(color)
+    command().styles(Styles::styled()).color(color)
 }
 
 async fn run(arguments: &Arguments, out: Output) -> Result<(), Failure> {
@@ -348,9 +345,7 @@ mod golden;
 
 #[cfg(test)]
 mod tests {
-    use super::Arguments;
     use crate::golden;
-    use clap::CommandFactory;
 
     #[test]
     fn the_form_of_a_result_is_found_in_words_that_do_not_parse() {
@@ -365,7 +360,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Arguments::command().debug_assert();
+        super::command().debug_assert();
     }
 
     #[test]
@@ -379,7 +374,7 @@ mod tests {
         }
         // The global options stand once, at the top: each command repeats them.
         let mut all = String::new();
-        let mut command = Arguments::command().term_width(100);
+        let mut command = super::command().term_width(100);
         command.build();
         add(&mut command, "", &mut all);
         golden::compare("help.txt", &golden::without_repeats(&all, "Global options:"));

@@ -51,7 +51,7 @@ pub async fn until_end(session: &mut Session, run_id: &str, timeout: Option<Dura
 
 fn goes_on(session: &Session, display: &Display, run_id: &str, exit: Exit) -> Failure {
     display.clear();
-    session.out.talk(&format!("run continues: coordctl run show {}", shown::short(run_id)));
+    session.out.talk(&format!("run continues: coordctl run watch {}", shown::short(run_id)));
     Failure::Ended(exit)
 }
 

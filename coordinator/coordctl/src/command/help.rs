@@ -37,6 +37,58 @@ pub fn run(topic: Topic, out: Output) -> Result<(), Failure> {
     out.print(&text)
 }
 
+/// Examples of the commands that are used most. Their help begins with them.
+const EXAMPLES: &[(&[&str], &[&str])] = &[
+    (
+        &[],
+        &[
+            "coordctl status",
+            "coordctl restore web-17/etc --at \"yesterday 14:00\"",
+            "coordctl ls web-17/etc --at 2026-11-20",
+            "coordctl job run web-17/web",
+            "coordctl explain web-17/web",
+        ],
+    ),
+    (&["status"], &["coordctl status", "coordctl status web-17 --check"]),
+    (
+        &["restore"],
+        &[
+            "coordctl restore web-17/etc --at \"yesterday 14:00\"",
+            "coordctl restore web-17/etc/nginx --at \"before 8f3c1d2e\" --dry-run",
+            "coordctl restore web-17 --to web-18 --to-dir /srv/rescue",
+        ],
+    ),
+    (&["ls"], &["coordctl ls web-17/etc", "coordctl ls web-17/etc --at 2026-11-20 -o json"]),
+    (&["cat"], &["coordctl cat web-17/etc/hosts --at \"2h ago\""]),
+    (&["explain"], &["coordctl explain web-17/web"]),
+    (&["policy", "preview"], &["coordctl policy preview -f web.toml --host web-17"]),
+    (&["policy", "apply"], &["coordctl policy apply -f web.toml"]),
+    (&["job", "run"], &["coordctl job run web-17/web", "coordctl job run web-17/web --level full --detach"]),
+    (&["run", "watch"], &["coordctl run watch 8f3c1d2e --timeout 30m"]),
+    (&["catalog", "rebuild"], &["coordctl catalog rebuild web-17/web", "coordctl catalog rebuild --all --detach"]),
+    (&["token", "create"], &["coordctl token create --label role=web --label env=prod"]),
+];
+
+/// Help with the examples before the usage, which comes before the options.
+const EXAMPLES_FIRST: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
+
+/// Adds the examples.
+pub fn with_examples(command: clap::Command) -> clap::Command {
+    EXAMPLES.iter().fold(command, |command, (path, lines)| add_examples(command, path, lines))
+}
+
+fn add_examples(mut command: clap::Command, path: &[&str], lines: &[&str]) -> clap::Command {
+    match path.split_first() {
+        Some((name, rest)) => {
+            if let Some(inner) = command.find_subcommand_mut(name) {
+                *inner = add_examples(std::mem::take(inner), rest, lines);
+            }
+            command
+        }
+        None => command.before_help(format!("Examples:\n  {}", lines.join("\n  "))).help_template(EXAMPLES_FIRST),
+    }
+}
+
 const SELECTORS: &str = "\
 Labels select hosts, as in Kubernetes; parts are joined with commas and all must hold:
   role=web          env!=dev          role in (web, db)          zone notin (a, b)
@@ -71,7 +123,21 @@ A context with protected = true asks before every change; --yes answers.
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
     use coord_shared::exit::Exit;
+
+    #[test]
+    fn every_example_is_a_command_that_there_is() {
+        for line in super::EXAMPLES.iter().flat_map(|(_, lines)| *lines) {
+            // Every other part stood between quotes.
+            let parts = line.split('"').enumerate();
+            let words: Vec<&str> = parts
+                .flat_map(|(turn, part)| if turn % 2 == 1 { vec![part] } else { part.split_whitespace().collect() })
+                .collect();
+            let parsed = crate::Arguments::try_parse_from(&words);
+            assert!(parsed.is_ok(), "{line}: {:?}", parsed.err().map(|error| error.to_string()));
+        }
+    }
 
     #[test]
     fn every_exit_code_has_one_meaning() {

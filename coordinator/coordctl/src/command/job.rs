@@ -80,7 +80,8 @@ pub struct Waiting {
     pub timeout: Option<Duration>,
 }
 
-fn timeout(text: &str) -> Result<Duration, String> {
+/// A limit for waiting.
+pub fn timeout(text: &str) -> Result<Duration, String> {
     duration::parse(text)
         .and_then(|duration| Duration::try_from(duration).ok())
         .ok_or_else(|| format!("{text:?} is no duration; write 90s, 30m or 2h"))
@@ -94,14 +95,19 @@ impl Waiting {
                 return session.out.json(&json::run(&run));
             }
             session.out.print(&format!("{}\n", run.id))?;
-            session.out.talk(&format!("next: coordctl run show {}", shown::short(&run.id)));
+            session.out.talk(&format!("next: coordctl run watch {}", shown::short(&run.id)));
             return Ok(());
         }
-        session.out.talk(&format!("run {} of {}", shown::short(&run.id), run.host));
-        let ended = wait::until_end(session, &run.id, self.timeout).await?;
-        super::run::show(session, &ended)?;
-        wait::conclude(session, &ended)
+        follow(session, &run, self.timeout).await
     }
+}
+
+/// Waits for a run's end, shows it, and ends with the exit code that follows from it.
+pub async fn follow(session: &mut Session, run: &api::Run, timeout: Option<Duration>) -> Result<(), Failure> {
+    session.out.talk(&format!("run {} of {}", shown::short(&run.id), run.host));
+    let ended = wait::until_end(session, &run.id, timeout).await?;
+    super::run::show(session, &ended)?;
+    wait::conclude(session, &ended)
 }
 
 /// Runs it.

@@ -1,4 +1,6 @@
-//! `coordctl run list | show | warnings | cancel`.
+//! `coordctl run list | show | watch | warnings | cancel`.
+
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use coord_shared::api::{
@@ -6,6 +8,7 @@ use coord_shared::api::{
 };
 
 use super::backup::bound;
+use super::job::{follow, timeout};
 use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::Align::{Left, Right};
@@ -22,6 +25,14 @@ pub enum RunCommand {
     Show {
         /// Id, or a unique beginning of it.
         run: String,
+    },
+    /// Follow a run to its end; the exit code follows from the result. Ctrl-C ends the watching, not the run.
+    Watch {
+        /// Id, or a unique beginning of it.
+        run: String,
+        /// Watch at most so long (30m, 2h), then exit with 7; the run goes on.
+        #[arg(long, value_name = "DURATION", value_parser = timeout)]
+        timeout: Option<Duration>,
     },
     /// List what a run could not do as asked: unreadable files, files left different.
     Warnings {
@@ -126,6 +137,10 @@ fn state(word: Option<StateWord>) -> RunState {
 pub async fn run(session: &mut Session, command: &RunCommand) -> Result<(), Failure> {
     match command {
         RunCommand::List(args) => list(session, args).await,
+        RunCommand::Watch { run, timeout } => {
+            let found = answer(session.client.get_run(request(GetRunRequest { run: run.clone() })).await)?;
+            follow(session, &found, *timeout).await
+        }
         RunCommand::Show { run } => {
             let found = answer(session.client.get_run(request(GetRunRequest { run: run.clone() })).await)?;
             show(session, &found)?;
