@@ -5,6 +5,7 @@
 use std::fs;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use fleet_tests::harness::wait::wait_for;
@@ -14,7 +15,11 @@ use fleet_tests::story::OneHost;
 const LARGE_BYTES: usize = 192 * 1024 * 1024;
 
 fn noise() -> Vec<u8> {
-    let mut state = 1_u64;
+    noise_of(1)
+}
+
+fn noise_of(seed: u64) -> Vec<u8> {
+    let mut state = seed;
     (0..LARGE_BYTES / 8)
         .flat_map(|_| {
             state ^= state << 13;
@@ -79,21 +84,27 @@ fn a_coordinator_killed_in_mid_run_loses_nothing() {
 }
 
 #[test]
-fn a_database_killed_in_mid_run_loses_nothing() {
+fn a_database_stopped_or_killed_in_mid_run_and_started_again_loses_nothing() {
     let host = OneHost::start_on_private_database().unwrap();
-    fs::write(host.source.join("large"), noise()).unwrap();
-    let started = host.coordctl(&["job", "run", "web-1/srv", "--detach", "-o", "json"]).unwrap().success().unwrap();
-    let run = started.json().unwrap()["id"].as_str().unwrap().to_owned();
-    wait_until(&host, &run, &["running", "verifying"]);
-
     let file = host.fleet.coordinator_state().join("postgres/data/postmaster.pid");
-    let pid = fs::read_to_string(file).unwrap().lines().next().unwrap().parse().unwrap();
-    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+    let server = || -> Option<Pid> { Pid::from_raw(fs::read_to_string(&file).ok()?.lines().next()?.parse().ok()?) };
+    // PostgreSQL's fast shutdown, then what a power cut does.
+    for (signal, seed) in [(Signal::INT, 1), (Signal::KILL, 2)] {
+        fs::write(host.source.join("large"), noise_of(seed)).unwrap();
+        let arguments = ["job", "run", "web-1/srv", "--level", "full", "--detach", "-o", "json"];
+        let started = host.coordctl(&arguments).unwrap().success().unwrap();
+        let run = started.json().unwrap()["id"].as_str().unwrap().to_owned();
+        wait_until(&host, &run, &["running", "verifying"]);
+        let before = server().unwrap();
+        kill_process(before, signal).unwrap();
+        let again = || server().filter(|pid| *pid != before).ok_or_else(|| "no other server".to_owned());
+        wait_for("the database to be started again", Duration::from_secs(60), again).unwrap();
 
-    let ended = wait_until(&host, &run, &["succeeded", "failed"]);
-    assert_eq!(ended["state"], "succeeded", "{ended}");
-    assert_eq!(ended["attempt"], 1, "the agent went on with the same attempt: {ended}");
-    assert_eq!(host.restored_differs_from(&host.source, None).unwrap(), vec![]);
+        let ended = wait_until(&host, &run, &["succeeded", "failed"]);
+        assert_eq!(ended["state"], "succeeded", "{ended}");
+        assert_eq!(ended["attempt"], 1, "the agent went on with the same attempt: {ended}");
+        assert_eq!(host.restored_differs_from(&host.source, None).unwrap(), vec![]);
+    }
 }
 
 #[test]

@@ -2,7 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::ffi::OsStr;
+use std::fs::{File, FileTimes, Permissions};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
 use fleet_tests::story::{OneHost, keep};
+use fleet_tests::tree::compare::{Tolerance, compare_trees};
 use fleet_tests::tree::{awkward, mutate};
 
 #[test]
@@ -64,6 +72,40 @@ fn one_file_is_read_and_restored_alone() {
     host.coordctl(&["restore", "web-1/srv/etc/wanted", "--wait"]).unwrap().success().unwrap();
     assert_eq!(std::fs::read(host.source.join("etc/wanted")).unwrap(), b"wanted");
     assert_eq!(std::fs::read(host.source.join("etc/other")).unwrap(), b"changed since");
+}
+
+#[test]
+fn one_path_alone_brings_the_folders_that_lead_to_it_as_they_were() {
+    let host = OneHost::start().unwrap();
+    let name = OsStr::from_bytes(b"inner \xff");
+    let inner = host.source.join("outer").join(name);
+    std::fs::create_dir_all(inner.join("beside")).unwrap();
+    for file in ["wanted", "other"] {
+        std::fs::write(inner.join(file), file).unwrap();
+    }
+    std::fs::set_permissions(&inner, Permissions::from_mode(0o2751)).unwrap();
+    std::fs::set_permissions(host.source.join("outer"), Permissions::from_mode(0o700)).unwrap();
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_007, 123_456_789);
+    for folder in [inner.clone(), host.source.join("outer"), host.source.clone()] {
+        let times = FileTimes::new().set_modified(long_ago).set_accessed(long_ago);
+        File::open(folder).unwrap().set_times(times).unwrap();
+    }
+    host.back_up().unwrap();
+    std::fs::create_dir(host.root().join("out")).unwrap();
+    let place = [&b"web-1/srv/outer/"[..], name.as_bytes(), b"/wanted"].concat();
+    let restored = Command::new(host.fleet.coordctl_path())
+        .args(["restore", "--to-dir", "/out", "--quiet"])
+        .arg(OsStr::from_bytes(&place))
+        .env("XDG_CONFIG_HOME", host.fleet.config_home())
+        .output()
+        .unwrap();
+    assert!(restored.status.success(), "{restored:?}");
+
+    let differences = compare_trees(&host.source, &host.root().join("out/srv"), Tolerance::default()).unwrap();
+    let missing: Vec<&[u8]> =
+        differences.iter().filter(|one| one.what == "only_left").map(|one| one.path.as_slice()).collect();
+    assert_eq!(missing, [&b"outer/inner \xff/beside"[..], b"outer/inner \xff/other"]);
+    assert_eq!(differences.len(), missing.len(), "{differences:?}");
 }
 
 #[test]
