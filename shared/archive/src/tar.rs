@@ -5,6 +5,8 @@
 //! are UTF-8 and GNU tar does not know `hdrcharset`. GNU tar, bsdtar and Python's tarfile read all three alike. Headers
 //! are read back ([`read`]) only where an index is lost.
 
+use std::io::Write as _;
+
 use crate::entry::{Attributes, DataRange, Entry, FileTime, Kind};
 
 mod acl;
@@ -130,7 +132,10 @@ pub(crate) fn put_header(out: &mut Vec<u8>, member: &Member<'_>) {
         pax.number("GNU.sparse.realsize", size);
     }
     let mut header = Ustar::new();
-    header.put_name(&stand_in_name(member, &name), &mut pax);
+    match stand_in_name(member, &name) {
+        Some(stand_in) => header.put_name(&stand_in, &mut pax),
+        None => header.put_name(&name, &mut pax),
+    }
     let link = member.body.link_name();
     if !header.put_bytes(157, 100, &link) {
         pax.long("linkpath", Some(b'K'), &link);
@@ -141,8 +146,8 @@ pub(crate) fn put_header(out: &mut Vec<u8>, member: &Member<'_>) {
         put_attributes(member.attributes, &mut pax);
     }
     pax.write(out, member.attributes);
-    out.extend(header.finish(member.body.type_flag()));
-    out.extend(map);
+    out.extend_from_slice(&header.finish(member.body.type_flag()));
+    out.extend_from_slice(&map);
 }
 
 fn put_numbers(header: &mut Ustar, member: &Member<'_>, stored: u64, pax: &mut Pax) {
@@ -208,12 +213,12 @@ fn member_name(member: &Member<'_>) -> Vec<u8> {
 }
 
 /// A reader that knows no sparse files must not put the condensed form in the file's place.
-fn stand_in_name(member: &Member<'_>, name: &[u8]) -> Vec<u8> {
+fn stand_in_name(member: &Member<'_>, name: &[u8]) -> Option<Vec<u8>> {
     if !matches!(member.body, Body::Sparse(..)) || !name.is_ascii() {
-        return name.to_vec();
+        return None;
     }
     let last = member.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-    [b"./GNUSparseFile.0/", &last[..last.len().min(60)]].concat()
+    Some([b"./GNUSparseFile.0/", &last[..last.len().min(60)]].concat())
 }
 
 /// GNU sparse format 1.0: the number of ranges, then offset and length of each, a decimal number a line.
@@ -268,19 +273,20 @@ impl Pax {
     fn record(&mut self, key: &[u8], value: &[u8]) {
         let rest = key.len() + value.len() + 3;
         let mut length = rest + 1;
-        while rest + length.to_string().len() != length {
-            length = rest + length.to_string().len();
+        while rest + decimal_digits(length) != length {
+            length = rest + decimal_digits(length);
         }
-        self.records.extend(length.to_string().as_bytes());
-        self.records.push(b' ');
-        self.records.extend(key);
+        self.records.reserve(length);
+        // Writing to memory does not fail.
+        let _written = write!(self.records, "{length} ");
+        self.records.extend_from_slice(key);
         self.records.push(b'=');
-        self.records.extend(value);
+        self.records.extend_from_slice(value);
         self.records.push(b'\n');
     }
 
     fn write(&self, out: &mut Vec<u8>, attributes: &Attributes) {
-        out.extend(&self.gnu);
+        out.extend_from_slice(&self.gnu);
         if self.records.is_empty() {
             return;
         }
@@ -289,8 +295,8 @@ impl Pax {
         header.put_octal(100, 8, 0o644);
         header.put_octal(124, 12, self.records.len() as u64);
         header.put_octal(136, 12, u64::try_from(attributes.mtime.seconds).unwrap_or(0));
-        out.extend(header.finish(b'x'));
-        out.extend(&self.records);
+        out.extend_from_slice(&header.finish(b'x'));
+        out.extend_from_slice(&self.records);
         out.resize(out.len().next_multiple_of(BLOCK), 0);
     }
 }
@@ -309,11 +315,13 @@ impl Ustar {
 
     /// Octal digits and a NUL. A number that does not fit leaves zero there and gives `false`.
     fn put_octal(&mut self, at: usize, width: usize, number: u64) -> bool {
-        let text = format!("{number:0digits$o}", digits = width - 1);
-        let fits = text.len() < width;
-        let zeros = "0".repeat(width - 1);
-        self.put_raw(at, if fits { text.as_bytes() } else { zeros.as_bytes() });
-        fits
+        let (digits, end) = self.0[at..at + width].split_at_mut(width - 1);
+        end.fill(0);
+        let rest = put_octal_digits(digits, number);
+        if rest != 0 {
+            digits.fill(b'0');
+        }
+        rest == 0
     }
 
     /// Bytes in a field, cut to its width; `false` if they were.
@@ -344,7 +352,24 @@ impl Ustar {
         self.put_raw(257, b"ustar\x0000");
         self.put_raw(148, b"        ");
         let sum: u32 = self.0.iter().map(|byte| u32::from(*byte)).sum();
-        self.put_raw(148, format!("{sum:06o}\0 ").as_bytes());
+        // 512 bytes of 255 have six octal digits.
+        put_octal_digits(&mut self.0[148..154], u64::from(sum));
+        self.0[154] = 0;
         self.0
     }
+}
+
+/// How many decimal digits a number has.
+fn decimal_digits(number: usize) -> usize {
+    number.checked_ilog10().unwrap_or(0) as usize + 1
+}
+
+/// Fills `digits` with `number` in octal, with leading zeros; gives what is left of a number that has more digits.
+fn put_octal_digits(digits: &mut [u8], mut number: u64) -> u64 {
+    for digit in digits.iter_mut().rev() {
+        // Three bits fit a byte.
+        *digit = b'0' + (number & 7) as u8;
+        number >>= 3;
+    }
+    number
 }

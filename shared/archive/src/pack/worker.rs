@@ -57,7 +57,8 @@ struct JobState {
 
 /// What became of a regular file.
 enum Stored {
-    Yes,
+    /// Its content is in the tar.
+    Yes { place: Place, changed: bool },
     No {
         reason: Reason,
         /// A member of it was begun, and is in the tar.
@@ -127,10 +128,7 @@ impl<'a, 's> Worker<'a, 's> {
             Step::Removed { path } => self.job.records.push(Record::Removed(path)),
             Step::FolderExit { entry, base } => self.job.records.push(Record::FolderExit { entry, base }),
             Step::Item(Item { entry, plan }) => match plan {
-                Plan::Store => {
-                    let path = entry.path.clone();
-                    self.store(entry, &path)?;
-                }
+                Plan::Store => self.store(entry, None)?,
                 Plan::Link { target, in_base } => self.link(entry, target, in_base)?,
                 Plan::Attributes { base } => self.job.records.push(Record::Attributes { entry, base }),
                 Plan::IndexOnly => self.job.records.push(Record::IndexOnly(entry)),
@@ -143,7 +141,7 @@ impl<'a, 's> Worker<'a, 's> {
         let linked_to = if in_base { Resolution::LinkTo(target.clone()) } else { self.links.resolve(&target) };
         match linked_to {
             Resolution::Stopped => Err(SealError::Stopped),
-            Resolution::StoreInstead => self.store(entry, &target),
+            Resolution::StoreInstead => self.store(entry, Some(&target)),
             Resolution::LinkTo(name) => {
                 let member = Member { path: &entry.path, body: Body::Link(&name), attributes: &entry.attributes };
                 put_header(&mut self.raw, &member);
@@ -162,13 +160,13 @@ impl<'a, 's> Worker<'a, 's> {
         self.job.records.push(Record::Warning(Warning { path: path.to_vec(), reason }));
     }
 
-    /// Stores an entry as a member and settles the hard-link name `settles`, which is its own unless it stands in.
-    fn store(&mut self, mut entry: Entry, settles: &[u8]) -> Result<(), SealError> {
+    /// Stores an entry as a member and settles its hard-link name, or the one that it stands in for.
+    fn store(&mut self, mut entry: Entry, stands_in_for: Option<&[u8]>) -> Result<(), SealError> {
         let linked = entry.link_group != 0;
         if let Some(body) = Body::without_content(&entry) {
             put_header(&mut self.raw, &Member { path: &entry.path, body, attributes: &entry.attributes });
             if linked {
-                self.links.settle(settles, Some(&entry.path));
+                self.links.settle(stands_in_for.unwrap_or(&entry.path), Some(&entry.path));
             }
             self.record(entry, Place::AsGiven);
             return Ok(());
@@ -176,11 +174,14 @@ impl<'a, 's> Worker<'a, 's> {
         let stored = self.store_file(&mut entry)?;
         if linked {
             // A name that has become another file's has left the group, and the next one takes its place.
-            let leads = matches!(stored, Stored::Yes) && entry.link_group != 0;
-            self.links.settle(settles, leads.then_some(&entry.path));
+            let leads = matches!(stored, Stored::Yes { .. }) && entry.link_group != 0;
+            self.links.settle(stands_in_for.unwrap_or(&entry.path), leads.then_some(&entry.path));
         }
         match stored {
-            Stored::Yes => Ok(()),
+            Stored::Yes { place, changed } => {
+                self.file_done(entry, place, changed);
+                Ok(())
+            }
             Stored::No { reason, begun } => self.lost(entry, reason, begun),
         }
     }
@@ -208,10 +209,7 @@ impl<'a, 's> Worker<'a, 's> {
             }
         }
         match read {
-            Ok(place) => {
-                self.file_done(entry.clone(), place, changed);
-                Ok(Stored::Yes)
-            }
+            Ok(place) => Ok(Stored::Yes { place, changed }),
             Err(error) => {
                 let begun = self.job.frames != frames;
                 Ok(Stored::No { reason: Reason::Unreadable(error.to_string()), begun })
