@@ -118,6 +118,16 @@ impl Selector {
         })
     }
 
+    /// Whether there can be a host that both mean, whatever hosts there are now.
+    pub fn can_meet(&self, other: &Self) -> bool {
+        let mut wanted: BTreeMap<&str, Wanted<'_>> = BTreeMap::new();
+        for requirement in self.requirements.iter().chain(&other.requirements) {
+            let (key, part) = requirement.parts();
+            wanted.entry(key).or_default().add(part);
+        }
+        wanted.values().all(Wanted::is_possible)
+    }
+
     /// The selector of no host: what was deleted is for nobody.
     pub fn nothing() -> Self {
         let key = String::from("deleted");
@@ -127,6 +137,64 @@ impl Selector {
     /// Whether it has no requirement, and so means every host.
     pub fn is_everything(&self) -> bool {
         self.requirements.is_empty()
+    }
+}
+
+/// What a requirement says of its label.
+enum Part<'a> {
+    /// It is there, with one of these values if any are named.
+    There(Option<BTreeSet<&'a str>>),
+    /// It is not there.
+    Absent,
+    /// It has none of these values, or is not there.
+    Without(BTreeSet<&'a str>),
+}
+
+impl Requirement {
+    fn parts(&self) -> (&str, Part<'_>) {
+        match self {
+            Requirement::Exists { key } => (key, Part::There(None)),
+            Requirement::Absent { key } => (key, Part::Absent),
+            Requirement::Equal { key, value } => (key, Part::There(Some(BTreeSet::from([value.as_str()])))),
+            Requirement::Different { key, value } => (key, Part::Without(BTreeSet::from([value.as_str()]))),
+            Requirement::In { key, values } => (key, Part::There(Some(values.iter().map(String::as_str).collect()))),
+            Requirement::NotIn { key, values } => (key, Part::Without(values.iter().map(String::as_str).collect())),
+        }
+    }
+}
+
+/// What several requirements together want of one label.
+#[derive(Default)]
+struct Wanted<'a> {
+    there: bool,
+    absent: bool,
+    one_of: Option<BTreeSet<&'a str>>,
+    none_of: BTreeSet<&'a str>,
+}
+
+impl<'a> Wanted<'a> {
+    fn add(&mut self, part: Part<'a>) {
+        match part {
+            Part::There(None) => self.there = true,
+            Part::There(Some(values)) => {
+                self.there = true;
+                self.one_of = Some(match self.one_of.take() {
+                    Some(known) => known.intersection(&values).copied().collect(),
+                    None => values,
+                });
+            }
+            Part::Absent => self.absent = true,
+            Part::Without(values) => self.none_of.extend(values),
+        }
+    }
+
+    /// There are more values than any selector names: one that only must not be some is always possible.
+    fn is_possible(&self) -> bool {
+        match (self.there, self.absent) {
+            (true, true) => false,
+            (false, _) => true,
+            (true, false) => self.one_of.as_ref().is_none_or(|values| !values.is_subset(&self.none_of)),
+        }
     }
 }
 
@@ -351,122 +419,4 @@ impl Parser {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn labels(text: &str) -> BTreeMap<String, String> {
-        text.split_whitespace()
-            .map(|pair| pair.split_once('=').unwrap())
-            .map(|(k, v)| (k.to_owned(), v.to_owned()))
-            .collect()
-    }
-
-    fn matches(selector: &str, host: &str) -> bool {
-        selector.parse::<Selector>().unwrap().matches(&labels(host))
-    }
-
-    #[test]
-    fn the_grammar_is_that_of_kubernetes() {
-        let host = "env=prod role=web zone=";
-        for holds in [
-            "",
-            "env=prod",
-            "env==prod",
-            "env = prod , role=web",
-            "role in (web, db)",
-            "role in(web)",
-            "role notin (db)",
-            "zone=",
-            "zone",
-            "!canary",
-            "! canary",
-            "tier!=gold",
-            "tier notin (gold, silver)",
-            "env!=dev",
-            "role in (web, api), env = prod, !canary",
-            "zone in (,a)",
-        ] {
-            assert!(matches(holds, host), "{holds}");
-        }
-        for fails in [
-            "env=dev",
-            "env!=prod",
-            "role in (db)",
-            "role notin (web)",
-            "canary",
-            "!env",
-            "tier=gold",
-            "tier in (gold)",
-            "env=prod,role=db",
-        ] {
-            assert!(!matches(fails, host), "{fails}");
-        }
-        assert!(matches("in=in,notin notin (notin)", "in=in"), "the operators are words like others");
-        assert!(matches("example.org/role=web", "example.org/role=web"));
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_refused_with_its_position() {
-        for (text, position) in [
-            ("env=prod,", 10),
-            (",env", 1),
-            ("env prod", 5),
-            ("env=pr$d", 7),
-            ("env in", 7),
-            ("env in (a", 10),
-            ("env in a", 8),
-            ("!", 2),
-            ("=a", 1),
-            ("env=a=b", 6),
-            ("(a)", 1),
-            ("env=ä", 5),
-            ("-a=b", 1),
-            ("a/b/c=d", 1),
-            ("env=-x", 5),
-            ("!a=b", 3),
-            ("a in (b))", 9),
-        ] {
-            let error = text.parse::<Selector>().unwrap_err();
-            assert_eq!(error.position, position, "{text}: {error}");
-        }
-        assert!("a,".repeat(10_000).parse::<Selector>().is_err());
-        assert!(!"a\u{1b}[2J".parse::<Selector>().unwrap_err().to_string().contains('\u{1b}'));
-    }
-
-    #[test]
-    fn the_selector_of_nothing_fits_no_host_and_can_be_stored() {
-        for host in ["", "deleted=", "deleted=yes", "role=web"] {
-            assert!(!Selector::nothing().matches(&labels(host)), "{host}");
-        }
-        assert_eq!(Selector::nothing().to_string().parse::<Selector>().unwrap(), Selector::nothing());
-    }
-
-    #[test]
-    fn labels_that_no_selector_could_name_are_refused() {
-        assert!(check_label("env", "prod").is_ok() && check_label("a.b/c", "").is_ok());
-        for (key, value) in
-            [("", "a"), ("a b", "c"), ("a", "b c"), ("a", "-"), ("/a", "b"), ("a/", "b"), ("a", &"x".repeat(64))]
-        {
-            assert!(check_label(key, value).is_err(), "{key}={value}");
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(500))]
-
-        #[test]
-        fn what_is_printed_reads_back_as_the_same(text in "[a-z!=,() ]{0,24}") {
-            if let Ok(selector) = text.parse::<Selector>() {
-                prop_assert_eq!(selector.to_string().parse::<Selector>().unwrap(), selector);
-            }
-        }
-
-        #[test]
-        fn any_text_is_read_or_refused(text in "\\PC{0,60}") {
-            let _ = text.parse::<Selector>();
-        }
-    }
-}
+mod tests;
