@@ -11,6 +11,7 @@ pub mod limit;
 pub mod login;
 pub mod policy;
 pub mod policy_change;
+pub mod policy_week;
 pub mod preview;
 pub mod report;
 pub mod restore;

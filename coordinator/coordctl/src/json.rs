@@ -14,8 +14,8 @@ mod fleet;
 
 pub use catalog::{backup, backups, catalog_rebuild, catalog_status, file, plan, point};
 pub use fleet::{
-    all_applied, applied, dedup, explanation, history, host, hosts, job, jobs, limit, limits, lint, objectives,
-    policies, policy, preview, schedule, status, token, tokens, user, users, version, what_if,
+    all_applied, applied, dedup, defaults, explanation, history, host, hosts, job, jobs, limit, limits, lint,
+    objectives, policies, policy, preview, schedule, status, token, tokens, user, users, version, what_if,
 };
 
 /// An instant, or null.

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::App;
+use super::host_policies::on_host;
 use super::jobs::{policy_of, readable};
 use crate::catalog::{Backup, DecisionRecord, DecisionStage, Job, MeasureFilter, NewDecision, RunRecord};
 use crate::domain::decision::{Decision, FullFacts, Inputs, Rules, ScanFacts, Stage, after_scan, before_scan};
@@ -19,7 +20,7 @@ use crate::domain::policy::{FullDay, Policy};
 pub struct History {
     /// The job.
     pub job: Job,
-    /// The policy, at the version that the run was made by.
+    /// The policy as it is for the host, at the version that the run was made by.
     pub policy: Policy,
     /// That version.
     pub version: PolicyVersion,
@@ -66,7 +67,7 @@ pub async fn history(app: &App, run: &RunRecord) -> Result<History, Fault> {
     let job = app.catalog.job(run.job.ok_or_else(|| gone("job"))?).await?.ok_or_else(|| gone("job"))?;
     let version = run.policy_version.unwrap_or(job.policy_version);
     let record = app.catalog.policy_at(job.policy, version).await?.ok_or_else(|| gone("policy"))?;
-    let policy = policy_of(&record)?;
+    let policy = on_host(app, policy_of(&record)?, job.host).await?;
     let asked: Asked = read(&run.spec)?;
     let newest = app.catalog.newest_full(job.id).await?;
     let same_selection = match &newest {
@@ -75,7 +76,10 @@ pub async fn history(app: &App, run: &RunRecord) -> Result<History, Fault> {
         Some(full) => {
             let then = app.catalog.policy_at(job.policy, full.policy_version).await?.ok_or_else(|| gone("policy"))?;
             // What cannot be compared is another selection: the next backup is a full.
-            readable(app, &then).is_some_and(|then| then.selection() == policy.selection())
+            match readable(app, &then) {
+                Some(then) => on_host(app, then, job.host).await?.selection() == policy.selection(),
+                None => false,
+            }
         }
     };
     let damaged = newest.is_none() && job.backups > 0;

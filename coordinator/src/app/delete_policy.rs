@@ -22,7 +22,7 @@ pub async fn delete(app: &App, user: &str, request: &api::DeletePolicyRequest) -
     let mut told = if request.dry_run {
         preview(app, &before, &[change]).await?
     } else {
-        make(app, user, &before, &[change]).await?
+        make(app, user, &before, &[change], None).await?
     };
     told.pop().ok_or_else(|| Fault::new(ErrorCode::Internal, "a deletion left nothing to tell"))
 }

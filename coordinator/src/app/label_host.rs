@@ -4,8 +4,10 @@ use coord_shared::api;
 use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::tls::PeerKind;
 
+use super::host_policies::HostPolicies;
 use super::{App, hosts, jobs, names, tokens};
 use crate::catalog::NewAudit;
+use crate::domain::policy::Policy;
 
 /// Sets and removes labels.
 ///
@@ -24,6 +26,11 @@ pub async fn label(app: &App, user: &str, request: api::LabelHostRequest) -> Res
     labels.extend(request.set);
     tokens::check_labels(&labels)?;
     app.catalog.set_host_labels(host.id, &labels).await?;
+    let policies = HostPolicies::read(app).await?;
+    if policies.all().values().any(Policy::has_overrides) {
+        app.catalog.reschedule_host(host.id).await?;
+        app.nudges.full_planner.notify_one();
+    }
     jobs::select_for_host(app, host.id).await?;
     let subject = host.id.to_string();
     let details = serde_json::json!({ "before": host.labels, "after": labels });

@@ -9,10 +9,10 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 
 use super::App;
-use super::jobs::readable;
+use super::host_policies::HostPolicies;
 use crate::catalog::NewPlannedFull;
 use crate::domain::levelling::{self, LevelledJob, Placing, Plan};
-use crate::domain::policy::{FullDay, Policy};
+use crate::domain::policy::FullDay;
 
 /// Nights written in one pass.
 const MAX_WRITTEN: usize = 1000;
@@ -31,13 +31,8 @@ pub struct Levelled {
 /// # Errors
 /// Those of the catalog.
 pub async fn keep(app: &App) -> Result<bool, Fault> {
-    let mut policies = HashMap::new();
     // One that does not read levels nothing now, and what was planned for its jobs is not needed: nothing of it is scheduled.
-    for record in app.catalog.policies().await? {
-        if let Some(policy) = readable(app, &record) {
-            policies.insert(record.id, policy);
-        }
-    }
+    let policies = HostPolicies::read(app).await?;
     let levelled = plan(app, &policies, app.catalog.now().await?).await?;
     let ids = levelled_policies(&policies);
     app.catalog.forget_full_plan(&ids).await?;
@@ -66,27 +61,31 @@ pub async fn keep(app: &App) -> Result<bool, Fault> {
 ///
 /// # Errors
 /// Those of the catalog.
-pub async fn plan(app: &App, policies: &HashMap<PolicyId, Policy>, now: Timestamp) -> Result<Levelled, Fault> {
+pub async fn plan(app: &App, policies: &HostPolicies, now: Timestamp) -> Result<Levelled, Fault> {
     let ids = levelled_policies(policies);
     let records = if ids.is_empty() { Vec::new() } else { app.catalog.levelled_jobs(&ids).await? };
+    // One look ahead for all hosts of a policy, unless it differs between them.
     let mut nights = HashMap::new();
-    for id in &ids {
-        if let Some(policy) = policies.get(id) {
-            nights.insert(*id, levelling::nights_of(&policy.schedule, now));
-        }
+    for (id, policy) in policies.all().iter().filter(|(id, policy)| ids.contains(id) && !policy.has_overrides()) {
+        nights.insert(*id, levelling::nights_of(&policy.schedule, now));
     }
     let known: Vec<u64> = records.iter().filter_map(|record| record.source_bytes).collect();
     let mean = known.iter().map(|bytes| u128::from(*bytes)).sum::<u128>() / known.len().max(1) as u128;
     // A host that was never backed up is taken to be as large as the others are.
     let mean = u64::try_from(mean).unwrap_or(u64::MAX);
     let jobs = records.iter().filter_map(|record| {
-        let (policy, (nights, until)) = (policies.get(&record.policy)?, nights.get(&record.policy)?);
+        let policy = policies.on(app, record.policy, record.host)?;
+        if policy.full.day != FullDay::Levelled {
+            return None;
+        }
+        let known = nights.get(&record.policy).cloned();
+        let (nights, until) = known.unwrap_or_else(|| levelling::nights_of(&policy.schedule, now));
         let zone = policy.schedule.zone.rules();
         Some(LevelledJob {
             id: record.job,
             bytes: record.source_bytes.unwrap_or(mean),
-            nights: nights.clone(),
-            until: *until,
+            nights,
+            until,
             last_full: record.full_at.map(|full| full.to_zoned(zone.clone()).date()),
             max_age_days: policy.full.max_age_days,
             planned: record.planned,
@@ -97,6 +96,6 @@ pub async fn plan(app: &App, policies: &HashMap<PolicyId, Policy>, now: Timestam
     Ok(Levelled { jobs, plan })
 }
 
-fn levelled_policies(policies: &HashMap<PolicyId, Policy>) -> Vec<PolicyId> {
-    policies.iter().filter(|(_, policy)| policy.full.day == FullDay::Levelled).map(|(id, _)| *id).collect()
+fn levelled_policies(policies: &HostPolicies) -> Vec<PolicyId> {
+    policies.all().iter().filter(|(_, policy)| policy.may_level_fulls()).map(|(id, _)| *id).collect()
 }

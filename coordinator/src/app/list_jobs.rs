@@ -1,11 +1,14 @@
 //! Jobs as operators see them: what protects what, since when, and what comes next.
 
+use std::collections::HashMap;
+
 use coord_shared::api;
 use coord_shared::fault::Fault;
+use coord_shared::ids::JobId;
 use coord_shared::wire::optional_us;
 
-use super::{App, backups, hosts, names, runs, start_backup};
-use crate::catalog::{Job, JobFilter, MeasureFilter};
+use super::{App, backups, hosts, names, policies, runs, start_backup};
+use crate::catalog::{Job, JobFilter, JobStanding, JobState, MeasureFilter};
 use crate::domain::chain::Growth;
 
 /// Jobs of hosts that fulfil a selector.
@@ -27,9 +30,12 @@ pub async fn list(app: &App, request: &api::ListJobsRequest) -> Result<api::JobL
         let selected: std::collections::HashSet<_> = selected.map(|host| host.id).collect();
         found.retain(|job| selected.contains(&job.host));
     }
+    let ids: Vec<JobId> = found.iter().map(|job| job.id).collect();
+    let standings = app.catalog.job_standings(&ids).await?;
+    let standings: HashMap<JobId, JobStanding> = standings.into_iter().map(|one| (one.job, one)).collect();
     let mut jobs = Vec::with_capacity(found.len());
     for job in &found {
-        jobs.push(whole(app, job).await?);
+        jobs.push(whole(app, job, standings.get(&job.id)).await?);
     }
     Ok(api::JobList { jobs })
 }
@@ -40,7 +46,13 @@ pub async fn list(app: &App, request: &api::ListJobsRequest) -> Result<api::JobL
 /// `not_found` and `ambiguous` as for every name.
 pub async fn show(app: &App, host: &str, policy: &str) -> Result<api::Job, Fault> {
     let job = start_backup::job(app, host, policy).await?;
-    Ok(api::Job { growth: growth(app, &job).await?, ..whole(app, &job).await? })
+    let standing = app.catalog.job_standings(&[job.id]).await?.pop();
+    let values = match (app.catalog.policy(job.policy).await?, app.catalog.host(job.host).await?) {
+        // What a job that has ended would do is nothing.
+        (Some(record), Some(host)) if job.state == JobState::Active => policies::values(app, &record, Some(&host))?,
+        (_, _) => Vec::new(),
+    };
+    Ok(api::Job { growth: growth(app, &job).await?, values, ..whole(app, &job, standing.as_ref()).await? })
 }
 
 /// How the job's newest chain has grown.
@@ -55,7 +67,7 @@ async fn growth(app: &App, job: &Job) -> Result<Option<api::ChainGrowth>, Fault>
     }))
 }
 
-async fn whole(app: &App, job: &Job) -> Result<api::Job, Fault> {
+async fn whole(app: &App, job: &Job, standing: Option<&JobStanding>) -> Result<api::Job, Fault> {
     let newest = app.catalog.newest_backup(job.id).await?;
     let newest_full = app.catalog.newest_full(job.id).await?;
     let open = app.catalog.open_runs_of_job(job.id).await?;
@@ -71,5 +83,19 @@ async fn whole(app: &App, job: &Job) -> Result<api::Job, Fault> {
         backups: job.backups,
         stored_bytes: job.stored_bytes,
         growth: None,
+        values: Vec::new(),
+        ended_because: ended_because(job, standing).to_owned(),
+        chain_differentials: standing.map_or(0, |standing| standing.differentials),
+        last_good_at_us: optional_us(standing.and_then(|standing| standing.last_good_at)),
     })
+}
+
+/// Why a job has ended; nothing of one that is active.
+fn ended_because(job: &Job, standing: Option<&JobStanding>) -> &'static str {
+    match (job.state, standing) {
+        (JobState::Active, _) => "",
+        (JobState::Ended, Some(standing)) if standing.policy_deleted => "policy_deleted",
+        (JobState::Ended, Some(standing)) if standing.host_revoked => "host_revoked",
+        (JobState::Ended, _) => "not_selected",
+    }
 }

@@ -1,16 +1,18 @@
 //! The due runs ahead: when, which level, why, and what each night will carry. The engine decides on what history lets expect; nothing
 //! here is a promise, since each run decides again by what it finds.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use coord_shared::api;
 use coord_shared::fault::{ErrorCode, Fault};
-use coord_shared::ids::{JobId, PolicyId, PolicyVersion};
+use coord_shared::ids::{HostId, JobId, PolicyId, PolicyVersion};
 use coord_shared::level::Level;
 use coord_shared::wire::to_us;
 use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
 
+use super::host_policies::{HostPolicies, on_host};
 use super::jobs::readable;
 use super::level_fulls::{self, Levelled};
 use super::{App, hosts, names};
@@ -68,38 +70,87 @@ pub async fn schedule(app: &App, request: &api::GetScheduleRequest) -> Result<ap
     Ok(ahead.encode(&looking))
 }
 
+/// The policies of the fleet that read, and the versions of all.
+pub(super) async fn fleet_policies(
+    app: &App,
+) -> Result<(HashMap<PolicyId, Policy>, HashMap<PolicyId, PolicyVersion>), Fault> {
+    let (mut policies, mut versions) = (HashMap::new(), HashMap::new());
+    for record in app.catalog.policies().await? {
+        versions.insert(record.id, record.version);
+        // Nothing of one that does not read is due.
+        if let Some(policy) = readable(app, &record) {
+            policies.insert(record.id, policy);
+        }
+    }
+    Ok((policies, versions))
+}
+
 /// What all jobs are looked at with.
-struct Looking {
+pub(super) struct Looking {
     now: Timestamp,
-    policies: HashMap<PolicyId, Policy>,
+    policies: HostPolicies,
     versions: HashMap<PolicyId, PolicyVersion>,
-    /// Whether the selection of an older version is the present one.
-    same: HashMap<(PolicyId, PolicyVersion), bool>,
+    /// Whether the selection of an older version is the present one. Overrides may make it another on each host.
+    same: HashMap<(PolicyId, PolicyVersion, Option<HostId>), bool>,
     rates: HashMap<JobId, Rates>,
     levelled: Levelled,
 }
 
 impl Looking {
     async fn new(app: &App, filter: MeasureFilter) -> Result<Self, Fault> {
+        let (policies, versions) = fleet_policies(app).await?;
+        Looking::with(app, filter, policies, versions).await
+    }
+
+    /// The fleet as it would be under these policies. A policy without a version is none that is applied.
+    pub(super) async fn under(
+        app: &App,
+        policies: HashMap<PolicyId, Policy>,
+        versions: HashMap<PolicyId, PolicyVersion>,
+    ) -> Result<Self, Fault> {
+        Looking::with(app, MeasureFilter::default(), policies, versions).await
+    }
+
+    async fn with(
+        app: &App,
+        filter: MeasureFilter,
+        policies: HashMap<PolicyId, Policy>,
+        versions: HashMap<PolicyId, PolicyVersion>,
+    ) -> Result<Self, Fault> {
         let now = app.catalog.now().await?;
-        let (mut policies, mut versions) = (HashMap::new(), HashMap::new());
-        for record in app.catalog.policies().await? {
-            versions.insert(record.id, record.version);
-            // Nothing of one that does not read is due.
-            if let Some(policy) = readable(app, &record) {
-                policies.insert(record.id, policy);
-            }
-        }
         let measured = app.catalog.measures(filter).await?;
+        let policies = HostPolicies::of(app, policies).await?;
         let levelled = level_fulls::plan(app, &policies, now).await?;
         let rates = measured.into_iter().map(|job| (job.job, job.rates)).collect();
         Ok(Self { now, policies, versions, same: HashMap::new(), rates, levelled })
     }
 
+    /// The time that is looked ahead from.
+    pub(super) const fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// The due runs of one job until then, by time.
+    pub(super) async fn of_job(
+        &mut self,
+        app: &App,
+        chain: &NewestChain,
+        until: Timestamp,
+    ) -> Result<Vec<api::DueRun>, Fault> {
+        let mut ahead = Ahead::default();
+        for run in self.runs(app, chain, until).await? {
+            ahead.add(chain, run);
+        }
+        ahead.keep_first();
+        Ok(ahead.runs)
+    }
+
     async fn runs(&mut self, app: &App, chain: &NewestChain, until: Timestamp) -> Result<Vec<Forecast>, Fault> {
-        let Some(policy) = self.policies.get(&chain.policy).cloned() else { return Ok(Vec::new()) };
+        let Some(policy) = self.policies.on(app, chain.policy, chain.host).map(Cow::into_owned) else {
+            return Ok(Vec::new());
+        };
         let same = match &chain.full {
-            Some((_, version)) => self.is_same_selection(app, chain.policy, *version, &policy).await?,
+            Some((_, version)) => self.is_same_selection(app, chain, *version, &policy).await?,
             None => false,
         };
         let facts = chain.full.as_ref().map(|(facts, _)| facts);
@@ -133,20 +184,22 @@ impl Looking {
     async fn is_same_selection(
         &mut self,
         app: &App,
-        id: PolicyId,
+        chain: &NewestChain,
         version: PolicyVersion,
         policy: &Policy,
     ) -> Result<bool, Fault> {
-        if self.versions.get(&id) == Some(&version) {
+        if self.versions.get(&chain.policy) == Some(&version) {
             return Ok(true);
         }
-        if let Some(same) = self.same.get(&(id, version)) {
+        let key = (chain.policy, version, policy.has_overrides().then_some(chain.host));
+        if let Some(same) = self.same.get(&key) {
             return Ok(*same);
         }
-        let then = app.catalog.policy_at(id, version).await?;
-        let same =
-            then.and_then(|then| readable(app, &then)).is_some_and(|then| then.selection() == policy.selection());
-        self.same.insert((id, version), same);
+        let same = match app.catalog.policy_at(chain.policy, version).await?.and_then(|then| readable(app, &then)) {
+            Some(then) => on_host(app, then, chain.host).await?.selection() == policy.selection(),
+            None => false,
+        };
+        self.same.insert(key, same);
         Ok(same)
     }
 }

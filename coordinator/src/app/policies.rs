@@ -5,9 +5,11 @@ use coord_shared::fault::Fault;
 use coord_shared::wire::{optional_us, to_us};
 use jiff::Timestamp;
 
+use super::host_policies::impossible;
 use super::jobs::readable;
 use super::{App, names};
-use crate::catalog::{JobFilter, JobState, PolicyRecord};
+use crate::catalog::{Host, JobFilter, JobState, PolicyRecord};
+use crate::domain::policy::Origin;
 
 /// Every policy at its newest version.
 ///
@@ -28,9 +30,44 @@ pub async fn list(app: &App) -> Result<api::PolicyList, Fault> {
 ///
 /// # Errors
 /// `not_found` with the nearest name.
-pub async fn show(app: &App, text: &str) -> Result<api::Policy, Fault> {
+pub async fn show(app: &App, text: &str, host: &str) -> Result<api::Policy, Fault> {
     let record = names::policy(app, text).await?;
-    with_hosts(app, &record).await
+    let host = if host.is_empty() { None } else { Some(names::host(app, host).await?) };
+    let values = values(app, &record, host.as_ref())?;
+    Ok(api::Policy { values, ..with_hosts(app, &record).await? })
+}
+
+/// Every value of a policy, and where it comes from, for one host or as its file says it. One that does not read has none.
+///
+/// # Errors
+/// `invalid_policy` where the overrides of the host make no policy together.
+pub fn values(app: &App, record: &PolicyRecord, host: Option<&Host>) -> Result<Vec<api::PolicyValue>, Fault> {
+    let Some(policy) = readable(app, record) else { return Ok(Vec::new()) };
+    let named = host.map(|host| (host.name.as_str(), &host.labels));
+    match (policy.origins(&record.toml, named), host) {
+        (Ok(origins), _) => Ok(origins.into_iter().map(encode_origin).collect()),
+        (Err(findings), Some(host)) => Err(impossible(&policy, host, &findings)),
+        // Only overrides can be impossible, and without a host there are none.
+        (Err(_), None) => Ok(Vec::new()),
+    }
+}
+
+fn encode_origin(origin: Origin) -> api::PolicyValue {
+    api::PolicyValue { key: origin.key, value: origin.value, from: origin.from }
+}
+
+/// The fleet's defaults.
+///
+/// # Errors
+/// Those of the catalog.
+pub async fn defaults(app: &App) -> Result<api::PolicyDefaults, Fault> {
+    let record = app.catalog.policy_defaults().await?;
+    Ok(record.map_or_else(api::PolicyDefaults::default, |record| api::PolicyDefaults {
+        version: record.version.get(),
+        toml: record.toml,
+        applied_at_us: to_us(record.applied_at),
+        applied_by: record.applied_by,
+    }))
 }
 
 /// A policy with the hosts of its jobs.
@@ -57,6 +94,7 @@ fn encode(app: &App, record: &PolicyRecord, hosts: Vec<String>, now: Timestamp) 
         hosts,
         next_due_at_us: optional_us(next_due_at),
         state: state(record.is_deleted()).to_owned(),
+        values: Vec::new(),
     }
 }
 

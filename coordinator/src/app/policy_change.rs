@@ -18,10 +18,11 @@ use jiff::Timestamp;
 use super::jobs::readable;
 use super::{App, policies, report_objectives};
 use crate::catalog::{
-    AppliedPolicy, Host, HostState, Job, JobFilter, JobState, NewAudit, NewPolicyVersion, PolicyChange, PolicyRecord,
-    VersionOrigin,
+    AppliedPolicy, DefaultsRecord, Host, HostState, Job, JobFilter, JobState, NewAudit, NewDefaults, NewPolicyVersion,
+    PolicyChange, PolicyRecord, VersionOrigin,
 };
-use crate::domain::policy::{Finding, KeyChange, Policy, changes};
+use crate::domain::full_days;
+use crate::domain::policy::{Defaults, Finding, KeyChange, Policy, changes};
 
 /// One policy that becomes another, begins or ends.
 #[derive(Debug, Clone)]
@@ -95,6 +96,8 @@ pub struct Before {
     pub hosts: Vec<Host>,
     /// Every policy, with those that were deleted.
     pub records: Vec<PolicyRecord>,
+    /// The fleet's defaults, if there are any.
+    pub defaults: Option<DefaultsRecord>,
     jobs: Vec<Job>,
     now: Timestamp,
 }
@@ -107,7 +110,16 @@ impl Before {
     pub async fn read(app: &App) -> Result<Before, Fault> {
         let jobs = app.catalog.jobs(JobFilter { state: Some(JobState::Active), ..JobFilter::default() }).await?;
         let (hosts, records) = (app.catalog.hosts().await?, app.catalog.policies_ever().await?);
-        Ok(Before { hosts, records, jobs, now: app.catalog.now().await? })
+        let defaults = app.catalog.policy_defaults().await?;
+        Ok(Before { hosts, records, defaults, jobs, now: app.catalog.now().await? })
+    }
+
+    /// The fleet's defaults as policies are read over them.
+    ///
+    /// # Errors
+    /// `internal` where this version cannot read what another one stored.
+    pub fn defaults(&self) -> Result<Defaults, Fault> {
+        defaults_of(self.defaults.as_ref())
     }
 
     /// A policy of this name, also one that was deleted.
@@ -135,9 +147,22 @@ impl Before {
     }
 
     /// Whether the change makes a version though the text stays: it is understood differently, or what is stored does not read.
-    fn renews(&self, app: &App, change: &Change) -> bool {
+    pub fn renews(&self, app: &App, change: &Change) -> bool {
         change.policy.is_some() && self.present(app, &change.name) != change.policy
     }
+}
+
+/// The fleet's defaults as policies are read over them; without any, nothing is said.
+///
+/// # Errors
+/// `internal` where this version cannot read what another one stored.
+pub fn defaults_of(record: Option<&DefaultsRecord>) -> Result<Defaults, Fault> {
+    let Some(record) = record else { return Ok(Defaults::default()) };
+    Defaults::parse(&record.toml).map_err(|findings| {
+        let why = findings.into_iter().next().map(|finding| finding.message).unwrap_or_default();
+        let message = format!("version {} of the fleet's defaults cannot be read: {why}", record.version);
+        Fault::new(ErrorCode::Internal, message).with_hint("coordctl policy apply -f FILE writes them anew")
+    })
 }
 
 /// What the changes would do, by name. Nothing is changed.
@@ -206,6 +231,8 @@ async fn effect(
             .filter(|job| !wanted.contains(&job.host_name))
             .map(|job| leaving(before, afterwards, job))
             .collect(),
+        weeks: Vec::new(),
+        weeks_left_out: 0,
     })
 }
 
@@ -227,10 +254,16 @@ fn leaving(before: &Before, afterwards: &BTreeMap<String, Policy>, job: &Job) ->
 ///
 /// # Errors
 /// Those of the catalog; nothing was changed then.
-pub async fn make(app: &App, user: &str, before: &Before, list: &[Change]) -> Result<Vec<api::AppliedPolicy>, Fault> {
+pub async fn make(
+    app: &App,
+    user: &str,
+    before: &Before,
+    list: &[Change],
+    defaults: Option<&NewDefaults>,
+) -> Result<Vec<api::AppliedPolicy>, Fault> {
     let told = preview(app, before, list).await?;
     let new: Vec<NewPolicyVersion> = list.iter().map(|change| version(app, user, before, change)).collect();
-    let applied = app.catalog.apply_policies(&new).await?;
+    let applied = app.catalog.apply_policies(&new, defaults).await?;
     app.nudges.scheduler.notify_one();
     app.nudges.full_planner.notify_one();
     let mut answers = Vec::with_capacity(applied.len());
@@ -300,8 +333,15 @@ pub async fn warnings(
     afterwards: &BTreeMap<String, Policy>,
 ) -> Result<Vec<Finding>, Fault> {
     let mut warnings = policy.warnings();
-    warnings.extend(report_objectives::warnings(app, policy).await?);
     let chosen = selected(policy, hosts);
+    warnings.extend(unkeepable(app, policy, &chosen).await?);
+    for idle in policy.idle_overrides(chosen.iter().map(|host| (host.name.as_str(), &host.labels))) {
+        warnings.push(Finding {
+            key: "override".to_owned(),
+            message: format!("{idle} is for none of the policy's {} hosts", chosen.len()),
+            hint: "coordctl host list shows their labels".to_owned(),
+        });
+    }
     if chosen.is_empty() {
         warnings.push(Finding {
             key: "hosts".to_owned(),
@@ -325,6 +365,29 @@ pub async fn warnings(
         }
     }
     Ok(warnings)
+}
+
+/// What the policy states and cannot keep, and with its overrides for some host.
+async fn unkeepable(app: &App, policy: &Policy, chosen: &[&Host]) -> Result<Vec<Finding>, Fault> {
+    let now = app.catalog.now().await?;
+    let mut found: Vec<Finding> = full_days::finding(policy, now).into_iter().collect();
+    found.extend(report_objectives::warnings(app, policy).await?);
+    let mut known = vec![policy.clone()];
+    for host in chosen.iter().filter(|_| policy.has_overrides()) {
+        let Ok(there) = policy.for_host(&host.name, &host.labels) else { continue };
+        if known.contains(&there) {
+            continue;
+        }
+        let mut more: Vec<Finding> = full_days::finding(&there, now).into_iter().collect();
+        more.extend(report_objectives::warnings(app, &there).await?);
+        more.retain(|finding| !found.contains(finding));
+        found.extend(more.into_iter().map(|finding| Finding {
+            message: format!("with its overrides on {}: {}", host.name, finding.message),
+            ..finding
+        }));
+        known.push(there);
+    }
+    Ok(found)
 }
 
 /// Whether one path is the other, or lies below it.

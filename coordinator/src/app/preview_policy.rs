@@ -7,11 +7,10 @@ use coord_shared::ids::RequestId;
 use coord_shared::tls::PeerKind;
 use coord_shared::wire::MAX_PREVIEW_NAMES;
 
-use super::apply_policy::refusal;
+use super::apply_policy::{read_file, refusal};
 use super::dispatch::selection_rules;
 use super::{App, names, relay};
 use crate::catalog::NewAudit;
-use crate::domain::policy::Policy;
 use crate::relays::Receiving;
 
 /// Asks the host to scan. Who looked where is recorded, since any folder of the host can be looked at so.
@@ -23,8 +22,9 @@ pub async fn open(
     user: &str,
     request: &api::PreviewPolicyRequest,
 ) -> Result<Receiving<api::PreviewPart>, Fault> {
-    let policy = Policy::parse(&request.toml).map_err(|findings| refusal(&findings))?;
+    let policy = read_file(app, &request.toml).await?;
     let host = names::host(app, &request.host).await?;
+    let policy = policy.for_host(&host.name, &host.labels).map_err(|findings| refusal(&findings))?;
     let details = serde_json::json!({ "policy": policy.name, "sources": policy.sources });
     let subject = host.id.to_string();
     let deed = NewAudit {

@@ -1,15 +1,14 @@
 //! Where each job stands with the RPO and the RTO that its policy states, and whether a policy can keep them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use coord_shared::api;
 use coord_shared::fault::Fault;
-use coord_shared::ids::PolicyId;
 use coord_shared::level::Level;
 use coord_shared::wire::to_us;
 use jiff::Timestamp;
 
-use super::jobs::readable;
+use super::host_policies::HostPolicies;
 use super::{App, hosts, names};
 use crate::catalog::{JobMeasures, MeasureFilter};
 use crate::domain::objectives::{self, Expected};
@@ -35,15 +34,11 @@ pub async fn report(app: &App, request: &api::ReportObjectivesRequest) -> Result
         let selected: HashSet<_> = selected.map(|host| host.id).collect();
         found.retain(|job| selected.contains(&job.host));
     }
-    let mut stated: HashMap<PolicyId, Objectives> = HashMap::new();
-    for record in app.catalog.policies().await? {
-        // One that does not read promises nothing that could be looked at; status names it.
-        if let Some(policy) = readable(app, &record) {
-            stated.insert(record.id, policy.objectives);
-        }
-    }
+    // One that does not read promises nothing that could be looked at; status names it.
+    let policies = HostPolicies::read(app).await?;
+    let stated = |job: &JobMeasures| policies.on(app, job.policy, job.host).map(|policy| policy.objectives);
     let now = app.catalog.now().await?;
-    let encode = |job: &JobMeasures| encode(job, stated.get(&job.policy).copied().unwrap_or_default(), now);
+    let encode = |job: &JobMeasures| encode(job, stated(job).unwrap_or_default(), now);
     Ok(api::ObjectivesReport { jobs: found.iter().map(encode).collect(), now_us: to_us(now) })
 }
 

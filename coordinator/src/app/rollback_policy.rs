@@ -44,7 +44,7 @@ pub async fn rollback(
     let mut told = if request.dry_run {
         preview(app, &before, &[change]).await?
     } else {
-        make(app, user, &before, &[change]).await?
+        make(app, user, &before, &[change], None).await?
     };
     told.pop().ok_or_else(|| Fault::new(ErrorCode::Internal, "a rollback left nothing to tell"))
 }

@@ -8,6 +8,7 @@ use coord_shared::run::{RunKind, RunState};
 use jiff::{SignedDuration, Timestamp};
 
 use super::App;
+use super::host_policies::on_host;
 use super::jobs::{leave_out, readable};
 use crate::catalog::{DueRun, Job, PassedOver, ScheduleOutcome, ScheduleStep};
 use crate::domain::schedule::{Calendar, CatchUp};
@@ -73,6 +74,7 @@ async fn schedule_job(app: &App, id: JobId, now: Timestamp, without: &mut Passed
         without.policies.insert(job.policy);
         return Ok(Scheduled::PassedOver);
     };
+    let policy = on_host(app, policy, job.host).await?;
     let backup = step(&job, RunKind::Backup, &policy.schedule, now);
     let verify = step(&job, RunKind::Verify, &policy.verify.calendar, now);
     let mut more = false;

@@ -9,6 +9,7 @@ use coord_shared::wire::{optional_us, to_us};
 use coord_shared::{api, duration};
 use jiff::Timestamp;
 
+use super::host_policies::HostPolicies;
 use super::jobs::readable;
 use super::{App, names};
 use crate::catalog::{
@@ -82,9 +83,11 @@ pub async fn fleet(app: &App, host: &str) -> Result<api::FleetStatus, Fault> {
         }
     }
     let measures = measures(app, one, policies.values()).await?;
+    let policies = HostPolicies::of(app, policies).await?;
     let mut protected = 0u64;
     for health in &healths {
-        let policy = policies.get(&health.policy);
+        let policy = policies.on(app, health.policy, health.host);
+        let policy = policy.as_deref();
         let broken = policy.zip(measures.get(&health.job)).and_then(|(policy, job)| broken(policy, job, now));
         match trouble(health, policy.map(|policy| &policy.schedule), now)
             .into_iter()
@@ -124,7 +127,7 @@ async fn measures(
     host: Option<HostId>,
     mut policies: impl Iterator<Item = &Policy>,
 ) -> Result<HashMap<JobId, JobMeasures>, Fault> {
-    if policies.all(|policy| policy.objectives == Objectives::default()) {
+    if policies.all(|policy| policy.objectives == Objectives::default() && !policy.has_overrides()) {
         return Ok(HashMap::new());
     }
     let measures = app.catalog.measures(MeasureFilter { host, ..MeasureFilter::default() }).await?;

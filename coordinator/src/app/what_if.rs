@@ -10,8 +10,9 @@ use coord_shared::wire::{from_us, to_us};
 use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
 
-use super::apply_policy::refusal;
+use super::apply_policy::read_file;
 use super::decide::{ScanInputs, unreadable};
+use super::host_policies::on_host;
 use super::jobs::readable;
 use super::{App, hosts, names};
 use crate::catalog::{JobMeasures, MeasureFilter, RecordedRun};
@@ -20,6 +21,7 @@ use crate::domain::levelling::{self, LevelledJob};
 use crate::domain::policy::{FullDay, Policy};
 use crate::domain::rates::Rates;
 use crate::domain::replay::{Recorded, Replayed, Totals, Under, as_recorded, replay, totals};
+use crate::domain::schedule::Calendar;
 
 /// How far back when nothing is said.
 const DEFAULT_DAYS: i64 = 90;
@@ -34,7 +36,7 @@ const MAX_CHANGES: usize = 5;
 /// `invalid_policy` for a file that could not be applied; `not_found` where no such policy has any history; `invalid_argument`
 /// for a selector that cannot be read; `limit_exceeded` for too many jobs.
 pub async fn what_if(app: &App, request: &api::WhatIfRequest) -> Result<api::WhatIfReport, Fault> {
-    let policy = Policy::parse(&request.toml).map_err(|findings| refusal(&findings))?;
+    let policy = read_file(app, &request.toml).await?;
     let name = if request.policy.is_empty() { policy.name.as_str() } else { request.policy.as_str() };
     let record = names::policy(app, name).await?;
     let now = app.catalog.now().await?;
@@ -59,16 +61,26 @@ pub async fn what_if(app: &App, request: &api::WhatIfRequest) -> Result<api::Wha
         unknown += u64::try_from(history.len() - known.len()).unwrap_or(0);
         histories.push(known);
     }
-    let nights = full_nights(&policy, &jobs, &histories);
+    let policies = per_job(app, &policy, &jobs).await?;
+    let nights = full_nights(&policies, &jobs, &histories);
     let mut compared = Compared::default();
-    for (job, history) in jobs.iter().zip(&histories) {
-        compared.add(job, history, &policy, nights.get(&job.job).cloned().unwrap_or_default());
+    for ((job, history), policy) in jobs.iter().zip(&histories).zip(&policies) {
+        compared.add(job, history, policy, nights.get(&job.job).cloned().unwrap_or_default());
     }
     let mut notes = notes(&policy, readable(app, &record).as_ref());
     if unknown > 0 {
         notes.push(format!("{unknown} runs are left out: why they had their level was not recorded"));
     }
     Ok(compared.encode(since, now, notes))
+}
+
+/// The file as it is for the host of each job.
+async fn per_job(app: &App, policy: &Policy, jobs: &[JobMeasures]) -> Result<Vec<Policy>, Fault> {
+    let mut policies = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        policies.push(on_host(app, policy.clone(), job.host).await?);
+    }
+    Ok(policies)
 }
 
 /// A run as the engine can decide it again; `None` where nothing is stored that it was decided by.
@@ -80,29 +92,38 @@ fn recorded(run: &RecordedRun) -> Result<Option<Recorded>, Fault> {
 }
 
 /// Where the plan would have put the fulls: it is made once, at the first run of the history, and followed from then on.
-fn full_nights(policy: &Policy, jobs: &[JobMeasures], histories: &[Vec<Recorded>]) -> HashMap<JobId, Vec<Date>> {
+fn full_nights(policies: &[Policy], jobs: &[JobMeasures], histories: &[Vec<Recorded>]) -> HashMap<JobId, Vec<Date>> {
     let first = histories.iter().filter_map(|history| history.first()).map(|first| first.inputs.now.timestamp()).min();
-    let Some(first) = first.filter(|_| policy.full.day == FullDay::Levelled) else { return HashMap::new() };
-    let (nights, until) = levelling::nights_of(&policy.schedule, first - SignedDuration::from_secs(1));
-    let zone = policy.schedule.zone.rules();
-    let date = |at: Timestamp| at.to_zoned(zone.clone()).date();
-    let levelled = |(job, history): (&JobMeasures, &Vec<Recorded>)| {
+    let Some(first) = first else { return HashMap::new() };
+    let begin = first - SignedDuration::from_secs(1);
+    let mut known: Option<(Calendar, (Vec<Date>, Date))> = None;
+    let levelled = |((job, history), policy): ((&JobMeasures, &Vec<Recorded>), &Policy)| {
+        if policy.full.day != FullDay::Levelled {
+            return None;
+        }
         let first = history.first()?;
+        let zone = policy.schedule.zone.rules();
         // A job that begins with its first full begins its cycle there.
         let full = first.inputs.full.as_ref().map_or(first.left.captured_at, |full| full.captured_at);
-        let (max_age_days, nights) = (policy.full.max_age_days, nights.clone());
-        let bytes = first.left.source_bytes;
+        let (nights, until) = match &known {
+            Some((calendar, nights)) if *calendar == policy.schedule => nights.clone(),
+            Some(_) | None => {
+                let nights = levelling::nights_of(&policy.schedule, begin);
+                known = Some((policy.schedule.clone(), nights.clone()));
+                nights
+            }
+        };
         Some(LevelledJob {
             id: job.job,
-            bytes,
+            bytes: first.left.source_bytes,
             nights,
             until,
-            last_full: Some(date(full)),
-            max_age_days,
+            last_full: Some(full.to_zoned(zone.clone()).date()),
+            max_age_days: policy.full.max_age_days,
             planned: None,
         })
     };
-    let levelled: Vec<LevelledJob> = jobs.iter().zip(histories).filter_map(levelled).collect();
+    let levelled: Vec<LevelledJob> = jobs.iter().zip(histories).zip(policies).filter_map(levelled).collect();
     let plan = levelling::plan(&levelled);
     let next: HashMap<JobId, Date> = plan.next.iter().map(|placed| (placed.job, placed.night)).collect();
     let fulls = |job: &LevelledJob| Some((job.id, levelling::fulls_from(job, *next.get(&job.id)?)));

@@ -49,6 +49,21 @@ pub struct Job {
     pub stored_bytes: u64,
 }
 
+/// Where a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobStanding {
+    /// The job.
+    pub job: JobId,
+    /// The time of its newest restore point whose archives are undamaged.
+    pub last_good_at: Option<Timestamp>,
+    /// Differentials with an archive of their own on its newest undamaged full.
+    pub differentials: u64,
+    /// Its host was put out.
+    pub host_revoked: bool,
+    /// Its policy was deleted.
+    pub policy_deleted: bool,
+}
+
 /// Which jobs to list. `None` means any.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct JobFilter {
@@ -120,6 +135,34 @@ pub(super) const END: Sql = Sql("
 const RAISE_ORDINAL: Sql =
     Sql("UPDATE jobs SET last_ordinal = greatest(last_ordinal, $2) WHERE job_id = $1 RETURNING last_ordinal");
 
+const STANDINGS: Sql = Sql("
+    SELECT j.job_id, h.state = 'revoked' AS host_revoked, v.origin = 'deleted' AS policy_deleted, g.captured_at,
+           (SELECT count(*) FROM backups d WHERE d.base = f.backup AND d.archive_of = d.backup) AS differentials
+    FROM jobs j
+    JOIN hosts h ON h.host = j.host
+    JOIN policies p ON p.policy = j.policy
+    JOIN policy_versions v ON v.policy = p.policy AND v.version = p.version
+    LEFT JOIN LATERAL (
+        SELECT b.captured_at FROM backups b
+        JOIN backups own ON own.backup = b.archive_of
+        LEFT JOIN backups base ON base.backup = b.base
+        WHERE b.job = j.job AND b.status = 'protected' AND own.status = 'protected'
+          AND coalesce(base.status, 'protected') = 'protected'
+        ORDER BY b.seq DESC LIMIT 1
+    ) g ON true
+    LEFT JOIN LATERAL (
+        SELECT backup FROM backups WHERE job = j.job AND level = 'full' AND status = 'protected'
+        ORDER BY seq DESC LIMIT 1
+    ) f ON true
+    WHERE j.job_id = ANY ($1::uuid[])");
+
+// An instant that has come is left to the scheduler, which makes a run of it.
+const RESCHEDULE_HOST: Sql = Sql("
+    UPDATE jobs j
+    SET backup_due_at = CASE WHEN backup_due_at > now() THEN NULL ELSE backup_due_at END,
+        verify_due_at = CASE WHEN verify_due_at > now() THEN NULL ELSE verify_due_at END
+    FROM hosts h WHERE h.host_id = $1 AND j.host = h.host AND j.state = 'active'");
+
 #[cfg(test)]
 pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
     ("BY_ID", &BY_ID),
@@ -128,6 +171,8 @@ pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
     ("BEGIN", &BEGIN),
     ("END", &END),
     ("RAISE_ORDINAL", &RAISE_ORDINAL),
+    ("STANDINGS", &STANDINGS),
+    ("RESCHEDULE_HOST", &RESCHEDULE_HOST),
 ];
 
 fn read(row: &Row) -> Result<Job> {
@@ -165,6 +210,27 @@ impl Catalog {
         let policy = filter.policy.map(PolicyId::uuid);
         let state = filter.state.map(JobState::as_str);
         self.connection().await?.query(&LIST, &[&host, &policy, &state]).await?.iter().map(read).collect()
+    }
+
+    /// Where these jobs stand, in no order.
+    pub async fn job_standings(&self, jobs: &[JobId]) -> Result<Vec<JobStanding>> {
+        let jobs: Vec<Uuid> = jobs.iter().map(|job| job.uuid()).collect();
+        let read = |row: &Row| -> Result<JobStanding> {
+            Ok(JobStanding {
+                job: JobId::from_uuid(get(row, "job_id")?),
+                last_good_at: get(row, "captured_at")?,
+                differentials: count(row, "differentials")?,
+                host_revoked: get(row, "host_revoked")?,
+                policy_deleted: get(row, "policy_deleted")?,
+            })
+        };
+        self.connection().await?.query(&STANDINGS, &[&jobs]).await?.iter().map(read).collect()
+    }
+
+    /// The due instants of a host's jobs that lie ahead are worked out again: what its policies are for it has changed.
+    pub async fn reschedule_host(&self, host: HostId) -> Result<()> {
+        self.connection().await?.execute(&RESCHEDULE_HOST, &[&host.uuid()]).await?;
+        Ok(())
     }
 
     /// Makes a host's active jobs those of exactly these policies; jobs that are missing get the ids beside them.

@@ -7,7 +7,7 @@ use super::error::CatalogError;
 use super::pool::{CatalogConfig, Sql};
 
 /// The schema this program is written for.
-pub const SCHEMA_VERSION: u32 = 10;
+pub const SCHEMA_VERSION: u32 = 11;
 
 /// Key of the advisory lock.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"\0\0\0coord");
@@ -70,6 +70,12 @@ const MIGRATIONS: &[Migration] = &[
         name: "index_asks",
         compatible_from: 3,
         text: include_str!("../../migrations/0010_index_asks.sql"),
+    },
+    Migration {
+        version: 11,
+        name: "policy_defaults",
+        compatible_from: 3,
+        text: include_str!("../../migrations/0011_policy_defaults.sql"),
     },
 ];
 

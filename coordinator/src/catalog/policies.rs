@@ -7,6 +7,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::error::{CatalogError, Result};
+use super::policy_defaults::{self, NewDefaults};
 use super::pool::{Catalog, Params, Sql, Transaction};
 use super::row::{big, count, get, word};
 
@@ -251,18 +252,25 @@ impl Catalog {
 
     /// Applies one policy file, as [`Catalog::apply_policies`] does.
     pub async fn apply_policy(&self, new: &NewPolicyVersion) -> Result<AppliedPolicy> {
-        let applied = self.apply_policies(std::slice::from_ref(new)).await?.pop();
+        let applied = self.apply_policies(std::slice::from_ref(new), None).await?.pop();
         applied.ok_or_else(|| CatalogError::not_found("policy", &new.name))
     }
 
     /// Applies policy files in one transaction: makes each policy or its next version, begins and ends jobs. The same text changes no
-    /// version, and jobs follow the hosts given all the same. A deleted policy comes back by a rollback only. Answers by name.
-    pub async fn apply_policies(&self, new: &[NewPolicyVersion]) -> Result<Vec<AppliedPolicy>> {
+    /// version, and jobs follow the hosts given all the same. A deleted policy comes back by a rollback only. Answers by name. New defaults, if any, are written in the same transaction.
+    pub async fn apply_policies(
+        &self,
+        new: &[NewPolicyVersion],
+        defaults: Option<&NewDefaults>,
+    ) -> Result<Vec<AppliedPolicy>> {
         // Rows are locked in one order, so that two of these wait for each other instead of failing.
         let mut new: Vec<&NewPolicyVersion> = new.iter().collect();
         new.sort_by(|one, other| one.name.cmp(&other.name));
         let mut connection = self.connection().await?;
         let transaction = connection.begin().await?;
+        if let Some(defaults) = defaults {
+            policy_defaults::insert(&transaction, defaults).await?;
+        }
         let mut applied = Vec::with_capacity(new.len());
         for new in new {
             applied.push(apply(&transaction, new).await?);

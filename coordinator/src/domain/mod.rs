@@ -7,6 +7,7 @@ pub mod bottleneck;
 pub mod chain;
 pub mod decision;
 pub mod forecast;
+pub mod full_days;
 pub mod levelling;
 pub mod objectives;
 pub mod policy;

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use super::schedule::Calendar;
 
-pub use file::MAX_FILE;
-pub use keys::{KeyChange, changes, keys};
+pub use file::{Defaults, Layers, MAX_FILE, Origin};
+pub use keys::{KeyChange, changes, differing, keys};
 
 /// Excludes of a policy that says nothing about them.
 pub const DEFAULT_EXCLUDE: [&str; 2] = ["*.tmp", "*.log"];
@@ -54,6 +54,9 @@ pub struct Policy {
     /// What is promised. Policies of before there were objectives promise nothing.
     #[serde(default)]
     pub objectives: Objectives,
+    /// What it was made of besides its file's own keys.
+    #[serde(default, skip_serializing_if = "Layers::is_empty")]
+    pub layers: Layers,
 }
 
 /// What a policy promises to those whose data it protects.
@@ -165,7 +168,15 @@ impl Policy {
     /// # Errors
     /// Everything that is wrong with it, in the order of the file's keys as they are documented.
     pub fn parse(text: &str) -> Result<Policy, Vec<Finding>> {
-        file::parse(text)
+        Policy::parse_over(text, &Defaults::default())
+    }
+
+    /// Reads a policy file over the fleet's defaults.
+    ///
+    /// # Errors
+    /// As for [`Policy::parse`].
+    pub fn parse_over(text: &str, defaults: &Defaults) -> Result<Policy, Vec<Finding>> {
+        file::parse(text, defaults)
     }
 
     /// What is not wrong and yet surprising.

@@ -58,6 +58,7 @@ pub const MAIN: &[(&str, Access)] = &[
     ("/coord.v1.OperatorService/ApplyPolicy", OPERATOR),
     ("/coord.v1.OperatorService/ApplyPolicies", OPERATOR),
     ("/coord.v1.OperatorService/DiffPolicies", VIEWER),
+    ("/coord.v1.OperatorService/GetPolicyDefaults", VIEWER),
     ("/coord.v1.OperatorService/GetPolicyHistory", VIEWER),
     ("/coord.v1.OperatorService/RollbackPolicy", OPERATOR),
     ("/coord.v1.OperatorService/DeletePolicy", OPERATOR),

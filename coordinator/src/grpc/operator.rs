@@ -180,7 +180,7 @@ impl OperatorService for Operators {
 
     async fn get_policy(&self, request: Request<api::GetPolicyRequest>) -> Answer<api::Policy> {
         let (caller, request) = open(request)?;
-        answer(&caller, policies::show(&self.app, &request.policy).await)
+        answer(&caller, policies::show(&self.app, &request.policy, &request.host).await)
     }
 
     async fn lint_policy(&self, request: Request<api::LintPolicyRequest>) -> Answer<api::PolicyLint> {
@@ -201,6 +201,14 @@ impl OperatorService for Operators {
     async fn diff_policies(&self, request: Request<api::PolicyFiles>) -> Answer<api::AppliedPolicies> {
         let (caller, request) = open(request)?;
         answer(&caller, apply_policy::diff(&self.app, &request.files).await)
+    }
+
+    async fn get_policy_defaults(
+        &self,
+        request: Request<api::GetPolicyDefaultsRequest>,
+    ) -> Answer<api::PolicyDefaults> {
+        let (caller, _) = open(request)?;
+        answer(&caller, policies::defaults(&self.app).await)
     }
 
     async fn get_policy_history(&self, request: Request<api::GetPolicyRequest>) -> Answer<api::PolicyHistory> {

@@ -9,6 +9,7 @@ mod objectives;
 mod operator;
 mod outage;
 mod policies;
+mod policy_layers;
 mod runs;
 mod streams;
 mod support;

@@ -13,20 +13,20 @@ use super::operator::{Host, Operator, apply, refused, restore, start, tree};
 use super::support::Fleet;
 
 /// Due once a year, so that only what the tests ask for runs.
-fn file(name: &str, hosts: &str, more: &str) -> String {
+pub(super) fn file(name: &str, hosts: &str, more: &str) -> String {
     format!(
         "name = \"{name}\"\nhosts = \"{hosts}\"\nsources = [\"/{name}\"]\nschedule = {{ cron = \"0 3 1 1 *\" }}\n{more}\n"
     )
 }
 
-fn files(texts: &[String]) -> api::PolicyFiles {
+pub(super) fn files(texts: &[String]) -> api::PolicyFiles {
     let file =
         |(number, toml): (usize, &String)| api::PolicyFile { path: format!("{number}.toml"), toml: toml.clone() };
     api::PolicyFiles { files: texts.iter().enumerate().map(file).collect() }
 }
 
 async fn versions(operator: &mut Operator, policy: &str) -> Vec<api::PolicyVersion> {
-    let request = api::GetPolicyRequest { policy: policy.into() };
+    let request = api::GetPolicyRequest { policy: policy.into(), host: String::new() };
     operator.get_policy_history(request).await.unwrap().into_inner().versions
 }
 
@@ -143,7 +143,8 @@ async fn the_backups_of_a_host_that_leaves_and_of_a_policy_that_ends_stay_and_ar
     };
     operator.label_host(label("dev")).await.unwrap();
     let job = api::GetJobRequest { host: "one".into(), policy: "web".into() };
-    assert_eq!(operator.get_job(job.clone()).await.unwrap().into_inner().state, "ended");
+    let ended = operator.get_job(job.clone()).await.unwrap().into_inner();
+    assert_eq!((ended.state.as_str(), ended.ended_because.as_str()), ("ended", "not_selected"));
     still_there(&mut operator, &backup).await;
     operator.label_host(label("test")).await.unwrap();
     assert_eq!(operator.get_job(job.clone()).await.unwrap().into_inner().state, "active", "it comes back as it was");
@@ -164,10 +165,14 @@ async fn the_backups_of_a_host_that_leaves_and_of_a_policy_that_ends_stay_and_ar
 
     let ended = operator.get_job(job).await.unwrap().into_inner();
     assert_eq!((ended.state.as_str(), ended.backups, ended.next_due_at_us), ("ended", 2, 0));
+    assert_eq!((ended.ended_because.as_str(), ended.values.len()), ("policy_deleted", 0));
+    assert_eq!(ended.last_good_at_us, ended.newest.unwrap().captured_at_us);
+    let all = operator.list_jobs(api::ListJobsRequest::default()).await.unwrap().into_inner().jobs;
+    assert_eq!(all.len(), 1, "what has ended is listed too");
     still_there(&mut operator, &backup).await;
     let listed = operator.list_policies(api::ListPoliciesRequest {}).await.unwrap().into_inner().policies;
     assert_eq!(listed.len(), 0);
-    let shown = api::GetPolicyRequest { policy: "web".into() };
+    let shown = api::GetPolicyRequest { policy: "web".into(), host: String::new() };
     assert_eq!(operator.get_policy(shown).await.unwrap().into_inner().state, "deleted");
     let refusal = refused(start(&mut operator, "web").await);
     assert_eq!(refusal.message, "policy web was deleted: nothing of it is backed up any more");

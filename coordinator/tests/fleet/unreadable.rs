@@ -41,7 +41,11 @@ async fn a_policy_that_does_not_read_is_left_out_by_name_and_the_others_are_sche
     let trouble = &status.troubles[0];
     assert_eq!((trouble.host.as_str(), trouble.policy.as_str()), ("", "broken"));
     assert!(trouble.what.contains("cannot be read"), "{trouble:?}");
-    let shown = operator.get_policy(api::GetPolicyRequest { policy: "broken".into() }).await.unwrap().into_inner();
+    let shown = operator
+        .get_policy(api::GetPolicyRequest { policy: "broken".into(), host: String::new() })
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!((shown.toml.as_str(), shown.next_due_at_us), (broken.as_str(), 0));
     apply(&admin, &format!("{}# anew\n", shown.toml)).await;
     wait_for("the mended policy to be scheduled", || scheduled("broken", 2)).await;

@@ -16,7 +16,7 @@ use crate::{json, shown, wait};
 /// One policy on one host.
 #[derive(Debug, Subcommand)]
 pub enum JobCommand {
-    /// List jobs with their newest backup and next run.
+    /// List every policy on every host: the last good backup, the next run, the chain and the state. Jobs that have ended too.
     List {
         /// Of this host only.
         #[arg(long, default_value = "")]
@@ -27,6 +27,9 @@ pub enum JobCommand {
         /// Of hosts with these labels only.
         #[arg(short = 'l', long, default_value = "")]
         selector: String,
+        /// The order of the rows.
+        #[arg(long, default_value = "job")]
+        sort: SortWord,
     },
     /// Show one job.
     Show {
@@ -37,6 +40,34 @@ pub enum JobCommand {
     ///
     /// A job has at most one open backup run: if there is one, it is waited for instead.
     Run(RunArgs),
+}
+
+/// The orders of the list. Ties are by job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SortWord {
+    /// Host, then policy.
+    Job,
+    /// Policy, then host.
+    Policy,
+    /// Active ones first.
+    State,
+    /// What has no good backup first, then the oldest.
+    LastGood,
+    /// What runs next first; what does not run last.
+    NextRun,
+    /// The largest first.
+    Stored,
+}
+
+fn sort(list: &mut [api::Job], by: SortWord) {
+    match by {
+        SortWord::Job => list.sort_by(|a, b| (&a.host, &a.policy).cmp(&(&b.host, &b.policy))),
+        SortWord::Policy => list.sort_by(|a, b| (&a.policy, &a.host).cmp(&(&b.policy, &b.host))),
+        SortWord::State => list.sort_by(|a, b| (&a.state, &a.ended_because).cmp(&(&b.state, &b.ended_because))),
+        SortWord::LastGood => list.sort_by_key(|job| job.last_good_at_us),
+        SortWord::NextRun => list.sort_by_key(|job| (job.next_due_at_us == 0, job.next_due_at_us)),
+        SortWord::Stored => list.sort_by_key(|job| std::cmp::Reverse(job.stored_bytes)),
+    }
 }
 
 /// How to take it.
@@ -113,9 +144,11 @@ pub async fn follow(session: &mut Session, run: &api::Run, timeout: Option<Durat
 /// Runs it.
 pub async fn run(session: &mut Session, command: &JobCommand) -> Result<(), Failure> {
     match command {
-        JobCommand::List { host, policy, selector } => {
+        JobCommand::List { host, policy, selector, sort: by } => {
             let message = ListJobsRequest { host: host.clone(), policy: policy.clone(), selector: selector.clone() };
-            let list = answer(session.client.list_jobs(request(message)).await)?.jobs;
+            let mut list = answer(session.client.list_jobs(request(message)).await)?.jobs;
+            // They come by host and policy, and sorting is stable.
+            sort(&mut list, *by);
             if session.out.is_json() {
                 return session.out.json(&json::jobs(&list));
             }
@@ -186,14 +219,32 @@ pub fn table(out: &Output, list: &[api::Job]) -> Result<(), Failure> {
     let columns = [
         ("job", Left),
         ("state", Left),
-        ("newest backup", Left),
+        ("last good backup", Left),
         ("next run", Left),
+        ("chain", Left),
         ("backups", Right),
         ("stored", Right),
     ];
-    let more = [("newest full", Left), ("open run", Left), ("id", Left)];
+    let more = [("newest backup", Left), ("newest full", Left), ("open run", Left), ("id", Left)];
     let empty = "no jobs yet; a policy that selects a host makes one: coordctl policy apply -f FILE";
     out.wide_table(&columns, &more, list.iter().map(row).collect(), empty)
+}
+
+/// The chain that the next differential stands on.
+fn chain(job: &api::Job) -> String {
+    match (&job.newest_full, job.chain_differentials) {
+        (None, _) => "none".to_owned(),
+        (Some(_), 0) => "full".to_owned(),
+        (Some(_), n) => format!("full + {n}"),
+    }
+}
+
+/// Active, or why not any more.
+fn state(job: &api::Job) -> String {
+    match job.ended_because.as_str() {
+        "" => job.state.clone(),
+        why => format!("{} ({})", job.state, why.replace('_', " ")),
+    }
 }
 
 fn newest_full(job: &api::Job) -> String {
@@ -215,14 +266,17 @@ fn growth(chain: &api::ChainGrowth) -> String {
 }
 
 fn row(j: &api::Job) -> Vec<String> {
-    let state = j.open_run.as_ref().map_or_else(|| j.state.clone(), |run| shown::state(run.state));
+    let state = j.open_run.as_ref().map_or_else(|| state(j), |run| shown::state(run.state));
+    let last_good = if j.last_good_at_us == 0 { "none".to_owned() } else { shown::instant(j.last_good_at_us) };
     vec![
         format!("{}/{}", j.host, j.policy),
         state,
-        newest(j),
+        last_good,
         shown::instant(j.next_due_at_us),
+        chain(j),
         j.backups.to_string(),
         shown::size(j.stored_bytes),
+        newest(j),
         newest_full(j),
         j.open_run.as_ref().map_or(String::new(), |run| shown::short(&run.id).to_owned()),
         j.id.clone(),
@@ -239,8 +293,9 @@ fn show(session: &Session, j: &api::Job) -> Result<(), Failure> {
         .map_or(String::new(), |run| format!("{} {}", shown::short(&run.id), shown::state(run.state)));
     session.out.facts(&[
         ("job", format!("{}/{}", j.host, j.policy)),
-        ("state", j.state.clone()),
+        ("state", state(j)),
         ("newest backup", newest(j)),
+        ("chain", chain(j)),
         ("newest full", newest_full(j)),
         ("its differentials", j.growth.as_ref().map_or_else(String::new, growth)),
         ("open run", open),
@@ -248,6 +303,7 @@ fn show(session: &Session, j: &api::Job) -> Result<(), Failure> {
         ("backups", j.backups.to_string()),
         ("stored", shown::size(j.stored_bytes)),
     ])?;
+    super::policy::values(session, &j.values)?;
     session.out.talk(&format!("next: coordctl explain {}/{}", j.host, j.policy));
     Ok(())
 }
@@ -255,14 +311,41 @@ fn show(session: &Session, j: &api::Job) -> Result<(), Failure> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use super::{growth, split, timeout};
-    use coord_shared::api::ChainGrowth;
+    use super::{SortWord, chain, growth, sort, split, state, timeout};
+    use coord_shared::api::{Backup, ChainGrowth, Job};
     use std::time::Duration;
 
     #[test]
     fn a_job_is_a_host_and_a_policy() {
         assert_eq!(split("web-1/srv").unwrap(), ("web-1".to_owned(), "srv".to_owned()));
         assert!(split("web-1").is_err() && split("/srv").is_err() && split("web-1/").is_err());
+    }
+
+    #[test]
+    fn a_list_is_sorted_so_that_trouble_comes_first() {
+        let job = |host: &str, good: i64, next: i64| Job {
+            host: host.to_owned(),
+            last_good_at_us: good,
+            next_due_at_us: next,
+            stored_bytes: good.unsigned_abs(),
+            ..Job::default()
+        };
+        let order = |by: SortWord| {
+            let mut list = vec![job("a", 20, 0), job("b", 0, 9), job("c", 10, 8)];
+            sort(&mut list, by);
+            list.into_iter().map(|job| job.host).collect::<String>()
+        };
+        assert_eq!((order(SortWord::LastGood), order(SortWord::NextRun)), ("bca".to_owned(), "cba".to_owned()));
+        assert_eq!((order(SortWord::Stored), order(SortWord::Job)), ("acb".to_owned(), "abc".to_owned()));
+    }
+
+    #[test]
+    fn a_job_that_has_ended_says_why_and_a_chain_how_long_it_is() {
+        let mut job = Job { state: "ended".into(), ended_because: "policy_deleted".into(), ..Job::default() };
+        assert_eq!((state(&job), chain(&job)), ("ended (policy deleted)".to_owned(), "none".to_owned()));
+        job.newest_full = Some(Backup::default());
+        job.chain_differentials = 6;
+        assert_eq!(chain(&job), "full + 6");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use coord_shared::api::{self, GetPolicyRequest, LintPolicyRequest, ListPoliciesRequest};
+use coord_shared::api::{self, GetPolicyDefaultsRequest, GetPolicyRequest, LintPolicyRequest, ListPoliciesRequest};
 use coord_shared::fault::{ErrorCode, Fault};
 
 use super::policy_change::{self, ApplyArgs, DeleteArgs, DiffArgs, RollbackArgs};
@@ -26,11 +26,16 @@ pub enum PolicyCommand {
     Init,
     /// List policies.
     List,
-    /// Show one policy, as it was applied.
+    /// Show one policy: its file as it was applied, and every value with the layer that says it.
     Show {
         /// Its name.
         policy: String,
+        /// As it is for this host, with the overrides that it has.
+        #[arg(long, default_value = "")]
+        host: String,
     },
+    /// Show the fleet's defaults: what every policy says that says nothing itself.
+    Defaults,
     /// Say what is wrong with a file, which hosts it selects and when it runs next.
     Lint {
         /// The file; - reads standard input.
@@ -81,9 +86,14 @@ pub async fn run(session: &mut Session, command: &PolicyCommand) -> Result<(), F
     match command {
         PolicyCommand::Init => session.out.print(EXAMPLE),
         PolicyCommand::List => list(session).await,
-        PolicyCommand::Show { policy } => {
-            let found = answer(session.client.get_policy(request(GetPolicyRequest { policy: policy.clone() })).await)?;
+        PolicyCommand::Show { policy, host } => {
+            let message = GetPolicyRequest { policy: policy.clone(), host: host.clone() };
+            let found = answer(session.client.get_policy(request(message)).await)?;
             show(session, &found)
+        }
+        PolicyCommand::Defaults => {
+            let found = answer(session.client.get_policy_defaults(request(GetPolicyDefaultsRequest {})).await)?;
+            defaults(session, &found)
         }
         PolicyCommand::Lint { file } => {
             let lint = answer(session.client.lint_policy(request(LintPolicyRequest { toml: read(file)? })).await)?;
@@ -162,7 +172,33 @@ fn show(session: &Session, p: &api::Policy) -> Result<(), Failure> {
         ("hosts", p.hosts.join(", ")),
         ("next run", shown::instant(p.next_due_at_us)),
     ])?;
-    session.out.print(&format!("\n{}", shown::safe(&p.toml)))
+    session.out.print(&format!("\n{}\n", shown::safe(p.toml.trim_end())))?;
+    values(session, &p.values)
+}
+
+/// Every value with the layer that says it.
+pub(super) fn values(session: &Session, values: &[api::PolicyValue]) -> Result<(), Failure> {
+    if values.is_empty() {
+        return Ok(());
+    }
+    session.out.print("\n")?;
+    let rows = values.iter().map(|v| vec![v.key.clone(), v.value.clone(), v.from.clone()]).collect();
+    session.out.table(&[("key", Left), ("value", Left), ("from", Left)], rows, "")
+}
+
+fn defaults(session: &Session, d: &api::PolicyDefaults) -> Result<(), Failure> {
+    if session.out.is_json() {
+        return session.out.json(&json::defaults(d));
+    }
+    if d.version == 0 {
+        session.out.talk("the fleet has no defaults: what a policy does not say is built in");
+        return Ok(());
+    }
+    session.out.facts(&[
+        ("version", d.version.to_string()),
+        ("applied", format!("{} by {}", shown::instant(d.applied_at_us), d.applied_by)),
+    ])?;
+    session.out.print(&format!("\n{}\n", shown::safe(d.toml.trim_end())))
 }
 
 pub(super) fn say(session: &Session, kind: &str, findings: &[api::PolicyFinding]) {

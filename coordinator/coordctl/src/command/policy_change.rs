@@ -10,6 +10,7 @@ use coord_shared::api::{
 use coord_shared::exit::Exit;
 
 use super::policy::{read, refuse_findings, say};
+use super::policy_week;
 use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::Align::{Left, Right};
@@ -119,7 +120,8 @@ pub async fn apply(session: &mut Session, args: &ApplyArgs) -> Result<(), Failur
     if !session.out.is_json() {
         told.policies.iter().flat_map(leavings).for_each(|line| session.out.talk(&format!("warning: {line}")));
     }
-    let names: Vec<String> = told.policies.iter().map(name).collect();
+    let defaults = told.defaults.iter().map(|_| "the fleet's defaults".to_owned());
+    let names: Vec<String> = defaults.chain(told.policies.iter().map(name)).collect();
     let files_say = if one { "the file says" } else { "the files say" };
     session.change(&format!("{} become what {files_say}", names.join(", ")))?;
     let done = answer(session.client.apply_policies(request(files)).await)?;
@@ -129,18 +131,16 @@ pub async fn apply(session: &mut Session, args: &ApplyArgs) -> Result<(), Failur
 fn applied(session: &Session, all: &api::AppliedPolicies, one: bool, note: &str) -> Result<(), Failure> {
     if session.out.is_json() {
         return match all.policies.as_slice() {
-            [policy] if one => session.out.json(&json::applied(policy)),
+            [policy] if one && all.defaults.is_none() => session.out.json(&json::applied(policy)),
             _ => session.out.list(&json::all_applied(all), "policies"),
         };
     }
-    for policy in &all.policies {
-        say(session, "warning", &policy.warnings);
-        session.out.print(&told(policy, note))?;
-    }
+    all_told(session, all, note)?;
     if !one {
         untouched(session, all)?;
     }
-    for policy in all.policies.iter().filter_map(|applied| applied.policy.as_ref()).filter(|_| one) {
+    let alone = one && all.defaults.is_none();
+    for policy in all.policies.iter().filter_map(|applied| applied.policy.as_ref()).filter(|_| alone) {
         match policy.hosts.first() {
             None => session.out.talk("it selects no host yet; coordctl host label HOST KEY=VALUE"),
             Some(host) => session.out.talk(&format!(
@@ -151,6 +151,30 @@ fn applied(session: &Session, all: &api::AppliedPolicies, one: bool, note: &str)
         }
     }
     Ok(())
+}
+
+fn all_told(session: &Session, all: &api::AppliedPolicies, note: &str) -> Result<(), Failure> {
+    if let Some(defaults) = &all.defaults {
+        session.out.print(&defaults_told(defaults, note))?;
+    }
+    for policy in &all.policies {
+        say(session, "warning", &policy.warnings);
+        session.out.print(&told(policy, note))?;
+        for week in &policy.weeks {
+            session.out.print(&shown::safe(&policy_week::told(week, session.now.time_zone())))?;
+        }
+        if policy.weeks_left_out > 0 {
+            session.out.talk(&format!("and the days of {} more hosts are not told", policy.weeks_left_out));
+        }
+    }
+    Ok(())
+}
+
+/// What the fleet's defaults become, in lines.
+fn defaults_told(defaults: &api::DefaultsChange, note: &str) -> String {
+    let mut text = format!("defaults {}: version {}{note}\n", defaults.change, defaults.version);
+    text.extend(defaults.keys.iter().map(|change| format!("  {}\n", key(change))));
+    shown::safe(&text)
 }
 
 fn untouched(session: &Session, all: &api::AppliedPolicies) -> Result<(), Failure> {
@@ -167,15 +191,13 @@ pub async fn diff(session: &mut Session, args: &DiffArgs) -> Result<(), Failure>
     if session.out.is_json() {
         session.out.list(&json::all_applied(&all), "policies")?;
     } else {
-        for policy in &all.policies {
-            say(session, "warning", &policy.warnings);
-            session.out.print(&told(policy, ""))?;
-        }
+        all_told(session, &all, "")?;
         if args.file.is_dir() {
             untouched(session, &all)?;
         }
     }
-    let differs = all.policies.iter().any(changes_anything);
+    let differs = all.policies.iter().any(changes_anything)
+        || all.defaults.as_ref().is_some_and(|defaults| defaults.change != "unchanged");
     if args.exit_code && differs { Err(Failure::Ended(Exit::CheckFailed)) } else { Ok(()) }
 }
 
@@ -236,7 +258,7 @@ fn leavings(applied: &AppliedPolicy) -> Vec<String> {
 
 /// Lists the versions.
 pub async fn history(session: &mut Session, policy: &str) -> Result<(), Failure> {
-    let message = GetPolicyRequest { policy: policy.to_owned() };
+    let message = GetPolicyRequest { policy: policy.to_owned(), ..GetPolicyRequest::default() };
     let history = answer(session.client.get_policy_history(request(message)).await)?;
     if session.out.is_json() {
         return session.out.list(&json::history(&history), "versions");

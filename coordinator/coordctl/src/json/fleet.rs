@@ -315,7 +315,18 @@ pub fn policy(p: &api::Policy) -> Value {
         "hosts": p.hosts,
         "next_due_at": at(p.next_due_at_us),
         "state": p.state,
+        "values": values(&p.values),
     })
+}
+
+fn values(list: &[api::PolicyValue]) -> Value {
+    list.iter().map(|v| json!({ "key": v.key, "value": v.value, "from": v.from })).collect()
+}
+
+/// The fleet's defaults; version 0 while there are none.
+#[must_use]
+pub fn defaults(d: &api::PolicyDefaults) -> Value {
+    json!({ "version": d.version, "toml": d.toml, "applied_at": at(d.applied_at_us), "applied_by": word(d.applied_by.clone()) })
 }
 
 /// Policies.
@@ -360,14 +371,37 @@ pub fn applied(a: &api::AppliedPolicy) -> Value {
         "hosts_added": a.hosts_added,
         "hosts_removed": a.hosts_removed,
         "leaving": a.leaving.iter().map(leaving).collect::<Value>(),
+        "weeks": a.weeks.iter().map(week).collect::<Value>(),
+        "weeks_left_out": a.weeks_left_out,
         "warnings": findings(&a.warnings),
     })
+}
+
+fn week(w: &api::Week) -> Value {
+    let runs = |runs: &[api::WeekRun]| {
+        runs.iter()
+            .map(|run| json!({ "due_at": at(run.due_at_us), "level": word(shown::level(run.level)) }))
+            .collect::<Value>()
+    };
+    json!({ "hosts": w.hosts, "now": runs(&w.now), "becomes": runs(&w.becomes) })
 }
 
 /// What applying many policies did or would do.
 #[must_use]
 pub fn all_applied(all: &api::AppliedPolicies) -> Value {
-    json!({ "policies": all.policies.iter().map(applied).collect::<Value>(), "untouched": all.untouched })
+    let defaults = all.defaults.as_ref().map_or(Value::Null, |d| {
+        json!({
+            "from_version": d.from_version,
+            "version": d.version,
+            "change": d.change,
+            "keys": key_changes(&d.keys),
+        })
+    });
+    json!({
+        "policies": all.policies.iter().map(applied).collect::<Value>(),
+        "untouched": all.untouched,
+        "defaults": defaults,
+    })
 }
 
 fn key_changes(list: &[api::KeyChange]) -> Value {
@@ -408,6 +442,10 @@ pub fn job(j: &api::Job) -> Value {
         "open_run": j.open_run.as_ref().map_or(Value::Null, run),
         "backups": j.backups,
         "stored_bytes": j.stored_bytes,
+        "last_good_at": at(j.last_good_at_us),
+        "chain_differentials": j.newest_full.as_ref().map_or(Value::Null, |_| json!(j.chain_differentials)),
+        "ended_because": word(j.ended_because.clone()),
+        "values": values(&j.values),
         "growth": j.growth.as_ref().map_or(Value::Null, |g| {
             json!({
                 "differentials": g.differentials,

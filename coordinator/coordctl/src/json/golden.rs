@@ -50,6 +50,8 @@ fn sample_job() -> api::Job {
         open_run: Some(sample_run()),
         next_due_at_us: AT,
         growth: Some(api::ChainGrowth::default()),
+        last_good_at_us: AT,
+        values: vec![api::PolicyValue { key: "full.day".into(), value: "\"sunday\"".into(), from: "policy".into() }],
         ..Default::default()
     }
 }
@@ -130,13 +132,23 @@ fn documents() -> Vec<(&'static str, Value)> {
                 warnings: vec![finding],
                 keys: vec![key.clone()],
                 leaving: vec![api::LeavingHost::default()],
+                weeks: vec![api::Week {
+                    hosts: vec!["web-1".into()],
+                    now: vec![],
+                    becomes: vec![api::WeekRun { due_at_us: AT, level: api::Level::Full.into() }],
+                }],
                 ..Default::default()
             }),
         ),
         (
             "policy apply of a folder, policy diff",
-            all_applied(&api::AppliedPolicies { policies: vec![], untouched: vec!["old".into()] }),
+            all_applied(&api::AppliedPolicies {
+                policies: vec![],
+                untouched: vec!["old".into()],
+                defaults: Some(api::DefaultsChange::default()),
+            }),
         ),
+        ("policy defaults", defaults(&api::PolicyDefaults { applied_at_us: AT, ..Default::default() })),
         (
             "policy history",
             history(&api::PolicyHistory {

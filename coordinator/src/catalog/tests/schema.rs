@@ -13,7 +13,7 @@ use crate::catalog::{
     LimitScope, MigrateError, OperatorRole, SCHEMA_VERSION, Searchable, TokenKind, VersionKind, VersionOrigin, audit,
     backups, certificates, claims, commit, contents, decisions, duplicates, fleet, full_plan, health, history, hosts,
     index_asks, ingest, jobs, leases, left_out, limits, listing, measures, merge, migrate, newest_chains, operators,
-    policies, recorded, reports, revocation, run_keys, runs, schedule, sessions, tokens, walk,
+    policies, policy_defaults, recorded, reports, revocation, run_keys, runs, schedule, sessions, tokens, walk,
 };
 
 type Statements = &'static [(&'static str, &'static Sql)];
@@ -45,6 +45,7 @@ const FILES: &[(&str, Statements)] = &[
     ("newest_chains", newest_chains::STATEMENTS),
     ("operators", operators::STATEMENTS),
     ("policies", policies::STATEMENTS),
+    ("policy_defaults", policy_defaults::STATEMENTS),
     ("recorded", recorded::STATEMENTS),
     ("reports", reports::STATEMENTS),
     ("revocation", revocation::STATEMENTS),

@@ -3,10 +3,12 @@
 
 mod calendar;
 mod compression;
+mod layers;
 mod objectives;
 mod reader;
 mod selection;
 
+pub use layers::{Defaults, Layers, Origin};
 use reader::{Reader, escaped};
 use toml::Table;
 
@@ -36,34 +38,41 @@ const TOP: [&str; 15] = [
 /// Keys of the file's shape whose effect is not built yet.
 const NOT_BUILT: [&str; 1] = ["retention"];
 
-/// Reads a policy, or says everything that is wrong with it.
-pub(super) fn parse(text: &str) -> Result<Policy, Vec<Finding>> {
+/// Reads a policy over the fleet's defaults, or says everything that is wrong with it.
+pub(super) fn parse(text: &str, defaults: &Defaults) -> Result<Policy, Vec<Finding>> {
+    layers::parse(text, defaults)
+}
+
+/// The file's tables.
+fn table_of(text: &str) -> Result<Table, Vec<Finding>> {
     let mut reader = Reader::default();
     if text.len() > MAX_FILE {
         reader.find("", format!("the file has {} bytes, and a policy at most {MAX_FILE}", text.len()), "");
         return Err(reader.findings);
     }
-    let top = match text.parse::<Table>() {
-        Ok(top) => top,
-        Err(error) => {
-            let line =
-                error.span().map_or(0, |span| text.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1);
-            reader.find("", format!("line {line} is not TOML: {}", escaped(error.message())), "see https://toml.io");
-            return Err(reader.findings);
-        }
-    };
-    reader.unknown_keys("", &top, &TOP);
-    let name = reader.name(&top);
-    let hosts = reader.hosts(&top);
-    let sources = reader.sources(&top);
-    let exclude = reader.exclude(&top);
-    let rules = reader.rules(&top);
-    let schedule = reader.schedule(&top);
-    let full = reader.full(&top);
-    let diff_threshold_percent = reader.number(&top, "", "diff_threshold_percent", 1..=100, 50);
-    let compression = reader.compression(&top);
-    let verify_cron = reader.verify(&top);
-    let objectives = reader.objectives(&top);
+    text.parse::<Table>().map_err(|error| {
+        let line =
+            error.span().map_or(0, |span| text.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1);
+        reader.find("", format!("line {line} is not TOML: {}", escaped(error.message())), "see https://toml.io");
+        reader.findings
+    })
+}
+
+/// Reads a policy whose layers were put on each other.
+fn read(top: &Table) -> Result<Policy, Vec<Finding>> {
+    let mut reader = Reader::default();
+    reader.unknown_keys("", top, &TOP);
+    let name = reader.name(top);
+    let hosts = reader.hosts(top);
+    let sources = reader.sources(top);
+    let exclude = reader.exclude(top);
+    let rules = reader.rules(top);
+    let schedule = reader.schedule(top);
+    let full = reader.full(top);
+    let diff_threshold_percent = reader.number(top, "", "diff_threshold_percent", 1..=100, 50);
+    let compression = reader.compression(top);
+    let verify_cron = reader.verify(top);
+    let objectives = reader.objectives(top);
     match (name, hosts, schedule, verify_cron) {
         (Some(name), Some(hosts), Some(schedule), Some(cron)) if reader.findings.is_empty() => {
             let verify = VerifyRule { calendar: Calendar { cron, zone: schedule.zone.clone() } };
@@ -79,6 +88,7 @@ pub(super) fn parse(text: &str) -> Result<Policy, Vec<Finding>> {
                 compression,
                 verify,
                 objectives,
+                layers: Layers::default(),
             })
         }
         (_, _, _, _) => Err(reader.findings),

@@ -17,8 +17,8 @@ const RENAMED: [(&str, &str); 6] = [
     ("rules.larger_than", "exclude_larger_than"),
     ("verify.calendar.cron", "verify.cron"),
 ];
-/// Kept twice: the zone of verifications is that of the schedule.
-const LEFT_OUT: [&str; 1] = ["verify.calendar.zone"];
+/// Kept twice: the zone of verifications is that of the schedule, and what a policy was made of is in what it became.
+const LEFT_OUT: [&str; 2] = ["verify.calendar.zone", "layers"];
 /// Times in whole seconds end so in the stored form, and are written with a unit in the file.
 const SECONDS: &str = "_s";
 
@@ -45,6 +45,7 @@ pub fn keys(policy: &Policy) -> BTreeMap<String, String> {
 
 fn add(path: &str, value: &Value, keys: &mut BTreeMap<String, String>) {
     match value {
+        _ if LEFT_OUT.contains(&path) => {}
         Value::Null => {}
         Value::Object(inner) => {
             for (key, value) in inner {
@@ -53,9 +54,6 @@ fn add(path: &str, value: &Value, keys: &mut BTreeMap<String, String>) {
             }
         }
         Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-            if LEFT_OUT.contains(&path) {
-                return;
-            }
             let (key, value) = as_written(path, value);
             keys.insert(key, value);
         }
@@ -72,7 +70,7 @@ fn as_written(path: &str, value: &Value) -> (String, String) {
 }
 
 /// A value as TOML writes it on one line.
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     match value {
         Value::String(text) => toml::Value::String(text.clone()).to_string(),
         Value::Array(list) => format!("[{}]", list.iter().map(text).collect::<Vec<_>>().join(", ")),
@@ -84,14 +82,23 @@ fn text(value: &Value) -> String {
     }
 }
 
+fn with_overrides(policy: &Policy) -> BTreeMap<String, String> {
+    keys(policy).into_iter().chain(policy.override_keys()).collect()
+}
+
 /// The keys whose values differ, in their order. `None` is a policy that is not there.
 pub fn changes(was: Option<&Policy>, becomes: Option<&Policy>) -> Vec<KeyChange> {
-    let (was, becomes) = (was.map(keys).unwrap_or_default(), becomes.map(keys).unwrap_or_default());
+    let (was, becomes) = (was.map(with_overrides).unwrap_or_default(), becomes.map(with_overrides).unwrap_or_default());
+    differing(&was, &becomes)
+}
+
+/// The same of keys and values that are there already.
+pub fn differing(was: &BTreeMap<String, String>, becomes: &BTreeMap<String, String>) -> Vec<KeyChange> {
     let all: BTreeSet<&String> = was.keys().chain(becomes.keys()).collect();
     let value = |keys: &BTreeMap<String, String>, key: &String| keys.get(key).cloned().unwrap_or_default();
     all.into_iter()
         .filter(|key| was.get(*key) != becomes.get(*key))
-        .map(|key| KeyChange { key: key.clone(), was: value(&was, key), becomes: value(&becomes, key) })
+        .map(|key| KeyChange { key: key.clone(), was: value(was, key), becomes: value(becomes, key) })
         .collect()
 }
 
