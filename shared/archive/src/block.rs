@@ -14,6 +14,8 @@ use crate::entry::{
 
 /// Raw length at which a block is closed.
 pub(crate) const BLOCK_BYTES: usize = 96 << 10;
+/// Bytes of paths and owners, as they are in memory, at which a block is closed: in a folder of a very long path, each entry has all of it.
+const BLOCK_TEXT_BYTES: usize = 16 << 20;
 /// An entry takes at least a dozen bytes: the lengths, kind, flags, mode and times.
 pub(crate) const MIN_RECORD_BYTES: usize = 12;
 
@@ -57,9 +59,15 @@ impl From<Malformed> for BlockError {
 pub struct Limits {
     /// Entries of the block.
     pub entries: usize,
-    /// Bytes of all their paths and owners.
+    /// Bytes of all their paths and owners, and of what their attributes and data ranges take besides.
     pub text_bytes: usize,
 }
+
+/// Most extended attributes, and data ranges, of one entry. Linux lists 64 KiB of names; a packer keeps half as many ranges.
+const MAX_XATTRS: usize = 16 << 10;
+const MAX_RANGES: usize = 64 << 10;
+/// What a reader lets a block grow to: none of ours, closed at [`BLOCK_BYTES`] or [`BLOCK_TEXT_BYTES`], comes near.
+const READ_LIMITS: Limits = Limits { entries: 64 << 10, text_bytes: 64 << 20 };
 
 /// Decodes one stored block, as [`crate::reader::ArchiveReader::stored_block`] gives it, that may come from anybody.
 pub fn decode_stored(codec: Codec, stored: &[u8], limits: Limits) -> Result<Vec<Entry>, BlockError> {
@@ -85,6 +93,7 @@ pub(crate) struct BlockBuilder {
     records: Vec<u8>,
     scratch: Vec<u8>,
     count: u64,
+    text_bytes: usize,
     first_path: Vec<u8>,
     previous: Previous,
 }
@@ -117,11 +126,12 @@ impl BlockBuilder {
         put_bytes(&mut self.records, &body);
         self.scratch = body;
         self.count += 1;
+        self.text_bytes += entry.path.len() + entry.attributes.user.len() + entry.attributes.group.len();
     }
 
     /// Whether the block should be closed.
     pub(crate) fn is_full(&self) -> bool {
-        self.records.len() >= BLOCK_BYTES
+        self.records.len() >= BLOCK_BYTES || self.text_bytes >= BLOCK_TEXT_BYTES
     }
 
     /// Closes the block and begins the next; `None` if nothing was added.
@@ -134,7 +144,7 @@ impl BlockBuilder {
         raw.append(&mut self.records);
         pad_to_block(&mut raw);
         let block = RawBlock { first_path: std::mem::take(&mut self.first_path), entries: self.count, raw };
-        self.count = 0;
+        (self.count, self.text_bytes) = (0, 0);
         self.previous = Previous::default();
         Some(block)
     }
@@ -254,7 +264,7 @@ fn put_time(out: &mut Vec<u8>, time: FileTime) {
 
 /// Decodes a raw block.
 pub(crate) fn decode(raw: &[u8]) -> Result<Vec<Entry>, BlockError> {
-    decode_within(raw, Limits { entries: usize::MAX, text_bytes: usize::MAX })
+    decode_within(raw, READ_LIMITS)
 }
 
 fn decode_within(raw: &[u8], limits: Limits) -> Result<Vec<Entry>, BlockError> {
@@ -268,10 +278,9 @@ fn decode_within(raw: &[u8], limits: Limits) -> Result<Vec<Entry>, BlockError> {
     let mut text_bytes = 0usize;
     for _ in 0..count {
         let entry = decode_entry(cursor.bytes()?, &mut previous)?;
-        text_bytes = text_bytes.saturating_add(entry.path.len());
-        text_bytes = text_bytes.saturating_add(entry.attributes.user.len() + entry.attributes.group.len());
+        text_bytes = text_bytes.saturating_add(unfolded_bytes(&entry));
         if text_bytes > limits.text_bytes {
-            return Err(BlockError::Malformed("its paths are too long together"));
+            return Err(BlockError::Malformed("its entries are too large together"));
         }
         if entries.last().is_some_and(|last| cmp_paths(&last.path, &entry.path).is_ge()) {
             return Err(BlockError::Malformed("paths are not in order"));
@@ -279,6 +288,13 @@ fn decode_within(raw: &[u8], limits: Limits) -> Result<Vec<Entry>, BlockError> {
         entries.push(entry);
     }
     Ok(entries)
+}
+
+/// What an entry takes in memory besides its fixed part, as far as that is more than it takes in the block.
+fn unfolded_bytes(entry: &Entry) -> usize {
+    let Attributes { user, group, xattrs, .. } = &entry.attributes;
+    let ranges = entry.data_ranges.as_ref().map_or(0, Vec::len);
+    entry.path.len() + user.len() + group.len() + size_of_val(xattrs.as_slice()) + ranges * size_of::<DataRange>()
 }
 
 pub(crate) fn decode_entry(body: &[u8], previous: &mut Previous) -> Result<Entry, Malformed> {
@@ -361,7 +377,7 @@ fn decode_fields(
         attributes.inode_flags = cursor.u32()?;
     }
     if has(field::XATTRS) {
-        for _ in 0..cursor.count(2)? {
+        for _ in 0..at_most(MAX_XATTRS, cursor.count(2)?)? {
             let xattr = Xattr { name: cursor.bytes()?.to_vec(), value: cursor.bytes()?.to_vec() };
             attributes.xattrs.push(xattr);
         }
@@ -393,8 +409,12 @@ fn decode_fields(
     Ok(())
 }
 
+fn at_most(limit: usize, count: usize) -> Result<usize, Malformed> {
+    if count <= limit { Ok(count) } else { Err(Malformed("an entry has more parts than any file")) }
+}
+
 fn decode_ranges(cursor: &mut Cursor<'_>, size: u64) -> Result<Vec<DataRange>, Malformed> {
-    let count = cursor.count(2)?;
+    let count = at_most(MAX_RANGES, cursor.count(2)?)?;
     let mut ranges = Vec::with_capacity(count);
     let mut end = 0_u64;
     for _ in 0..count {

@@ -8,6 +8,9 @@ use crate::cursor::{Cursor, Malformed, put_bytes, put_u64};
 use crate::digest::Digest;
 use crate::entry::{MAX_PATH_BYTES, cmp_paths, is_clean_path};
 
+/// Most bytes of first paths in one table, as they are in memory: what a path shares with the one before takes nothing in the table.
+const MAX_PATHS_BYTES: usize = 64 << 20;
+
 /// Frames listed in one chunk of the frame table.
 pub(crate) const FRAMES_PER_CHUNK: usize = 16 << 10;
 
@@ -153,7 +156,8 @@ impl Table {
 
 fn decode_blocks(cursor: &mut Cursor<'_>, end: &mut u64) -> Result<Vec<BlockInfo>, Malformed> {
     let count = cursor.count(43)?;
-    let mut blocks: Vec<BlockInfo> = Vec::with_capacity(count);
+    let mut blocks: Vec<BlockInfo> = Vec::new();
+    let mut path_bytes = 0_usize;
     for _ in 0..count {
         let shared = usize::try_from(cursor.u64()?).map_err(|_| Malformed("a path is too long"))?;
         let previous = blocks.last().map_or(&[][..], |block| &block.first_path);
@@ -161,6 +165,10 @@ fn decode_blocks(cursor: &mut Cursor<'_>, end: &mut u64) -> Result<Vec<BlockInfo
         let suffix = cursor.bytes()?;
         if prefix.len() + suffix.len() > MAX_PATH_BYTES {
             return Err(Malformed("a path is too long"));
+        }
+        path_bytes += prefix.len() + suffix.len();
+        if path_bytes > MAX_PATHS_BYTES {
+            return Err(Malformed("the table's paths are too long together"));
         }
         let first_path = [prefix, suffix].concat();
         if !is_clean_path(&first_path) {

@@ -246,7 +246,7 @@ impl<'a> Assembler<'a> {
         let is_stored = entry.kind == Kind::File && !entry.flags.contains(Flags::CONTENT_IN_BASE);
         if is_stored && entry.digest.is_some() && (entry.link_group == 0 || self.counted.insert(entry.link_group)) {
             self.totals.files += 1;
-            self.totals.bytes += entry.stored_bytes();
+            self.totals.bytes = self.totals.bytes.saturating_add(entry.stored_bytes());
         }
         self.last = Some(entry.path.clone());
         self.index.push(&entry).map_err(RebuildError::from)

@@ -136,7 +136,7 @@ impl Batch {
             self.send();
         }
         self.frame = frame.or(self.frame);
-        self.bytes += job.placed.entry.stored_bytes();
+        self.bytes = self.bytes.saturating_add(job.placed.entry.stored_bytes());
         self.jobs.push(job);
         if self.jobs.len() >= MAX_BATCH_JOBS || self.bytes >= MAX_BATCH_BYTES {
             self.send();
