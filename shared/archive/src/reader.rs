@@ -12,17 +12,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::block::{self, BlockError};
 use crate::codec::{Codec, CodecError, Decompressor, MAX_FRAME_BYTES};
-use crate::entry::{Entry, cmp_paths, is_at_or_below};
+use crate::entry::{Entry, Kind, cmp_paths, is_at_or_below};
 use crate::footer::{Footer, FooterError, MAX_FOOTER_BYTES};
 use crate::glance::Glances;
 use crate::header::{Header, MAX_HEADER_BYTES};
 use crate::table::{self, BlockInfo, FRAMES_PER_CHUNK, FrameInfo, Table};
+use crate::tar;
 use tail::Tailed;
 
 mod content;
 mod tail;
 
 pub use content::{Content, StoredContent};
+
+/// Zeros that end a tar.
+const TAR_END: usize = 1024;
 
 /// Chunks of the frame table that are kept in memory at most; each describes some 32 GB of content.
 const MAX_CACHED_CHUNKS: usize = 4;
@@ -346,6 +350,45 @@ impl ArchiveReader {
         StoredContent::new(self, entry)
     }
 
+    /// Whether frame `number`, which can be read, is all that stock tools see where it stands.
+    pub(crate) fn is_frame_alone(&self, number: u64) -> Result<bool, ReadError> {
+        self.is_alone(&self.frame_info(number)?, Part::Frame)
+    }
+
+    fn is_alone(&self, frame: &FrameInfo, part: Part) -> Result<bool, ReadError> {
+        if self.footer.codec == Codec::Zstd {
+            return Ok(true);
+        }
+        self.with_scratch(|scratch| {
+            read_checked(&self.store, frame, part, &mut scratch.stored)?;
+            Ok(scratch.decompressor.is_alone(&scratch.stored))
+        })
+    }
+
+    /// Whether stock tools see the index as the last member of the tar, with its name and its length, and then the tar's end.
+    pub(crate) fn is_index_last(&self) -> Result<bool, ReadError> {
+        let mut raw = Vec::new();
+        self.load(&self.table.head, Part::Header, &mut raw)?;
+        let Some((member, length)) = tar::read::parse(&raw) else { return Ok(false) };
+        let (table, table_raw) = read_raw_table(&self.store, &self.footer)?;
+        let parts = self.table.blocks.iter().map(|block| (&block.frame, Part::Block));
+        let parts = parts.chain(self.table.chunks.iter().map(|chunk| (&chunk.frame, Part::Chunk)));
+        let mut member_length = (raw.len() - length + table_raw.len()) as u64;
+        for (frame, part) in parts.chain([(&self.table.head, Part::Header), (&table, Part::Table)]) {
+            if !self.is_alone(frame, part)? {
+                return Ok(false);
+            }
+            if matches!(part, Part::Block | Part::Chunk) {
+                member_length += u64::from(frame.raw_length);
+            }
+        }
+        let is_ours = matches!(&member.what, tar::read::What::Entry(entry) if entry.kind == Kind::File)
+            && member.path == format!("{}/index", self.header.dot_coord_name()).as_bytes()
+            && length == head_length(&raw);
+        let is_end = table_raw.last_chunk::<TAR_END>().is_some_and(|end| end.iter().all(|byte| *byte == 0));
+        Ok(is_ours && is_end && member.content_length + TAR_END as u64 == member_length)
+    }
+
     fn chunk(&self, number: usize) -> Result<Arc<Vec<FrameInfo>>, ReadError> {
         let mut cached = self.chunks.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, chunk)) = cached.iter().find(|(at, _)| *at == number) {
@@ -373,7 +416,7 @@ impl ArchiveReader {
         self.with_scratch(|scratch| scratch.load(&self.store, frame, part, raw))
     }
 
-    fn with_scratch(&self, work: impl FnOnce(&mut Scratch) -> Result<(), ReadError>) -> Result<(), ReadError> {
+    fn with_scratch<T>(&self, work: impl FnOnce(&mut Scratch) -> Result<T, ReadError>) -> Result<T, ReadError> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut scratch = match idle {
             Some(scratch) => scratch,
@@ -427,7 +470,8 @@ impl Scratch {
     }
 }
 
-fn read_table(store: &dyn ReadAt, footer: &Footer) -> Result<Table, ReadError> {
+/// The table's frame, its digest checked, and its raw form.
+fn read_raw_table(store: &dyn ReadAt, footer: &Footer) -> Result<(FrameInfo, Vec<u8>), ReadError> {
     let stored = read_at(store, footer.table_offset, u64::from(footer.table_length))?;
     if block::stored_digest(&stored) != footer.archive_digest {
         return Err(ReadError::Digest { part: Part::Table, offset: footer.table_offset });
@@ -436,6 +480,18 @@ fn read_table(store: &dyn ReadAt, footer: &Footer) -> Result<Table, ReadError> {
     new_decompressor(footer.codec)?
         .decompress(&stored, MAX_FRAME_BYTES, &mut raw)
         .map_err(|source| ReadError::Codec { part: Part::Table, offset: footer.table_offset, source })?;
+    let frame = FrameInfo {
+        offset: footer.table_offset,
+        stored_length: footer.table_length,
+        // Bounded by MAX_FRAME_BYTES.
+        raw_length: raw.len() as u32,
+        digest: footer.archive_digest,
+    };
+    Ok((frame, raw))
+}
+
+fn read_table(store: &dyn ReadAt, footer: &Footer) -> Result<Table, ReadError> {
+    let (_, raw) = read_raw_table(store, footer)?;
     let table = Table::decode(&raw).map_err(|malformed| ReadError::Inconsistent(malformed.0))?;
     let counts = table::Counts {
         level: footer.level as u64,
@@ -451,13 +507,15 @@ fn read_table(store: &dyn ReadAt, footer: &Footer) -> Result<Table, ReadError> {
     Ok(table)
 }
 
+/// Length of the tar header of the index member. A pax header of its own comes first when the index is larger than 8 GiB: its
+/// block, one of records, and the member's.
+fn head_length(raw: &[u8]) -> usize {
+    if raw.get(156) == Some(&b'x') { 3 * 512 } else { 512 }
+}
+
 /// The header stands behind the tar header of the index member: its length, then JSON.
 pub(crate) fn decode_head(raw: &[u8]) -> Option<Header> {
-    let mut at = 512;
-    if raw.get(156) == Some(&b'x') {
-        // A pax header of its own comes first when the index is larger than 8 GiB: its block, one of records, and the member's.
-        at = 3 * 512;
-    }
+    let at = head_length(raw);
     let length = u32::from_le_bytes(raw.get(at..at + 4)?.try_into().ok()?) as usize;
     if length > MAX_HEADER_BYTES {
         return None;

@@ -9,7 +9,7 @@ use std::io::Write as _;
 
 use crate::entry::{Attributes, DataRange, Entry, FileTime, Kind};
 
-mod acl;
+pub(crate) mod acl;
 pub(crate) mod read;
 
 /// Length of a tar block.

@@ -1,4 +1,5 @@
-//! Reading an archive back and checking all of it: every stored byte, every content, and the way a restore would come.
+//! Reading an archive back and checking all of it: every stored byte, every content, the way a restore would come, and that the
+//! tar inside, which stock tools read, says what the index says.
 //!
 //! Damage is found, named and contained: one damaged frame names the files in it, and everything else is still checked.
 //! Verification says what is there; it never repairs.
@@ -14,9 +15,13 @@ use crate::header::escape;
 use crate::progress::{Advance, Progress};
 use crate::reader::{ArchiveReader, ReadError};
 
+mod members;
 mod plan;
+mod turns;
 
+use members::{Likeness, Members};
 use plan::{Job, Planner, Span};
+use turns::Turns;
 
 /// Most damaged files that a verification lists; the count goes on.
 pub const MAX_DAMAGED: usize = 1000;
@@ -57,6 +62,8 @@ pub enum CheckName {
     Digest,
     /// Some files were found and read one by one.
     Sample,
+    /// Stock tools, which read the tar and not the index, would restore the same.
+    Tar,
 }
 
 impl CheckName {
@@ -69,6 +76,7 @@ impl CheckName {
             Self::Readable => "readable",
             Self::Digest => "digest",
             Self::Sample => "sample",
+            Self::Tar => "tar",
         }
     }
 }
@@ -96,7 +104,7 @@ pub struct Check {
 /// The result of a verification.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verification {
-    /// The five checks in order.
+    /// The six checks in order.
     pub checks: Vec<Check>,
     /// Paths of the first [`MAX_DAMAGED`] files whose content is damaged or cannot be reached.
     pub damaged: Vec<Vec<u8>>,
@@ -152,7 +160,8 @@ pub fn verify_reader(
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         some => some,
     };
-    let state = State { reader, progress, cancelled: AtomicBool::new(false), found: Mutex::default() };
+    let members = Turns::new(Members::new(reader));
+    let state = State { reader, progress, cancelled: AtomicBool::new(false), found: Mutex::default(), members };
     let mut planner = Planner::new(reader, options.samples);
     std::thread::scope(|scope| {
         let (send, receive) = crossbeam_channel::bounded::<Job>(2 * threads);
@@ -160,6 +169,7 @@ pub fn verify_reader(
             let receive = receive.clone();
             let state = &state;
             scope.spawn(move || {
+                let _guard = StopOnPanic(state);
                 let mut raw = Vec::new();
                 receive.into_iter().for_each(|job| state.check(job, &mut raw));
             });
@@ -176,10 +186,37 @@ pub fn verify_reader(
     }
     let mut found = state.found.into_inner().unwrap_or_else(PoisonError::into_inner);
     found.damaged_blocks = planner.damaged_blocks();
-    Ok(conclude(found, reader, options, sample))
+    let tar = likeness(state.members.into_inner().finish(), reader);
+    Ok(conclude(found, reader, options, [(CheckName::Sample, sample), (CheckName::Tar, tar)]))
 }
 
-fn conclude(mut found: Verification, reader: &ArchiveReader, options: &VerifyOptions, sample: Outcome) -> Verification {
+fn likeness(members: Likeness, reader: &ArchiveReader) -> Outcome {
+    match (members, reader.is_index_last()) {
+        (Likeness::Unlike(first, 0), _) => Outcome::Failed(first),
+        (Likeness::Unlike(first, more), _) => Outcome::Failed(format!("{first}; and {more} more differences")),
+        (Likeness::Unknown, _) | (_, Err(_)) => Outcome::NotDone,
+        (Likeness::Alike, Ok(false)) => Outcome::Failed("the tar does not end with the index".to_owned()),
+        (Likeness::Alike, Ok(true)) => Outcome::Passed,
+    }
+}
+
+/// A worker that panics must not leave the others waiting for its frame.
+struct StopOnPanic<'s, 'a>(&'s State<'a>);
+
+impl Drop for StopOnPanic<'_, '_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.members.stop();
+        }
+    }
+}
+
+fn conclude(
+    mut found: Verification,
+    reader: &ArchiveReader,
+    options: &VerifyOptions,
+    last: [(CheckName, Outcome); 2],
+) -> Verification {
     let readable = if found.damaged_frames + found.damaged_blocks == 0 {
         Outcome::Passed
     } else {
@@ -195,15 +232,13 @@ fn conclude(mut found: Verification, reader: &ArchiveReader, options: &VerifyOpt
     } else {
         Outcome::Passed
     };
-    found.checks = [
+    let first = [
         (CheckName::Exists, Outcome::Passed),
         (CheckName::Size, Outcome::Passed),
         (CheckName::Readable, readable),
         (CheckName::Digest, digest),
-        (CheckName::Sample, sample),
-    ]
-    .map(|(name, outcome)| Check { name, outcome })
-    .into();
+    ];
+    found.checks = first.into_iter().chain(last).map(|(name, outcome)| Check { name, outcome }).collect();
     found
 }
 
@@ -211,7 +246,14 @@ impl Verification {
     /// A verification that could not go on behind `failed`.
     fn ended_at(failed: CheckName, reason: String) -> Self {
         let mut outcome = Some(Outcome::Failed(reason));
-        let names = [CheckName::Exists, CheckName::Size, CheckName::Readable, CheckName::Digest, CheckName::Sample];
+        let names = [
+            CheckName::Exists,
+            CheckName::Size,
+            CheckName::Readable,
+            CheckName::Digest,
+            CheckName::Sample,
+            CheckName::Tar,
+        ];
         let mut before = true;
         let checks = names
             .map(|name| {
@@ -230,6 +272,7 @@ struct State<'a> {
     progress: &'a dyn Progress,
     cancelled: AtomicBool,
     found: Mutex<Verification>,
+    members: Turns<Members<'a>>,
 }
 
 impl State<'_> {
@@ -261,12 +304,18 @@ impl State<'_> {
     fn goes_on(&self, advance: Advance<'_>) -> bool {
         if matches!(self.progress.advance(advance), ControlFlow::Break(())) {
             self.cancelled.store(true, Ordering::Relaxed);
+            self.members.stop();
         }
         !self.cancelled.load(Ordering::Relaxed)
     }
 
     fn check_frame(&self, number: u64, spans: Vec<Span>, raw: &mut Vec<u8>, part: &mut Verification) {
-        let readable = self.reader.frame(number, raw).is_ok();
+        let mut readable = self.reader.frame(number, raw).is_ok();
+        if readable && !self.reader.is_frame_alone(number).unwrap_or(false) {
+            // Stock tools would go on with what stands behind it.
+            readable = false;
+        }
+        self.members.take(number, |members| members.frame(number, readable.then_some(raw)));
         part.damaged_frames = u64::from(!readable);
         for span in spans {
             part.files += u64::from(span.is_first());
@@ -293,7 +342,8 @@ impl Verification {
     fn merge(&mut self, part: Self) {
         self.damaged_frames += part.damaged_frames;
         self.files += part.files;
-        self.bytes += part.bytes;
+        // An index may say anything.
+        self.bytes = self.bytes.saturating_add(part.bytes);
         part.damaged.into_iter().for_each(|path| self.add_damaged(path));
     }
 }

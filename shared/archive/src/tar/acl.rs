@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 const VERSION: u32 = 2;
 
 /// `user::rwx,user:1000:r-x,...`; `None` for bytes that are not an ACL of the known version.
-pub(super) fn to_text(value: &[u8]) -> Option<String> {
+pub(crate) fn to_text(value: &[u8]) -> Option<String> {
     let (version, entries) = value.split_first_chunk::<4>()?;
     if u32::from_le_bytes(*version) != VERSION || !entries.len().is_multiple_of(8) || entries.is_empty() {
         return None;
@@ -38,7 +38,7 @@ pub(super) fn to_text(value: &[u8]) -> Option<String> {
 }
 
 /// The inverse of [`to_text`]; `None` for anything it does not write.
-pub(super) fn from_text(text: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn from_text(text: &[u8]) -> Option<Vec<u8>> {
     let mut value = VERSION.to_le_bytes().to_vec();
     for entry in std::str::from_utf8(text).ok()?.split(',') {
         let fields: Vec<&str> = entry.split(':').collect();

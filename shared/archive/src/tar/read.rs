@@ -1,7 +1,9 @@
-//! Reading member headers back, for archives whose index is lost: the inverse of what the parent module writes.
+//! Reading member headers back, for archives whose index is lost, and to compare a tar with its index: the inverse of what the
+//! parent module writes.
 //!
-//! Reads what this format writes and refuses everything else, so that content is not taken for a header. Trusts nothing:
-//! lengths are checked before anything is taken, and paths have to be clean.
+//! Reads what this format writes and refuses everything else, so that content is not taken for a header. Nothing is said twice: of
+//! two names or sizes for one member, other programs may believe the other. Trusts nothing: lengths are checked before anything is
+//! taken, and paths have to be clean.
 
 use super::{BLOCK, acl};
 use crate::entry::{Attributes, DataRange, Entry, FileTime, Flags, Identity, Kind, Xattr, is_clean_path};
@@ -44,10 +46,20 @@ pub(crate) fn parse(raw: &[u8]) -> Option<(Header, usize)> {
         at += length.next_multiple_of(BLOCK);
         match type_flag {
             b'x' => before.records(value)?,
-            b'L' => before.name = Some(value.strip_suffix(b"\0")?.to_vec()),
-            _ => before.link = Some(value.strip_suffix(b"\0")?.to_vec()),
+            b'L' => once(&mut before.name, long_name(value)?)?,
+            _ => once(&mut before.link, long_name(value)?)?,
         }
     }
+}
+
+/// The name in one of GNU's members.
+fn long_name(value: &[u8]) -> Option<Vec<u8>> {
+    value.strip_suffix(b"\0").filter(|name| !name.contains(&0)).map(<[u8]>::to_vec)
+}
+
+/// Says something of a member; `None` if it was said before.
+fn once<T>(place: &mut Option<T>, value: T) -> Option<()> {
+    place.replace(value).is_none().then_some(())
 }
 
 /// What comes before a member's own header.
@@ -63,6 +75,8 @@ struct Before {
     mtime: Option<FileTime>,
     device: (Option<u64>, Option<u64>),
     xattrs: Vec<Xattr>,
+    /// Whether the two numbers of the sparse format were given.
+    sparse_form: (Option<()>, Option<()>),
     sparse_name: Option<Vec<u8>>,
     sparse_size: Option<u64>,
 }
@@ -83,25 +97,34 @@ impl Before {
 
     fn record(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
         match key {
-            b"path" => self.name = Some(value.to_vec()),
-            b"linkpath" => self.link = Some(value.to_vec()),
-            b"uname" => self.user = Some(value.to_vec()),
-            b"gname" => self.group = Some(value.to_vec()),
-            b"uid" => self.uid = Some(number(value)?),
-            b"gid" => self.gid = Some(number(value)?),
-            b"size" => self.size = Some(number(value)?),
-            b"mtime" => self.mtime = Some(time(value)?),
-            b"SCHILY.devmajor" => self.device.0 = Some(number(value)?),
-            b"SCHILY.devminor" => self.device.1 = Some(number(value)?),
+            b"path" => once(&mut self.name, value.to_vec())?,
+            b"linkpath" => once(&mut self.link, value.to_vec())?,
+            b"uname" => once(&mut self.user, value.to_vec())?,
+            b"gname" => once(&mut self.group, value.to_vec())?,
+            b"uid" => once(&mut self.uid, number(value)?)?,
+            b"gid" => once(&mut self.gid, number(value)?)?,
+            b"size" => once(&mut self.size, number(value)?)?,
+            b"mtime" => once(&mut self.mtime, time(value)?)?,
+            b"SCHILY.devmajor" => once(&mut self.device.0, number(value)?)?,
+            b"SCHILY.devminor" => once(&mut self.device.1, number(value)?)?,
             b"SCHILY.acl.access" => self.xattr(b"system.posix_acl_access", acl::from_text(value)?),
             b"SCHILY.acl.default" => self.xattr(b"system.posix_acl_default", acl::from_text(value)?),
-            b"GNU.sparse.major" => (value == b"1").then_some(())?,
-            b"GNU.sparse.minor" => (value == b"0").then_some(())?,
-            b"GNU.sparse.name" => self.sparse_name = Some(value.to_vec()),
-            b"GNU.sparse.realsize" => self.sparse_size = Some(number(value)?),
+            b"GNU.sparse.major" => (value == b"1").then_some(()).and_then(|()| once(&mut self.sparse_form.0, ()))?,
+            b"GNU.sparse.minor" => (value == b"0").then_some(()).and_then(|()| once(&mut self.sparse_form.1, ()))?,
+            b"GNU.sparse.name" => once(&mut self.sparse_name, value.to_vec())?,
+            b"GNU.sparse.realsize" => once(&mut self.sparse_size, number(value)?)?,
             other => self.xattr(&unescaped(other.strip_prefix(b"SCHILY.xattr.")?)?, value.to_vec()),
         }
         Some(())
+    }
+
+    /// Whether what is said of holes is all that is to be said, or nothing.
+    fn is_sparse(&self) -> Option<bool> {
+        match (self.sparse_form, self.sparse_size) {
+            ((Some(()), Some(())), Some(_)) => Some(true),
+            ((None, None), None) if self.sparse_name.is_none() => Some(false),
+            _ => None,
+        }
     }
 
     fn xattr(&mut self, name: &[u8], value: Vec<u8>) {
@@ -192,6 +215,8 @@ fn member(block: &Ustar<'_>, before: Before, behind: &[u8]) -> Option<(Header, u
     let kind = match block.0[156] {
         b'0' => Kind::File,
         b'1' => {
+            // Programs do not agree on whether a size of what has no content counts.
+            (stored == 0 && !before.is_sparse()?).then_some(())?;
             let what = What::Link(clean(&link)?);
             return Some((Header { path: clean(&name)?, what, content_length: 0 }, 0));
         }
@@ -202,6 +227,9 @@ fn member(block: &Ustar<'_>, before: Before, behind: &[u8]) -> Option<(Header, u
         b'6' => Kind::Fifo,
         _ => return None,
     };
+    let is_sparse = before.is_sparse()?;
+    (kind == Kind::Symlink || link.is_empty()).then_some(())?;
+    (kind == Kind::File || (stored == 0 && !is_sparse)).then_some(())?;
     let is_folder = kind == Kind::Folder;
     let name = if is_folder && name != b"./" { name.strip_suffix(b"/")?.to_vec() } else { name };
     let mut entry = Entry {
@@ -220,7 +248,7 @@ fn member(block: &Ustar<'_>, before: Before, behind: &[u8]) -> Option<(Header, u
         content: None,
     };
     let mut map_length = 0;
-    if let Some(size) = before.sparse_size.filter(|_| kind == Kind::File) {
+    if let Some(size) = before.sparse_size.filter(|_| is_sparse) {
         let (ranges, length) = map(behind, size)?;
         let held = ranges.iter().map(|range| range.length).sum::<u64>();
         (held.checked_add(length as u64) == Some(stored)).then_some(())?;
@@ -241,6 +269,7 @@ fn attributes(block: &Ustar<'_>, before: &Before) -> Option<Attributes> {
     let seconds = i64::try_from(block.octal(136, 12)?).ok()?;
     let mut xattrs = before.xattrs.clone();
     xattrs.sort();
+    xattrs.windows(2).all(|pair| pair[0].name != pair[1].name).then_some(())?;
     Some(Attributes {
         mode: u32::try_from(block.octal(100, 8)?).ok()? & 0o7777,
         uid: block.number(108, 8, before.uid)?,

@@ -7,6 +7,7 @@ use crate::digest::{Digest, PIECE_BYTES, merge_pieces, piece_value};
 use crate::entry::{ContentRef, Entry, Flags, Kind};
 use crate::header::Level;
 use crate::reader::ArchiveReader;
+use crate::table::FrameInfo;
 
 /// A piece of work for one thread.
 #[derive(Debug)]
@@ -113,7 +114,8 @@ impl<'a> Planner<'a> {
             // Another name of a content that was met before.
             return true;
         }
-        if content.frame >= self.reader.frame_count() {
+        // A restore of this file alone goes where the entry says, and not by the frame table.
+        if self.reader.frame_info(content.frame).ok().is_none_or(|info| !is_at(&content, &info)) {
             return give(Job::Unreachable(entry.path));
         }
         if content.frame < self.frame || self.last.is_some_and(|last| place <= last) {
@@ -178,6 +180,10 @@ impl<'a> Planner<'a> {
                 info.is_ok_and(|info| u64::from(info.raw_length) == PIECE_BYTES)
             })
     }
+}
+
+fn is_at(content: &ContentRef, info: &FrameInfo) -> bool {
+    (content.frame_offset, content.frame_length) == (info.offset, info.stored_length)
 }
 
 /// Whether the entry's content has to be in this archive.
