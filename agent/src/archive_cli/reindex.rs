@@ -92,6 +92,11 @@ fn tell(report: &RebuildReport) -> Exit {
     if is_all_there {
         return Exit::Done;
     }
+    if !report.is_same {
+        eprintln!(
+            "warning: the new archive has another digest than the damaged one had; what names that one names it no more"
+        );
+    }
     for part in report.unusable.iter().take(MAX_PARTS) {
         eprintln!("warning: bytes {} to {} of the file hold nothing that can be used", part.start, part.end);
     }
