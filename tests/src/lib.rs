@@ -6,6 +6,8 @@ pub mod bench;
 pub mod demo;
 pub mod exact;
 pub mod harness;
+pub mod hostile;
 pub mod mutators;
+pub mod random;
 pub mod story;
 pub mod tree;

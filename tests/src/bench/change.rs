@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::prose::Prose;
-use super::random::Random;
+use crate::random::Random;
 
 /// One file in so many has a line appended.
 const APPENDED: usize = 100;

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::change::settle;
 use super::prose::Prose;
-use super::random::Random;
 use super::stopwatch::Invocation;
+use crate::random::Random;
 
 /// Raised whenever the rules below change, so that an older corpus is not taken for a new one.
 const RULES: u32 = 1;

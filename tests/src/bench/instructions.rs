@@ -123,7 +123,7 @@ fn count(engine: &Engine, counter: Counter) -> anyhow::Result<BTreeMap<String, u
     let corpus = Corpora::new(&at("corpora"), SCALE).small()?;
     // One larger file, so that pieces and frames of their own are in it.
     let mut text = String::new();
-    super::prose::Prose::default().write(&mut super::random::Random::new(1), 6 << 20, &mut text);
+    super::prose::Prose::default().write(&mut crate::random::Random::new(1), 6 << 20, &mut text);
     fs::write(corpus.folder.join("large.txt"), text)?;
     settle();
     let (full, none, differential, target) = (at("full"), at("none"), at("differential"), at("restored"));

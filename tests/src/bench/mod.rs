@@ -18,7 +18,6 @@ mod loopback;
 mod machine;
 mod programs;
 mod prose;
-mod random;
 mod report;
 mod rows;
 mod size;

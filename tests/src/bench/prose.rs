@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::random::Random;
+use crate::random::Random;
 
 /// Words of the vocabulary; the first ones are far more frequent than the last.
 const WORDS: usize = 8192;

@@ -1,4 +1,5 @@
-//! A small random generator with a fixed sequence: corpora must be the same on every machine and for ever.
+//! A small random generator with a fixed sequence: corpora must be the same on every machine and for ever, and a seed is enough to run the
+//! same again.
 
 /// SplitMix64. Not for secrets.
 #[derive(Clone, Debug)]
