@@ -8,6 +8,7 @@ pub mod exact;
 pub mod harness;
 pub mod hostile;
 pub mod mutators;
+pub mod racers;
 pub mod random;
 pub mod story;
 pub mod tree;
