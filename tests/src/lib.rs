@@ -5,6 +5,7 @@
 pub mod bench;
 pub mod demo;
 pub mod exact;
+pub mod fuzz;
 pub mod harness;
 pub mod hostile;
 pub mod mutators;
