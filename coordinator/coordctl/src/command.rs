@@ -2,8 +2,10 @@
 
 pub mod backup;
 pub mod catalog;
+pub mod context;
 pub mod files;
 pub mod fleet;
+pub mod generate;
 pub mod help;
 pub mod host;
 pub mod job;

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use coord_shared::durable;
+use coord_shared::fault::{ErrorCode, Fault};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -21,6 +22,19 @@ pub struct ConfigFile {
     /// By name.
     #[serde(default)]
     pub contexts: BTreeMap<String, ContextEntry>,
+}
+
+impl ConfigFile {
+    /// A context by name.
+    pub fn get(&self, name: &str, path: &Path) -> Result<&ContextEntry, Failure> {
+        self.contexts.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.contexts.keys().map(String::as_str).collect();
+            Failure::configuration(
+                format!("{} has no context {name:?}", path.display()),
+                format!("it has: {}", known.join(", ")),
+            )
+        })
+    }
 }
 
 /// One context.
@@ -41,6 +55,24 @@ pub struct ContextEntry {
     /// Asks before every change.
     #[serde(default)]
     pub protected: bool,
+}
+
+impl ContextEntry {
+    /// Its certificate and key were removed by `coordctl logout`.
+    #[must_use]
+    pub fn is_logged_out(&self) -> bool {
+        self.certificate.as_os_str().is_empty()
+    }
+
+    /// The entry with paths as this process can open them.
+    #[must_use]
+    pub fn beside(mut self, config: &Path) -> ContextEntry {
+        let folder = folder_of(config);
+        for file in [&mut self.ca, &mut self.certificate, &mut self.key] {
+            *file = folder.join(&file);
+        }
+        self
+    }
 }
 
 /// A context that was chosen and read.
@@ -87,21 +119,16 @@ impl Choice {
         let path = self.path()?;
         let config = read_config(&path)?;
         let name = self.context.clone().unwrap_or_else(|| config.current.clone());
-        let Some(entry) = config.contexts.get(&name) else {
-            let known: Vec<&str> = config.contexts.keys().map(String::as_str).collect();
-            return Err(Failure::configuration(
-                format!("{} has no context {name:?}", path.display()),
-                format!("it has: {}", known.join(", ")),
-            ));
-        };
-        let mut entry = entry.clone();
+        let mut entry = config.get(&name, &path)?.clone();
+        if entry.is_logged_out() {
+            let fault = Fault::new(ErrorCode::Unauthenticated, format!("context {name} is logged out"));
+            let hint = format!("coordctl login --name {name} --token-file - --endpoint HOST:PORT");
+            return Err(fault.with_hint(hint).into());
+        }
         if let Some(endpoint) = &self.endpoint {
             entry.endpoints = vec![endpoint.clone()];
         }
-        let folder = path.parent().unwrap_or(Path::new("."));
-        for file in [&mut entry.ca, &mut entry.certificate, &mut entry.key] {
-            *file = folder.join(&file);
-        }
+        let entry = entry.beside(&path);
         Ok(Context {
             name,
             ca_pem: read_pem(&entry.ca)?,
@@ -117,10 +144,8 @@ pub fn read_config(path: &Path) -> Result<ConfigFile, Failure> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let fault = coord_shared::fault::Fault::new(
-                coord_shared::fault::ErrorCode::Unauthenticated,
-                format!("not logged in: {} does not exist", path.display()),
-            );
+            let fault =
+                Fault::new(ErrorCode::Unauthenticated, format!("not logged in: {} does not exist", path.display()));
             let hint = "coordinator operator-token on the coordinator's machine, then coordctl login --token-file - --endpoint HOST:PORT";
             return Err(fault.with_hint(hint).into());
         }
@@ -139,7 +164,8 @@ pub fn read_config(path: &Path) -> Result<ConfigFile, Failure> {
     })
 }
 
-fn read_pem(path: &Path) -> Result<String, Failure> {
+/// Reads a certificate, a key or an authority.
+pub fn read_pem(path: &Path) -> Result<String, Failure> {
     fs::read_to_string(path).map_err(|error| {
         Failure::configuration(format!("cannot read {}: {error}", path.display()), "coordctl login writes a new one")
     })
@@ -169,9 +195,14 @@ impl Locked {
         Ok(Locked { path: path.to_owned(), _lock: lock })
     }
 
+    /// The file as it is now; an empty one where there is none yet.
+    pub fn config(&self) -> Result<ConfigFile, Failure> {
+        if self.path.exists() { read_config(&self.path) } else { Ok(ConfigFile::default()) }
+    }
+
     /// The entry of a context as it is now.
     pub fn entry(&self, name: &str) -> Result<Option<ContextEntry>, Failure> {
-        Ok(if self.path.exists() { read_config(&self.path)?.contexts.remove(name) } else { None })
+        Ok(self.config()?.contexts.remove(name))
     }
 
     /// Writes a certificate with its key and authority under names of their own, and then the file that names them: a command that
@@ -191,26 +222,69 @@ impl Locked {
             (&entry.ca, pems.ca, durable::PUBLIC_MODE),
             (&entry.certificate, pems.certificate, durable::PUBLIC_MODE),
         ];
-        let failed = |path: &Path, error: std::io::Error| {
-            Failure::configuration(format!("cannot write {}: {error}", path.display()), "check its owner")
-        };
         for (file, text, mode) in files {
             let path = folder.join(file);
-            durable::write(&path, text.as_bytes(), mode).map_err(|error| failed(&path, error))?;
+            durable::write(&path, text.as_bytes(), mode).map_err(|error| not_written(&path, &error))?;
         }
-        let mut config = if self.path.exists() { read_config(&self.path)? } else { ConfigFile::default() };
-        let before = config.contexts.insert(name.to_owned(), entry);
-        if config.current.is_empty() {
+        self.change(|config| {
+            let before = config.contexts.insert(name.to_owned(), entry);
+            if config.current.is_empty() {
+                name.clone_into(&mut config.current);
+            }
+            Ok(before)
+        })
+    }
+
+    /// Makes a context the current one.
+    pub fn select(&self, name: &str) -> Result<(), Failure> {
+        self.change(|config| {
+            config.get(name, &self.path)?;
             name.clone_into(&mut config.current);
-        }
+            Ok(None)
+        })
+    }
+
+    /// Removes a context with its certificate and key.
+    pub fn remove(&self, name: &str) -> Result<(), Failure> {
+        self.change(|config| {
+            config.get(name, &self.path)?;
+            if config.current == name {
+                config.current.clear();
+            }
+            Ok(config.contexts.remove(name))
+        })
+    }
+
+    /// Removes a context's certificate and key; its endpoints and its authority stay for the next login.
+    pub fn forget_credentials(&self, name: &str) -> Result<(), Failure> {
+        self.change(|config| {
+            let before = config.get(name, &self.path)?.clone();
+            let after = ContextEntry { certificate: PathBuf::new(), key: PathBuf::new(), ..before.clone() };
+            config.contexts.insert(name.to_owned(), after);
+            Ok(Some(before))
+        })
+    }
+
+    /// Changes the file, and removes the files of the entry that it names no longer.
+    fn change(
+        &self,
+        change: impl FnOnce(&mut ConfigFile) -> Result<Option<ContextEntry>, Failure>,
+    ) -> Result<(), Failure> {
+        let mut config = self.config()?;
+        let before = change(&mut config)?;
         let text = toml::to_string(&config)
             .map_err(|error| Failure::configuration(format!("cannot write {}: {error}", self.path.display()), ""))?;
-        durable::write(&self.path, text.as_bytes(), durable::SECRET_MODE).map_err(|error| failed(&self.path, error))?;
+        durable::write(&self.path, text.as_bytes(), durable::SECRET_MODE)
+            .map_err(|error| not_written(&self.path, &error))?;
         if let Some(before) = before {
-            remove_unnamed(&folder, &before, &config);
+            remove_unnamed(&folder_of(&self.path), &before, &config);
         }
         Ok(())
     }
+}
+
+fn not_written(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::configuration(format!("cannot write {}: {error}", path.display()), "check its owner")
 }
 
 /// Removes the files of an entry that was replaced, if they lie beside the configuration and no context names them.
@@ -274,6 +348,33 @@ mod tests {
         assert_eq!(other.open().unwrap_err().exit().code(), 2);
         let absent = Choice { config: Some(scratch.path().join("none.toml")), ..Choice::default() };
         assert_eq!(absent.open().unwrap_err().exit().code(), 4);
+    }
+
+    #[test]
+    fn a_context_that_is_logged_out_or_removed_leaves_no_key_behind() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("config.toml");
+        let locked = Locked::wait(&path).unwrap();
+        locked.save("a", &entry(), &FIRST).unwrap();
+        locked.save("b", &entry(), &FIRST).unwrap();
+        let files = || {
+            let names = fs::read_dir(scratch.path()).unwrap().map(|file| file.unwrap().file_name());
+            names.filter_map(|name| name.into_string().ok()).collect::<Vec<_>>()
+        };
+        let count = |prefix: &str| files().iter().filter(|name| name.starts_with(prefix)).count();
+
+        locked.forget_credentials("a").unwrap();
+        assert_eq!(count("a-"), 1, "the authority stays: {:?}", files());
+        let choice = Choice { config: Some(path.clone()), ..Choice::default() };
+        let failure = choice.open().unwrap_err();
+        assert_eq!(failure.exit().code(), 4, "{failure:?}");
+
+        locked.select("b").unwrap();
+        assert_eq!(choice.open().unwrap().name, "b");
+        assert_eq!(locked.select("c").unwrap_err().exit().code(), 2);
+        locked.remove("b").unwrap();
+        assert_eq!((count("b-"), count("a-")), (0, 1), "{:?}", files());
+        assert_eq!(locked.config().unwrap().current, "", "no context is taken that nobody chose");
     }
 
     #[test]

@@ -3,9 +3,11 @@
 mod at;
 mod client;
 mod command;
+mod complete;
 mod context;
 mod failure;
 mod json;
+mod origin;
 mod output;
 mod place;
 mod session;
@@ -13,24 +15,28 @@ mod shown;
 mod wait;
 mod watch;
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::styling::Styles;
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum as _};
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use coord_shared::clock::{Clock, SystemClock};
 use coord_shared::exit::Exit;
 use jiff::tz::TimeZone;
 
 use command::backup::BackupCommand;
 use command::catalog::CatalogCommand;
+use command::context::{ContextCommand, Given};
 use command::files::{CatArgs, LsArgs};
 use command::fleet::{ExplainArgs, StatusArgs};
+use command::generate::{CompletionArgs, ManArgs};
 use command::help::Topic;
 use command::host::HostCommand;
 use command::job::JobCommand;
 use command::limit::LimitCommand;
-use command::login::LoginArgs;
+use command::login::{LoginArgs, LogoutArgs};
 use command::policy::PolicyCommand;
 use command::report::ReportCommand;
 use command::restore::RestoreArgs;
@@ -41,6 +47,7 @@ use command::user::UserCommand;
 use command::what_if::WhatIfArgs;
 use context::Choice;
 use failure::Failure;
+use origin::Origins;
 use output::color::Colors;
 use output::document::Fields;
 use output::{Format, Output};
@@ -54,7 +61,7 @@ struct Arguments {
     #[arg(help_heading = GLOBAL, long, global = true, env = "COORDCTL_CONFIG", value_name = "FILE", hide_env_values = true)]
     config: Option<PathBuf>,
     /// Context in it.
-    #[arg(help_heading = GLOBAL, long, global = true, env = "COORDCTL_CONTEXT", value_name = "NAME", hide_env_values = true)]
+    #[arg(help_heading = GLOBAL, long, global = true, env = "COORDCTL_CONTEXT", value_name = "NAME", hide_env_values = true, add = completer(complete::contexts))]
     context: Option<String>,
     /// Coordinator, instead of the context's.
     #[arg(help_heading = GLOBAL, long, global = true, env = "COORDCTL_ENDPOINT", value_name = "HOST:PORT", hide_env_values = true)]
@@ -93,6 +100,11 @@ struct Arguments {
     color: ColorChoice,
     #[command(subcommand)]
     command: Command,
+}
+
+/// Lets the shell ask a function for values.
+fn completer(offer: fn(&OsStr) -> Vec<CompletionCandidate>) -> ArgValueCompleter {
+    ArgValueCompleter::new(offer)
 }
 
 /// What every command takes.
@@ -155,8 +167,26 @@ enum Command {
     User(UserCommand),
     /// Log in with an operator's token.
     Login(LoginArgs),
+    /// Log out: remove a context's certificate and key.
+    ///
+    /// Where the coordinators are stays for the next login. The coordinator is not told: a copy of the key counts until the certificate
+    /// ends. coordctl user disable ends all certificates of a user.
+    Logout(LogoutArgs),
+    /// Say who the coordinator takes you for, and what you may do.
+    Whoami,
+    /// Coordinators to talk to, and as whom.
+    #[command(subcommand)]
+    Context(ContextCommand),
     /// Versions of this program and of the coordinator.
     Version,
+    /// Print what makes bash, zsh or fish complete commands, hosts and paths.
+    ///
+    /// bash: coordctl completion bash > ~/.local/share/bash-completion/completions/coordctl;
+    /// zsh: coordctl completion zsh > _coordctl, in a folder of $fpath;
+    /// fish: coordctl completion fish > ~/.config/fish/completions/coordctl.fish.
+    Completion(CompletionArgs),
+    /// Write man pages into a folder.
+    Man(ManArgs),
     /// Explain a topic.
     Help {
         /// The topic; without one, this help.
@@ -165,6 +195,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    clap_complete::CompleteEnv::with_factory(command).var(command::generate::VARIABLE).complete();
     let parsed = parser().try_get_matches().and_then(|matches| {
         let arguments = Arguments::from_arg_matches(&matches)?;
         Ok((matches, arguments))
@@ -195,7 +226,7 @@ fn main() -> ExitCode {
             return Exit::Failed.into();
         }
     };
-    match runtime.block_on(run(&arguments, out.clone())) {
+    match runtime.block_on(run(&arguments, Origins::of(&matches), out.clone())) {
         Ok(()) => Exit::Done.into(),
         Err(failure) => {
             failure.report(&out);
@@ -263,7 +294,7 @@ fn parser() -> clap::Command {
     command().styles(Styles::styled()).color(color)
 }
 
-async fn run(arguments: &Arguments, out: Output) -> Result<(), Failure> {
+async fn run(arguments: &Arguments, origins: Origins, out: Output) -> Result<(), Failure> {
     let choice = Choice {
         config: arguments.config.clone(),
         context: arguments.context.clone(),
@@ -274,6 +305,13 @@ async fn run(arguments: &Arguments, out: Output) -> Result<(), Failure> {
         Command::Help { topic: None } => return out.print(&format!("{}\n", parser().render_long_help())),
         Command::Policy(PolicyCommand::Init) => return out.print(command::policy::EXAMPLE),
         Command::Login(args) => return command::login::run(args, &choice, out).await,
+        Command::Completion(args) => return command::generate::completion(args, &out),
+        Command::Man(args) => return command::generate::man(args, command(), &out),
+        Command::Logout(args) => return command::login::logout(args, &choice, &out),
+        Command::Context(command) => {
+            let given = Given { origins, no_input: arguments.no_input, yes: arguments.yes };
+            return command::context::run(command, &choice, given, &out);
+        }
         Command::Version if choice.open().is_err() => {
             return out.print(&format!("coordctl {}\n", env!("CARGO_PKG_VERSION")));
         }
@@ -294,6 +332,7 @@ async fn run(arguments: &Arguments, out: Output) -> Result<(), Failure> {
         | Command::Report(_)
         | Command::Token(_)
         | Command::User(_)
+        | Command::Whoami
         | Command::Version => {}
     }
     let context = choice.open()?;
@@ -306,9 +345,12 @@ async fn run(arguments: &Arguments, out: Output) -> Result<(), Failure> {
         no_input: arguments.no_input,
         now: SystemClock.now().to_zoned(TimeZone::system()),
         protected: context.entry.protected,
-        context: context.name,
+        context: context.name.clone(),
         yes: arguments.yes,
     };
+    if matches!(arguments.command, Command::Whoami) {
+        return command::login::whoami(&mut session, &context).await;
+    }
     if arguments.watch {
         return watch::follow(&mut session, &arguments.command).await;
     }
@@ -336,7 +378,13 @@ async fn dispatch(session: &mut Session, command: &Command) -> Result<(), Failur
         Command::User(command) => command::user::run(session, command).await,
         Command::Version => command::fleet::version(session).await,
         // Done before a connection was made.
-        Command::Login(_) | Command::Help { .. } => Ok(()),
+        Command::Login(_)
+        | Command::Logout(_)
+        | Command::Whoami
+        | Command::Context(_)
+        | Command::Completion(_)
+        | Command::Man(_)
+        | Command::Help { .. } => Ok(()),
     }
 }
 

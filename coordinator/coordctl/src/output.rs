@@ -129,11 +129,15 @@ impl Output {
 
     /// One row of a list that is written as it comes, for `-o jsonl`.
     pub fn row(&self, row: &Value) -> Result<(), Failure> {
-        let row = match &self.fields {
-            Some(Fields::Only(names)) => document::only(row, names)?,
-            Some(Fields::Names) | None => row.clone(),
-        };
-        self.print(&format!("{row}\n"))
+        self.print(&format!("{}\n", self.chosen(row)?))
+    }
+
+    /// A thing with the fields that were asked for.
+    pub fn chosen(&self, thing: &Value) -> Result<Value, Failure> {
+        match &self.fields {
+            Some(Fields::Only(names)) => document::only(thing, names),
+            Some(Fields::Names) | None => Ok(thing.clone()),
+        }
     }
 
     /// One event of a stream, for `-o jsonl`; the last is `result` and has the whole document.

@@ -11,6 +11,20 @@ use crate::output::Output;
 use crate::output::document::Fields;
 use crate::shown;
 
+/// Asks at the terminal whether to go on.
+pub fn ask(what: &str, where_it_is: &str) -> Result<(), Failure> {
+    let mut prompt = io::stderr();
+    write!(prompt, "{}\n{where_it_is}go on? [y/N] ", shown::safe(what))?;
+    prompt.flush()?;
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line)?;
+    if matches!(line.trim(), "y" | "Y" | "yes") {
+        Ok(())
+    } else {
+        Err(Failure::usage("not confirmed: nothing was done", "answer y, or repeat with --yes"))
+    }
+}
+
 /// One command's surroundings.
 #[derive(Debug)]
 pub struct Session {
@@ -47,16 +61,7 @@ impl Session {
             let text = format!("context {} is protected: {what} must be confirmed", self.context);
             return Err(Failure::usage(text, "repeat with --yes"));
         }
-        let mut prompt = io::stderr();
-        write!(prompt, "{}\n[context {}, protected] go on? [y/N] ", shown::safe(what), self.context)?;
-        prompt.flush()?;
-        let mut line = String::new();
-        io::stdin().lock().read_line(&mut line)?;
-        if matches!(line.trim(), "y" | "Y" | "yes") {
-            Ok(())
-        } else {
-            Err(Failure::usage("not confirmed: nothing was done", "answer y, or repeat with --yes"))
-        }
+        ask(what, &format!("[context {}, protected] ", self.context))
     }
 
     /// Who asks for the names of fields wants no change.

@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::session::Session;
-use crate::shown;
+use crate::{json, shown};
 
 /// Without a terminal, a line is printed this often even when the phase stays.
 const LINE_EVERY: Duration = Duration::from_secs(30);
@@ -20,12 +20,26 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// How long a coordinator may be away while somebody waits.
 const AWAY_PATIENCE: Duration = Duration::from_secs(60);
 
+/// How the time until the end is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Telling {
+    /// To people, on standard error.
+    Talk,
+    /// To scripts: each change of the run is a line of JSON on standard output.
+    Events,
+}
+
 /// Waits until the run has ended.
 ///
 /// Ctrl-C and SIGTERM detach: the run goes on. A coordinator that is restarted meanwhile is waited for.
-pub async fn until_end(session: &mut Session, run_id: &str, timeout: Option<Duration>) -> Result<api::Run, Failure> {
+pub async fn until_end(
+    session: &mut Session,
+    run_id: &str,
+    timeout: Option<Duration>,
+    telling: Telling,
+) -> Result<api::Run, Failure> {
     let mut stop = Stop::after(timeout);
-    let mut display = Display::new(session);
+    let mut display = Display::new(session, telling);
     let mut patience = Patience::default();
     loop {
         let watching = watch(session, run_id, &mut display, &mut patience);
@@ -129,7 +143,7 @@ async fn watch(
         if has_ended(&run) {
             return Ok(Some(run));
         }
-        display.show(session, &run);
+        display.show(session, &run)?;
     }
     Ok(None)
 }
@@ -178,26 +192,32 @@ pub fn conclude(session: &Session, run: &api::Run) -> Result<(), Failure> {
     if exit == Exit::Done { Ok(()) } else { Err(Failure::Ended(exit)) }
 }
 
-/// Progress on standard error.
+/// Progress while a run goes on.
 struct Display {
+    telling: Telling,
     bar: Option<ProgressBar>,
     phase: String,
     printed: Instant,
 }
 
 impl Display {
-    fn new(session: &Session) -> Self {
+    fn new(session: &Session, telling: Telling) -> Self {
         let style = ProgressStyle::with_template(
             "{msg:<28} {bar:24} {percent:>3}% {bytes:>10} {binary_bytes_per_sec:>12} ETA {eta}",
         );
         let bar = match style {
-            Ok(style) if session.out.can_redraw() => Some(ProgressBar::new(0).with_style(style)),
+            Ok(style) if telling == Telling::Talk && session.out.can_redraw() => {
+                Some(ProgressBar::new(0).with_style(style))
+            }
             Ok(_) | Err(_) => None,
         };
-        Self { bar, phase: String::new(), printed: Instant::now() }
+        Self { telling, bar, phase: String::new(), printed: Instant::now() }
     }
 
-    fn show(&mut self, session: &Session, run: &api::Run) {
+    fn show(&mut self, session: &Session, run: &api::Run) -> Result<(), Failure> {
+        if self.telling == Telling::Events {
+            return session.out.event("progress", "document", &session.out.chosen(&json::run(run))?);
+        }
         let progress = run.progress.unwrap_or_default();
         let phase =
             Some(shown::phase(progress.phase)).filter(|phase| !phase.is_empty()).unwrap_or(shown::state(run.state));
@@ -216,6 +236,7 @@ impl Display {
             self.printed = Instant::now();
         }
         self.phase = phase;
+        Ok(())
     }
 
     fn clear(&self) {

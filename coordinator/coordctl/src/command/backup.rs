@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::output::Align::{Left, Right};
 use crate::output::Output;
 use crate::session::Session;
-use crate::{json, shown};
+use crate::{complete, completer, json, shown};
 
 /// Restore points.
 #[derive(Debug, Subcommand)]
@@ -20,6 +20,7 @@ pub enum BackupCommand {
     /// Show one: facts, checks, where its archive is.
     Show {
         /// Id, or a unique beginning of it.
+        #[arg(add = completer(complete::backups))]
         backup: String,
     },
 }
@@ -28,10 +29,10 @@ pub enum BackupCommand {
 #[derive(Debug, Args)]
 pub struct ListArgs {
     /// Of this host only.
-    #[arg(long)]
+    #[arg(long, add = completer(complete::hosts))]
     host: Option<String>,
     /// Of this policy only.
-    #[arg(long)]
+    #[arg(long, add = completer(complete::policies))]
     policy: Option<String>,
     /// Captured at or after this time.
     #[arg(long, value_name = "TIME")]

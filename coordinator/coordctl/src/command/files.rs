@@ -15,12 +15,14 @@ use crate::output::Format;
 use crate::output::document::Fields;
 use crate::place::Place;
 use crate::session::Session;
+use crate::{complete, completer};
 use crate::{json as form, shown};
 
 /// Lists a folder, or one file, at a time.
 #[derive(Debug, Args)]
 pub struct LsArgs {
     /// HOST or HOST/PATH.
+    #[arg(add = completer(complete::places))]
     place: OsString,
     /// The time; default: latest.
     #[arg(long, value_name = "TIME")]
@@ -40,6 +42,7 @@ pub struct LsArgs {
 #[derive(Debug, Args)]
 pub struct CatArgs {
     /// HOST/FILE.
+    #[arg(add = completer(complete::places))]
     place: OsString,
     /// The time; default: latest.
     #[arg(long, value_name = "TIME")]

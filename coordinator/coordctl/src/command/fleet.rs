@@ -8,12 +8,13 @@ use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::color::Paint;
 use crate::session::Session;
-use crate::{json, shown};
+use crate::{complete, completer, json, shown};
 
 /// One screen: am I safe, and what first?
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// Of this host only.
+    #[arg(add = completer(complete::hosts))]
     host: Option<String>,
     /// Exit with 6 unless everything is protected.
     #[arg(long)]
@@ -24,6 +25,7 @@ pub struct StatusArgs {
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
     /// HOST, HOST/POLICY, a run or a backup.
+    #[arg(add = completer(complete::jobs))]
     subject: String,
 }
 

@@ -106,6 +106,7 @@ const OUTPUT: &str = r#"Results go to standard output, talk and progress to stan
   --fields a,b.c    only these, in every form
   --watch           a list, a show or status again whenever it has changed, until Ctrl-C. With -o jsonl each line is an event:
                     {"event": "added" | "changed" | "removed", "row": ...}, and at the end {"event": "result", "document": ...}
+  run watch         with -o jsonl: {"event": "progress", "document": RUN} for each change, at the end {"event": "result", ...}
 Colours only where the stream is a terminal, and never alone: NO_COLOR, TERM=dumb and --color never turn them off,
 CLICOLOR_FORCE and --color always turn them on.
 Instants are RFC 3339 in UTC. A path is text; where it is not UTF-8 its bytes are escaped, and path_hex has them exactly.
@@ -118,7 +119,7 @@ A flag wins over the environment, that over the context, that over the default.
   COORDCTL_ENDPOINT   host:port             COORDCTL_OUTPUT     form, such as json
   COORDCTL_NO_INPUT   true: never ask       COORDCTL_COLOR      auto, always or never
   COORDCTL_TOKEN_FILE the token of login    NO_COLOR, CLICOLOR_FORCE, TERM=dumb
-A context with protected = true asks before every change; --yes answers.
+A context with protected = true asks before every change; --yes answers. coordctl context show says where each setting comes from.
 ";
 
 #[cfg(test)]

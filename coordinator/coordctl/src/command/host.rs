@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::output::Align::Left;
 use crate::output::Output;
 use crate::session::Session;
-use crate::{json, shown};
+use crate::{complete, completer, json, shown};
 
 /// Protected machines.
 #[derive(Debug, Subcommand)]
@@ -27,11 +27,13 @@ pub enum HostCommand {
     /// Show one host.
     Show {
         /// Name or id.
+        #[arg(add = completer(complete::hosts))]
         host: String,
     },
     /// Set labels (role=web) or remove them (role-).
     Label {
         /// Name or id.
+        #[arg(add = completer(complete::hosts))]
         host: String,
         /// KEY=VALUE sets, KEY- removes.
         #[arg(required = true, value_name = "KEY=VALUE|KEY-")]
@@ -46,6 +48,7 @@ pub enum HostCommand {
     /// any more. Its name is not given again.
     Revoke {
         /// Name or id.
+        #[arg(add = completer(complete::hosts))]
         host: String,
         /// The host's name, instead of typing it.
         #[arg(long, value_name = "NAME")]

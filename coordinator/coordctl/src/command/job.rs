@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::output::Align::{Left, Right};
 use crate::output::Output;
 use crate::session::Session;
-use crate::{json, shown, wait};
+use crate::{complete, completer, json, shown, wait};
 
 /// One policy on one host.
 #[derive(Debug, Subcommand)]
@@ -19,10 +19,10 @@ pub enum JobCommand {
     /// List every policy on every host: the last good backup, the next run, the chain and the state. Jobs that have ended too.
     List {
         /// Of this host only.
-        #[arg(long, default_value = "")]
+        #[arg(long, default_value = "", add = completer(complete::hosts))]
         host: String,
         /// Of this policy only.
-        #[arg(long, default_value = "")]
+        #[arg(long, default_value = "", add = completer(complete::policies))]
         policy: String,
         /// Of hosts with these labels only.
         #[arg(short = 'l', long, default_value = "")]
@@ -34,6 +34,7 @@ pub enum JobCommand {
     /// Show one job.
     Show {
         /// HOST/POLICY.
+        #[arg(add = completer(complete::jobs))]
         job: String,
     },
     /// Take a backup now.
@@ -74,6 +75,7 @@ fn sort(list: &mut [api::Job], by: SortWord) {
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// HOST/POLICY.
+    #[arg(add = completer(complete::jobs))]
     job: String,
     /// The level; default: the engine decides.
     #[arg(long)]
@@ -136,7 +138,7 @@ impl Waiting {
 /// Waits for a run's end, shows it, and ends with the exit code that follows from it.
 pub async fn follow(session: &mut Session, run: &api::Run, timeout: Option<Duration>) -> Result<(), Failure> {
     session.out.talk(&format!("run {} of {}", shown::short(&run.id), run.host));
-    let ended = wait::until_end(session, &run.id, timeout).await?;
+    let ended = wait::until_end(session, &run.id, timeout, wait::Telling::Talk).await?;
     super::run::show(session, &ended)?;
     wait::conclude(session, &ended)
 }

@@ -12,7 +12,7 @@ use super::job::Waiting;
 use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::session::Session;
-use crate::{json, shown};
+use crate::{complete, completer, json, shown};
 
 /// Restores a host, folders or files as they were at a time.
 ///
@@ -21,16 +21,16 @@ use crate::{json, shown};
 #[derive(Debug, Args)]
 pub struct RestoreArgs {
     /// HOST or HOST/PATH; several must be of one host.
-    #[arg(required = true, value_name = "HOST[/PATH]")]
+    #[arg(required = true, value_name = "HOST[/PATH]", add = completer(complete::places))]
     places: Vec<OsString>,
     /// The time (coordctl help time); default: latest.
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
     /// From this policy's backups only; default: the newest that has the path.
-    #[arg(long)]
+    #[arg(long, add = completer(complete::policies))]
     policy: Option<String>,
     /// To another joined host that reaches the archives.
-    #[arg(long, value_name = "HOST")]
+    #[arg(long, value_name = "HOST", add = completer(complete::hosts))]
     to: Option<String>,
     /// Into this folder there, which receives the full path.
     #[arg(long, value_name = "DIR")]

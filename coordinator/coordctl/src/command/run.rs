@@ -12,9 +12,10 @@ use super::job::{follow, timeout};
 use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::Align::{Left, Right};
-use crate::output::Output;
+use crate::output::document::Fields;
+use crate::output::{Format, Output};
 use crate::session::Session;
-use crate::{json, shown};
+use crate::{complete, completer, json, shown, wait};
 
 /// Executions of backups, verifications and restores.
 #[derive(Debug, Subcommand)]
@@ -24,19 +25,25 @@ pub enum RunCommand {
     /// Show one run: state, reason, checks, attempts.
     Show {
         /// Id, or a unique beginning of it.
+        #[arg(add = completer(complete::runs))]
         run: String,
     },
-    /// Follow a run to its end; the exit code follows from the result. Ctrl-C ends the watching, not the run.
+    /// Follow a run until it has ended; the exit code is that of its result.
+    ///
+    /// On a terminal one line shows how far it is; elsewhere a line is printed for each phase and every 30 s. With -o jsonl each change is
+    /// an event, and the last line is the result. Ctrl-C leaves the run alone.
     Watch {
         /// Id, or a unique beginning of it.
+        #[arg(add = completer(complete::runs))]
         run: String,
-        /// Watch at most so long (30m, 2h), then exit with 7; the run goes on.
+        /// Follow at most so long (30m, 2h), then exit with 7; the run goes on.
         #[arg(long, value_name = "DURATION", value_parser = timeout)]
         timeout: Option<Duration>,
     },
     /// List what a run could not do as asked: unreadable files, files left different.
     Warnings {
         /// Id, or a unique beginning of it.
+        #[arg(add = completer(complete::runs))]
         run: String,
         /// At most so many.
         #[arg(long, default_value_t = 1000)]
@@ -45,6 +52,7 @@ pub enum RunCommand {
     /// Ask a run to stop.
     Cancel {
         /// Id, or a unique beginning of it.
+        #[arg(add = completer(complete::runs))]
         run: String,
         /// Say what would be stopped, stop nothing.
         #[arg(short = 'n', long)]
@@ -56,10 +64,10 @@ pub enum RunCommand {
 #[derive(Debug, Args)]
 pub struct ListArgs {
     /// Of this host only.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", add = completer(complete::hosts))]
     host: String,
     /// Of this policy only.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", add = completer(complete::policies))]
     policy: String,
     /// Of this kind only.
     #[arg(long)]
@@ -137,10 +145,6 @@ fn state(word: Option<StateWord>) -> RunState {
 pub async fn run(session: &mut Session, command: &RunCommand) -> Result<(), Failure> {
     match command {
         RunCommand::List(args) => list(session, args).await,
-        RunCommand::Watch { run, timeout } => {
-            let found = answer(session.client.get_run(request(GetRunRequest { run: run.clone() })).await)?;
-            follow(session, &found, *timeout).await
-        }
         RunCommand::Show { run } => {
             let found = answer(session.client.get_run(request(GetRunRequest { run: run.clone() })).await)?;
             show(session, &found)?;
@@ -149,6 +153,7 @@ pub async fn run(session: &mut Session, command: &RunCommand) -> Result<(), Fail
             }
             Ok(())
         }
+        RunCommand::Watch { run, timeout } => watch(session, run, *timeout).await,
         RunCommand::Warnings { run, limit } => {
             let message = ListRunWarningsRequest { run: run.clone(), limit: *limit };
             let found = answer(session.client.list_run_warnings(request(message)).await)?;
@@ -171,6 +176,16 @@ pub async fn run(session: &mut Session, command: &RunCommand) -> Result<(), Fail
             if session.out.is_json() { session.out.json(&json::run(&found)) } else { Ok(()) }
         }
     }
+}
+
+async fn watch(session: &mut Session, run: &str, timeout: Option<Duration>) -> Result<(), Failure> {
+    let found = answer(session.client.get_run(request(GetRunRequest { run: run.to_owned() })).await)?;
+    if session.out.format != Format::Jsonl || session.out.fields == Some(Fields::Names) {
+        return follow(session, &found, timeout).await;
+    }
+    let ended = wait::until_end(session, &found.id, timeout, wait::Telling::Events).await?;
+    session.out.event("result", "document", &session.out.chosen(&json::run(&ended))?)?;
+    wait::conclude(session, &ended)
 }
 
 async fn list(session: &mut Session, args: &ListArgs) -> Result<(), Failure> {
