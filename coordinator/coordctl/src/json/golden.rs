@@ -87,9 +87,10 @@ fn sample_preview() -> Found {
 }
 
 fn documents() -> Vec<(&'static str, Value)> {
-    let finding = api::PolicyFinding { key: "k".into(), message: "m".into(), hint: "h".into() };
-    let key = api::KeyChange { key: "full.day".into(), was: "\"sunday\"".into(), becomes: String::new() };
-    let note = api::PathNote { path: b"a\xff".to_vec(), kind: "unreadable".into(), detail: "d".into() };
+    [documents_of_the_fleet(), documents_of_policies(), documents_of_runs()].concat()
+}
+
+fn documents_of_the_fleet() -> Vec<(&'static str, Value)> {
     vec![
         ("version", version(&api::VersionInfo::default())),
         ("status", status(&api::FleetStatus { troubles: vec![api::Trouble::default()], ..Default::default() })),
@@ -116,6 +117,13 @@ fn documents() -> Vec<(&'static str, Value)> {
         ("token list", tokens(&[api::Token::default()])),
         ("user list", users(&[api::User { created_at_us: AT, ..Default::default() }])),
         ("host list", hosts(&[api::Host { last_seen_at_us: AT, ..Default::default() }])),
+    ]
+}
+
+fn documents_of_policies() -> Vec<(&'static str, Value)> {
+    let finding = api::PolicyFinding { key: "k".into(), message: "m".into(), hint: "h".into() };
+    let key = api::KeyChange { key: "full.day".into(), was: "\"sunday\"".into(), becomes: String::new() };
+    vec![
         ("policy list", policies(&[sample_policy()])),
         (
             "policy lint",
@@ -157,6 +165,12 @@ fn documents() -> Vec<(&'static str, Value)> {
             }),
         ),
         ("policy preview", preview(&sample_preview())),
+    ]
+}
+
+fn documents_of_runs() -> Vec<(&'static str, Value)> {
+    let note = api::PathNote { path: b"a\xff".to_vec(), kind: "unreadable".into(), detail: "d".into() };
+    vec![
         ("job list", jobs(&[sample_job()])),
         ("limit list", limits(&[api::Limit { changed_at_us: AT, ..Default::default() }])),
         ("run list", runs(&[sample_run()])),
