@@ -11,5 +11,6 @@ pub mod hostile;
 pub mod mutators;
 pub mod racers;
 pub mod random;
+pub mod scratch;
 pub mod story;
 pub mod tree;

@@ -25,6 +25,7 @@ use fleet_tests::fuzz::attack;
 use fleet_tests::harness::build::workspace;
 use fleet_tests::hostile::forge::{Codec, Forge, Lies, listed, padded};
 use fleet_tests::hostile::{honest_nodes, tar};
+use fleet_tests::scratch::in_memory;
 
 /// Steps after which nobody wants to see the rest: a hole may be as large as any file.
 const STEPS: u32 = 400;
@@ -85,6 +86,9 @@ fn read_all(bytes: Vec<u8>) -> String {
         match entry {
             Ok(entry) => {
                 assert!(is_clean_path(&entry.path), "{:?}", entry.path);
+                if entry.attributes.inode_flags != 0 {
+                    said += "flagged ";
+                }
                 if files.len() < 3 && entry.digest.is_some() {
                     files.push(entry);
                 }
@@ -116,7 +120,7 @@ fn read_all(bytes: Vec<u8>) -> String {
 }
 
 fn restore(reader: &ArchiveReader) -> String {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = in_memory().unwrap();
     let target = folder.path().join("target");
     fs::create_dir(&target).unwrap();
     let opened = fs::File::open(&target).unwrap().into();
@@ -216,7 +220,7 @@ fn frames() {
         frames: Some(Box::new(move |all| send.send(all[0].bytes.clone()).unwrap())),
         ..Lies::default()
     });
-    let folder = tempfile::tempdir().unwrap();
+    let folder = in_memory().unwrap();
     attack("frames", seeds, &|input| {
         let codec = if input.starts_with(&[0x1f, 0x8b]) { Codec::Gzip } else { Codec::Zstd };
         let stored = input.to_vec();
@@ -241,7 +245,7 @@ fn members() {
         raw_frames: Some(Box::new(move |all| send.send(all[0].clone()).unwrap())),
         ..Lies::default()
     });
-    let folder = tempfile::tempdir().unwrap();
+    let folder = in_memory().unwrap();
     attack("members", seeds, &|input| {
         let mut raw = padded(input.to_vec());
         heal(&mut raw);
@@ -269,7 +273,7 @@ fn pax() {
             .to_vec(),
         b"28 SCHILY.xattr.user.a%3Db=v\n58 SCHILY.acl.access=user::rwx,group::r-x,mask::r-x,other::---\n".to_vec(),
     ];
-    let folder = tempfile::tempdir().unwrap();
+    let folder = in_memory().unwrap();
     attack("pax", seeds, &|input| {
         let restore_txt = tar::member(b"./.coord/RESTORE.txt", b'0', b"x");
         let pax = tar::member(b"./PaxHeaders/coord", b'x', input);
@@ -283,7 +287,7 @@ fn scripts() {
     let script =
         b"chown -h 1:2 './a' || s=1\nsetfattr -h -n 'user.k' -v 0sdmFsdWU= './a' || s=1\nchmod 00644 './a' || s=1\n\
         touch -chm -d @1.000000000 './a' || s=1\nflags ia './it'\\''s'\n";
-    let folder = tempfile::tempdir().unwrap();
+    let folder = in_memory().unwrap();
     attack("scripts", vec![script.to_vec(), b"flags i '.'\nchmod 00755 '.' || s=1\n".to_vec()], &|input| {
         let mut forge = Forge::new(None, honest_nodes());
         forge.script = input.to_vec();
@@ -294,7 +298,7 @@ fn scripts() {
 
 #[test]
 fn files() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = in_memory().unwrap();
     attack("files", goldens(), &|input| read_all(input.to_vec()) + &make_anew(input, folder.path()));
 }
 
@@ -338,7 +342,7 @@ fn patterns() {
             Err(error) => return chain(&error),
         };
         let reader = ArchiveReader::open(Box::new(lying(Codec::Zstd, Lies::default()))).unwrap();
-        let folder = tempfile::tempdir().unwrap();
+        let folder = in_memory().unwrap();
         let target = fs::File::open(folder.path()).unwrap().into();
         let options = UnpackOptions { selection, threads: 1, ..UnpackOptions::default() };
         unpack(&reader, None, target, &options, &())
