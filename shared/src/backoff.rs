@@ -16,8 +16,6 @@ pub struct Backoff {
 impl Backoff {
     /// For a stream to the coordinator that broke.
     pub const RECONNECT: Backoff = Backoff { first: Duration::from_millis(500), most: Duration::from_secs(30) };
-    /// For a run whose attempt failed and may be tried again.
-    pub const RETRY: Backoff = Backoff { first: Duration::from_secs(30), most: Duration::from_secs(30 * 60) };
 
     /// The wait after `failures` failures in a row (1 after the first), drawn by `random` from the upper half of the
     /// bounded, doubling span: never shorter than half of it, never longer than [`Backoff::most`].
@@ -51,7 +49,8 @@ mod tests {
 
     #[test]
     fn waits_double_until_the_bound() {
-        let longest: Vec<u64> = (1..=8).map(|n| Backoff::RETRY.wait(n, 0).as_secs()).collect();
+        let backoff = Backoff { first: Duration::from_secs(30), most: Duration::from_secs(30 * 60) };
+        let longest: Vec<u64> = (1..=8).map(|n| backoff.wait(n, 0).as_secs()).collect();
         assert_eq!(longest, [15, 30, 60, 120, 240, 480, 900, 900]);
     }
 }

@@ -12,6 +12,7 @@ pub mod ids;
 pub mod left_out;
 pub mod level;
 pub mod lifecycle;
+pub mod retry;
 pub mod run;
 pub mod selector;
 pub mod size;

@@ -50,7 +50,7 @@ impl Failure {
     /// The disk of the archives is full.
     pub fn disk_full(what: impl Into<String>) -> Failure {
         let fault = Fault::new(ErrorCode::DiskFull, what);
-        Failure::lasting(fault.with_hint("make room where the agent keeps its archives, or move that folder"))
+        Failure::retryable(fault.with_hint("make room where the agent keeps its archives, or move that folder"))
     }
 
     /// Any error of reading or writing, with a full disk named as such.
@@ -100,7 +100,7 @@ mod tests {
     fn a_full_disk_is_found_however_deep_it_lies() {
         let deep = io::Error::other(io::Error::from(io::ErrorKind::StorageFull));
         let failure = Failure::of_error(&deep);
-        assert_eq!((failure.fault.code, failure.retryable), (ErrorCode::DiskFull, false));
+        assert_eq!((failure.fault.code, failure.retryable), (ErrorCode::DiskFull, true));
         assert_eq!(Failure::of_error(&io::Error::other("x")).fault.code, ErrorCode::Io);
     }
 }

@@ -423,7 +423,7 @@ async fn a_failure_and_a_defect_are_both_reported() {
     });
     agent.connect(api::HelloAnswer::default()).await;
     for (run, code, retryable) in [
-        ("full", ErrorCode::DiskFull, false),
+        ("full", ErrorCode::DiskFull, true),
         ("missing", ErrorCode::SourceMissing, false),
         ("x", ErrorCode::Internal, true),
     ] {

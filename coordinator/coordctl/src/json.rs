@@ -104,6 +104,7 @@ pub fn run(run: &api::Run) -> Value {
         "due_at": at(run.due_at_us),
         "started_at": at(run.started_at_us),
         "ended_at": at(run.ended_at_us),
+        "not_before": at(run.not_before_us),
         "cancelling": run.cancelling,
         "level": word(shown::level(run.level)),
         "reason": run.reason,

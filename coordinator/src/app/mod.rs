@@ -46,6 +46,7 @@ pub mod report_dedup;
 pub mod report_objectives;
 pub mod restore_points;
 pub mod restore_task;
+pub mod retry_run;
 pub mod revoke_host;
 pub mod rollback_policy;
 pub mod runs;

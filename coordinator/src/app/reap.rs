@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use coord_shared::backoff::Backoff;
 use coord_shared::fault::Fault;
+use coord_shared::retry::Class;
 
 use super::App;
 
@@ -18,7 +18,8 @@ pub async fn reap(app: &App) -> Result<bool, Fault> {
     let grace = app.settings.lease();
     let endpoint = app.endpoints.main.first().map_or("", String::as_str);
     app.catalog.beat_coordinator(app.coordinator, endpoint, env!("CARGO_PKG_VERSION"), grace, OUTAGE).await?;
-    let reaped = app.catalog.reap_lapsed_runs(grace, Backoff::RETRY.first, Backoff::RETRY.most).await?;
+    let backoff = Class::Interrupted.rule().backoff;
+    let reaped = app.catalog.reap_lapsed_runs(grace, backoff.first, backoff.most).await?;
     for lost in &reaped {
         tracing::warn!(run = %lost.run, attempt = %lost.attempt, state = %lost.state, "the host was not heard of: taken back");
     }

@@ -2,13 +2,15 @@
 //! tells the agent whether to keep, forget or drop what it holds. A report that cannot be stored now ends the session: the agent
 //! keeps it and sends it again.
 
+use std::time::Duration;
+
 use coord_shared::api::coordinator_message::Message;
 use coord_shared::api::finished::Result as Outcome;
 use coord_shared::api::run_report::Event;
 use coord_shared::api::{self, IndexWanted, LevelAnswer, ReportAck, Scanned};
-use coord_shared::backoff::Backoff;
 use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::ids::{Attempt, BackupId, RunId};
+use coord_shared::retry;
 use coord_shared::run::{Disposition, Illegal};
 use coord_shared::wire::MAX_NOTES_PER_REPORT;
 use serde_json::json;
@@ -28,8 +30,6 @@ use crate::sessions::Session;
 const MAX_TEXT: usize = 500;
 /// Archives and checks that one report may name.
 const MAX_CHECKS: usize = 1000;
-/// A run whose agent was restarted need not wait for long.
-const RESTART_PAUSE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Where a report belongs.
 #[derive(Debug, Clone, Copy)]
@@ -279,21 +279,12 @@ async fn take_with(
     app: &App,
     session: &Session,
     place: Place,
-    event: ReportedEvent,
+    mut event: ReportedEvent,
     checked: Vec<CheckedArchive>,
 ) -> Result<Vec<Message>, Fault> {
     let last =
         matches!(event, ReportedEvent::Succeeded { .. } | ReportedEvent::Failed { .. } | ReportedEvent::Stopped { .. });
-    let retry_after = match &event {
-        ReportedEvent::Failed { fault, .. } if fault.code == ErrorCode::AgentRestarted.as_str() => RESTART_PAUSE,
-        ReportedEvent::Failed { .. }
-        | ReportedEvent::Stopped { .. }
-        | ReportedEvent::Started
-        | ReportedEvent::Scanned
-        | ReportedEvent::Sealed
-        | ReportedEvent::Warnings(_)
-        | ReportedEvent::Succeeded { .. } => Backoff::RETRY.wait(place.attempt.get(), Uuid::new_v4().as_u64_pair().0),
-    };
+    let retry_after = next_attempt(&mut event, place.attempt);
     let report = RunReport {
         host: session.host,
         session: session.number,
@@ -324,6 +315,28 @@ async fn take_with(
         ReportOutcome::Refused(illegal) => after_refusal(illegal),
     };
     Ok(vec![ack(place, answer)])
+}
+
+/// The wait before the attempt that follows, if one does: the host says whether one may, `coord_shared::retry` how often and when.
+fn next_attempt(event: &mut ReportedEvent, attempt: Attempt) -> Duration {
+    let random = Uuid::new_v4().as_u64_pair().0;
+    // A word of a later version says nothing here but that the host expects more of another attempt.
+    let wait = |fault: &FaultRecord| {
+        retry::wait(ErrorCode::parse(&fault.code).unwrap_or(ErrorCode::Io), attempt.get(), random)
+    };
+    match event {
+        ReportedEvent::Failed { fault, retryable, .. } => {
+            let wait = wait(fault);
+            *retryable = *retryable && wait.is_some();
+            wait.unwrap_or_default()
+        }
+        ReportedEvent::Stopped { fault } => wait(fault).unwrap_or_default(),
+        ReportedEvent::Started
+        | ReportedEvent::Scanned
+        | ReportedEvent::Sealed
+        | ReportedEvent::Warnings(_)
+        | ReportedEvent::Succeeded { .. } => Duration::ZERO,
+    }
 }
 
 /// What the agent does with an attempt whose report does not count.

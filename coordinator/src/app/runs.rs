@@ -110,6 +110,7 @@ fn left_out(record: LeftOutRecord) -> api::LeftOut {
 /// A run without its attempts. A backup's id is shown once the backup exists.
 pub fn encode(run: &RunRecord) -> api::Run {
     let machine = run.machine;
+    let waits = machine.state == RunState::Queued && machine.attempt.get() > 0;
     let committed = machine.state == RunState::Succeeded;
     api::Run {
         id: run.id.to_string(),
@@ -138,6 +139,7 @@ pub fn encode(run: &RunRecord) -> api::Run {
         limited_by: String::new(),
         left_out: Vec::new(),
         was_there: false,
+        not_before_us: if waits { to_us(run.run_after) } else { 0 },
     }
 }
 

@@ -21,7 +21,20 @@ const MAX_KEY: usize = 200;
 /// run of another level than the one asked for; `invalid_argument` for the key.
 pub async fn start(app: &App, user: &str, request: &api::StartBackupRequest) -> Result<api::Run, Fault> {
     let job = job(app, &request.host, &request.policy).await?;
-    let key = key(&request.key)?;
+    queue(app, user, &job, Level::from_api(request.level()), key(&request.key)?).await
+}
+
+/// The same for a job and a wish that are known.
+///
+/// # Errors
+/// `not_now` as for [`start`].
+pub async fn queue(
+    app: &App,
+    user: &str,
+    job: &Job,
+    level: Option<Level>,
+    key: Option<&str>,
+) -> Result<api::Run, Fault> {
     if job.state == JobState::Ended {
         let deleted = app.catalog.policy(job.policy).await?.is_some_and(|record| record.is_deleted());
         if deleted {
@@ -35,7 +48,6 @@ pub async fn start(app: &App, user: &str, request: &api::StartBackupRequest) -> 
         )
         .with_hint(format!("coordctl host label {} KEY=VALUE sets the labels that it asks for", job.host_name)));
     }
-    let level = Level::from_api(request.level());
     let asked = AskedRun {
         id: RunId::random(),
         kind: RunKind::Backup,
@@ -49,11 +61,11 @@ pub async fn start(app: &App, user: &str, request: &api::StartBackupRequest) -> 
     match app.catalog.ask_backup(&asked, key).await? {
         Asked::New(run) => {
             app.nudges.dispatcher.notify_one();
-            record(app, user, &job, &run, (level, key)).await?;
+            record(app, user, job, &run, (level, key)).await?;
             runs::by_id(app, run.id).await
         }
         Asked::Known(run) | Asked::Open(run) => Ok(api::Run { was_there: true, ..runs::by_id(app, run.id).await? }),
-        Asked::Other(run) => Err(other_level(&job, &run)),
+        Asked::Other(run) => Err(other_level(job, &run)),
     }
 }
 

@@ -244,6 +244,9 @@ const WARNINGS: Sql = Sql("
     SELECT path, kind, detail FROM run_warnings WHERE run_id = $1 AND attempt = (SELECT attempt FROM runs WHERE run_id = $1)
     ORDER BY sequence, position LIMIT $2");
 
+const HURRY: Sql =
+    Sql("UPDATE runs SET run_after = now() WHERE run_id = $1 AND state = 'queued' AND run_after > now()");
+
 const SET_BACKUP_ID: Sql = Sql("
     UPDATE runs SET backup_id = $3 WHERE run_id = $1 AND attempt = $2 AND state IN ('leased', 'running', 'verifying')");
 
@@ -262,6 +265,7 @@ pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
     ("END_ATTEMPT", &END_ATTEMPT),
     ("ATTEMPTS", &ATTEMPTS),
     ("WARNINGS", &WARNINGS),
+    ("HURRY", &HURRY),
     ("SET_BACKUP_ID", &SET_BACKUP_ID),
 ];
 
@@ -484,6 +488,11 @@ impl Catalog {
         let outcome = step(&transaction, &run, Event::Cancelled, &StepContext::default()).await?;
         transaction.commit().await?;
         Ok(outcome)
+    }
+
+    /// Ends the wait of a queued run for its next attempt. False: it does not wait.
+    pub async fn hurry_run(&self, id: RunId) -> Result<bool> {
+        Ok(self.connection().await?.execute(&HURRY, &[&id.uuid()]).await? == 1)
     }
 
     /// Gives the id that the attempt's backup will have. False: the attempt is not the newest, or not held.

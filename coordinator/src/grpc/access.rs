@@ -74,6 +74,7 @@ pub const MAIN: &[(&str, Access)] = &[
     ("/coord.v1.OperatorService/WatchRun", VIEWER),
     ("/coord.v1.OperatorService/ListRunWarnings", VIEWER),
     ("/coord.v1.OperatorService/CancelRun", OPERATOR),
+    ("/coord.v1.OperatorService/RetryRun", OPERATOR),
     ("/coord.v1.OperatorService/ReportDedup", VIEWER),
     ("/coord.v1.OperatorService/ReportObjectives", VIEWER),
     ("/coord.v1.OperatorService/ListBackups", VIEWER),

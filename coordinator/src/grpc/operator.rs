@@ -18,8 +18,8 @@ use crate::app::relay::Part;
 use crate::app::{
     App, apply_policy, backups, cancel_run, catalog_status, delete_policy, explain, files, hosts, label_host, limits,
     list_jobs, look_ahead, plan_restore, policies, policy_history, preview_policy, read_file, rebuild_catalog, relay,
-    report_dedup, report_objectives, revoke_host, rollback_policy, runs, start_backup, start_restore, status, tokens,
-    users, watch_run, what_if,
+    report_dedup, report_objectives, retry_run, revoke_host, rollback_policy, runs, start_backup, start_restore,
+    status, tokens, users, watch_run, what_if,
 };
 use crate::relays::Receiving;
 
@@ -300,6 +300,11 @@ impl OperatorService for Operators {
     async fn cancel_run(&self, request: Request<api::CancelRunRequest>) -> Answer<api::Run> {
         let (caller, request) = open(request)?;
         answer(&caller, cancel_run::cancel(&self.app, caller.user(), &request.run).await)
+    }
+
+    async fn retry_run(&self, request: Request<api::RetryRunRequest>) -> Answer<api::Run> {
+        let (caller, request) = open(request)?;
+        answer(&caller, retry_run::retry(&self.app, caller.user(), &request.run).await)
     }
 
     async fn list_backups(&self, request: Request<api::ListBackupsRequest>) -> Answer<api::BackupList> {

@@ -10,6 +10,7 @@ mod operator;
 mod outage;
 mod policies;
 mod policy_layers;
+mod retries;
 mod runs;
 mod streams;
 mod support;

@@ -1,14 +1,14 @@
-//! `coordctl run list | show | watch | warnings | cancel`.
+//! `coordctl run list | show | watch | warnings | cancel | retry`.
 
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use coord_shared::api::{
-    self, CancelRunRequest, GetRunRequest, ListRunWarningsRequest, ListRunsRequest, RunKind, RunState,
+    self, CancelRunRequest, GetRunRequest, ListRunWarningsRequest, ListRunsRequest, RetryRunRequest, RunKind, RunState,
 };
 
 use super::backup::bound;
-use super::job::{follow, timeout};
+use super::job::{Waiting, follow, timeout};
 use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::Align::{Left, Right};
@@ -48,6 +48,18 @@ pub enum RunCommand {
         /// At most so many.
         #[arg(long, default_value_t = 1000)]
         limit: u32,
+    },
+    /// Try a run again, and wait for its end.
+    ///
+    /// One that waits for its next attempt goes at once. For one that failed, was cancelled or was missed, the same is asked for anew.
+    Retry {
+        /// Id, or a unique beginning of it.
+        run: String,
+        /// Say what would be tried, try nothing.
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+        #[command(flatten)]
+        waiting: Waiting,
     },
     /// Ask a run to stop.
     Cancel {
@@ -159,6 +171,7 @@ pub async fn run(session: &mut Session, command: &RunCommand) -> Result<(), Fail
             let found = answer(session.client.list_run_warnings(request(message)).await)?;
             warnings(session, &found)
         }
+        RunCommand::Retry { run, dry_run, waiting } => retry(session, run, *dry_run, waiting).await,
         RunCommand::Cancel { run, dry_run } => {
             let now = answer(session.client.get_run(request(GetRunRequest { run: run.clone() })).await)?;
             let what =
@@ -186,6 +199,17 @@ async fn watch(session: &mut Session, run: &str, timeout: Option<Duration>) -> R
     let ended = wait::until_end(session, &found.id, timeout, wait::Telling::Events).await?;
     session.out.event("result", "document", &session.out.chosen(&json::run(&ended))?)?;
     wait::conclude(session, &ended)
+}
+
+async fn retry(session: &mut Session, run: &str, dry_run: bool, waiting: &Waiting) -> Result<(), Failure> {
+    let now = answer(session.client.get_run(request(GetRunRequest { run: run.to_owned() })).await)?;
+    let what = format!("try run {} of {} again, which is {}", shown::short(&now.id), now.host, shown::state(now.state));
+    if dry_run {
+        return session.out.dry_run(&what);
+    }
+    session.change(&what)?;
+    let found = answer(session.client.retry_run(request(RetryRunRequest { run: run.to_owned() })).await)?;
+    waiting.follow(session, found).await
 }
 
 async fn list(session: &mut Session, args: &ListArgs) -> Result<(), Failure> {
@@ -280,6 +304,7 @@ pub fn show(session: &Session, r: &api::Run) -> Result<(), Failure> {
         ("due", shown::instant(r.due_at_us)),
         ("started", shown::instant(r.started_at_us)),
         ("took", took(r)),
+        ("not before", if r.not_before_us == 0 { String::new() } else { shown::instant(r.not_before_us) }),
         ("time", spent(&r.spent)),
         ("limited by", limited_by(r)),
         ("attempt", format!("{} of {}", r.attempt, r.max_attempts)),

@@ -21,6 +21,7 @@ fn sample_run() -> api::Run {
         due_at_us: AT,
         started_at_us: AT,
         ended_at_us: AT,
+        not_before_us: AT,
         progress: Some(api::Progress { phase: api::Phase::Packing.into(), ..Default::default() }),
         restore: Some(api::RestoreResult::default()),
         spent: vec![api::Spent { stage: "compress".into(), ms: 1 }],
