@@ -105,6 +105,7 @@ pub fn run(run: &api::Run) -> Value {
         "started_at": at(run.started_at_us),
         "ended_at": at(run.ended_at_us),
         "not_before": at(run.not_before_us),
+        "waits_for": word(run.waits_for.clone()),
         "cancelling": run.cancelling,
         "level": word(shown::level(run.level)),
         "reason": run.reason,

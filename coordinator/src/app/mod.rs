@@ -56,6 +56,7 @@ pub mod start_restore;
 pub mod status;
 pub mod tokens;
 pub mod users;
+pub mod waiting;
 pub mod watch_run;
 pub mod what_if;
 

@@ -8,7 +8,7 @@ use coord_shared::run::{RunKind, RunState};
 use coord_shared::wire::{from_us, optional_us, to_us};
 
 use super::backups::checks;
-use super::{App, last_read, names};
+use super::{App, last_read, names, waiting};
 use crate::catalog::{AttemptRecord, FaultRecord, LeftOutRecord, PhaseWord, ProgressRecord, RunFilter, RunRecord};
 use crate::domain::bottleneck::{self, Stage};
 
@@ -44,7 +44,7 @@ pub async fn list(app: &App, request: &api::ListRunsRequest) -> Result<api::RunL
 /// `not_found`, or `ambiguous` with the candidates.
 pub async fn show(app: &App, text: &str) -> Result<api::Run, Fault> {
     let run = names::run(app, text).await?;
-    whole(app, &run).await
+    Ok(api::Run { waits_for: waiting::for_what(app, &run).await?, ..whole(app, &run).await? })
 }
 
 /// The run behind what an operator typed.
@@ -139,6 +139,7 @@ pub fn encode(run: &RunRecord) -> api::Run {
         limited_by: String::new(),
         left_out: Vec::new(),
         was_there: false,
+        waits_for: String::new(),
         not_before_us: if waits { to_us(run.run_after) } else { 0 },
     }
 }

@@ -48,6 +48,8 @@ async fn a_limit_lets_the_next_run_begin_when_one_has_ended_or_when_it_is_raised
         list.iter().map(|limit| (limit.name.as_str(), limit.runs, limit.running)).collect();
     assert_eq!(seen, [("each-host", 2, 1), ("tests", 1, 1)]);
     assert!(!is_held(&fleet, &runs[1]).await);
+    let second = operator.get_run(api::GetRunRequest { run: runs[1].id.clone() }).await.unwrap().into_inner();
+    assert_eq!(second.waits_for, "limit tests: 1 of 1 are going on");
     hosts[0].back_up(&fleet, Timestamp::now(), tree("etc", 1)).await;
     hosts[1].order().await;
     assert!(!is_held(&fleet, &runs[2]).await);

@@ -304,6 +304,7 @@ pub fn show(session: &Session, r: &api::Run) -> Result<(), Failure> {
         ("due", shown::instant(r.due_at_us)),
         ("started", shown::instant(r.started_at_us)),
         ("took", took(r)),
+        ("waits for", r.waits_for.clone()),
         ("not before", if r.not_before_us == 0 { String::new() } else { shown::instant(r.not_before_us) }),
         ("time", spent(&r.spent)),
         ("limited by", limited_by(r)),
