@@ -267,6 +267,7 @@ fn start_tasks(app: &Arc<App>, listeners: &Listeners, state: &Path, life: &Lifec
     tasks::certificate_renewer::start(app, &listeners.certificates, listeners.renew_at, life);
     tasks::scheduler::start(app, life);
     tasks::dispatcher::start(app, life);
+    tasks::canceller::start(app, life);
     tasks::lease_reaper::start(app, life);
     tasks::ingester::start(app, life);
     tasks::housekeeper::start(app, life);

@@ -3,7 +3,8 @@
 use coord_shared::api;
 use coord_shared::api::coordinator_message::Message;
 use coord_shared::fault::{ErrorCode, Fault};
-use coord_shared::run::Illegal;
+use coord_shared::ids::HostId;
+use coord_shared::run::{Illegal, RunState};
 use coord_shared::tls::PeerKind;
 
 use super::{App, names, runs};
@@ -39,6 +40,18 @@ pub async fn cancel(app: &App, user: &str, text: &str) -> Result<api::Run, Fault
     runs::by_id(app, run.id).await
 }
 
+/// Tells hosts that are connected here of their runs that are to end. Being told twice changes nothing.
+///
+/// # Errors
+/// Those of the catalog.
+pub async fn remind(app: &App) -> Result<(), Fault> {
+    let hosts: Vec<HostId> = app.sessions.all().into_iter().map(|session| session.host).collect();
+    for run in app.catalog.cancelling_runs(&hosts).await? {
+        tell_host(app, &run);
+    }
+    Ok(())
+}
+
 /// Tells the host at once when it is connected here; its next heartbeat would hear of it as well.
 fn tell_host(app: &App, run: &RunRecord) {
     let cancel = api::CancelRun {
@@ -46,6 +59,9 @@ fn tell_host(app: &App, run: &RunRecord) {
         attempt: run.machine.attempt.get(),
         reason: "an operator cancelled the run".to_owned(),
     };
+    if run.machine.state == RunState::Queued {
+        return;
+    }
     if app.sessions.send(run.host, Message::Cancel(cancel)).is_err() {
         tracing::debug!(run = %run.id, host = %run.host_name, "not connected here: its heartbeat will tell it");
     }

@@ -203,6 +203,10 @@ const OPEN_OF_JOB: Sql = Sql(select_runs!(
     "WHERE j.job_id = $1 AND r.state IN ('queued', 'leased', 'running', 'verifying') ORDER BY r.due_at LIMIT 100"
 ));
 
+const CANCELLING: Sql = Sql(select_runs!(
+    "WHERE r.cancelling AND r.state IN ('leased', 'running', 'verifying') AND h.host_id = ANY ($1) LIMIT 1000"
+));
+
 pub(super) const ASK: Sql = Sql("
     INSERT INTO runs (run_id, kind, host, job, policy_version, due_at, state, max_attempts, run_after, priority, asked_by,
         level, spec)
@@ -256,6 +260,7 @@ pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
     ("BY_PREFIX", &BY_PREFIX),
     ("LIST", &LIST),
     ("OPEN_OF_JOB", &OPEN_OF_JOB),
+    ("CANCELLING", &CANCELLING),
     ("ASK", &ASK),
     ("LOCK_RUN", &LOCK_RUN),
     ("HOST_KEY", &HOST_KEY),
@@ -457,6 +462,15 @@ impl Catalog {
     /// The open runs of a job, oldest due first.
     pub async fn open_runs_of_job(&self, job: JobId) -> Result<Vec<RunRecord>> {
         self.connection().await?.query(&OPEN_OF_JOB, &[&job.uuid()]).await?.iter().map(read).collect()
+    }
+
+    /// Runs that these hosts hold and that are to end.
+    pub async fn cancelling_runs(&self, hosts: &[HostId]) -> Result<Vec<RunRecord>> {
+        if hosts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let hosts: Vec<Uuid> = hosts.iter().map(|host| host.uuid()).collect();
+        self.connection().await?.query(&CANCELLING, &[&hosts]).await?.iter().map(read).collect()
     }
 
     /// Queues a run that somebody asks for. [`CatalogError::Taken`]: the job has an open backup run already; for

@@ -3,6 +3,7 @@
 //! coordinators may run them on one catalog.
 
 pub mod bootstrap_importer;
+pub mod canceller;
 pub mod certificate_renewer;
 pub mod database_keeper;
 pub mod dispatcher;

@@ -55,7 +55,7 @@ impl Host {
         host
     }
 
-    async fn wait<T>(&mut self, pick: impl Fn(ToAgent) -> Option<T>) -> T {
+    pub(super) async fn wait<T>(&mut self, pick: impl Fn(ToAgent) -> Option<T>) -> T {
         loop {
             let message = tokio::time::timeout(DEADLINE, self.hear.message()).await.unwrap().unwrap();
             if let Some(picked) = pick(message.unwrap().message.unwrap()) {

@@ -1,6 +1,7 @@
-//! Runs that fail: what is tried again and when, by itself and because somebody says so.
+//! Runs that fail or are cancelled: what is tried again and when, by itself and because somebody says so.
 
 use coord_shared::api;
+use coord_shared::api::coordinator_message::Message;
 use coord_shared::api::operator_service_client::OperatorServiceClient;
 use coord_shared::api::run_report::Event;
 use coord_shared::fault::{ErrorCode, Fault};
@@ -57,6 +58,24 @@ async fn what_went_wrong_says_when_it_is_tried_again_and_an_operator_need_not_wa
     let order = host.order().await;
     host.report(&order, 1, failed("io", true)).await;
     assert_eq!(show(&mut operator, &id).await.state(), api::RunState::Failed, "the third attempt was the last");
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_hears_within_five_seconds_of_a_run_that_was_cancelled_at_another_coordinator() {
+    let fleet = Fleet::start().await;
+    let mut operator = OperatorServiceClient::new(fleet.admin().await);
+    let mut host = Host::join(&fleet, "one").await;
+    apply(&mut operator, POLICY).await;
+    let id = start(&mut operator, "web").await.unwrap().into_inner().id;
+    host.order().await;
+    // Whoever was asked wrote this; the coordinator of the host was not told, and the host sends no heartbeats.
+    let asked = std::time::Instant::now();
+    fleet.catalog.cancel_run(id.parse().unwrap()).await.unwrap();
+    let told =
+        host.wait(|message| if let Message::Cancel(cancel) = message { Some(cancel.run_id) } else { None }).await;
+    assert_eq!(told, id);
+    assert!(asked.elapsed() < std::time::Duration::from_secs(5), "{:?}", asked.elapsed());
     fleet.stop().await;
 }
 
