@@ -186,3 +186,42 @@ async fn a_wish_for_a_backup_is_one_run_however_many_utter_it() {
     })
     .await;
 }
+
+/// Five thousand hosts with two due runs each.
+const MANY: &str = "
+    INSERT INTO policies (policy_id, name, version) VALUES (gen_random_uuid(), 'many', 1);
+    INSERT INTO hosts (host_id, name, session_number)
+        SELECT gen_random_uuid(), 'many-' || n, 1 FROM generate_series(1, 5000) n;
+    INSERT INTO jobs (job_id, host, policy)
+        SELECT gen_random_uuid(), h.host, p.policy FROM hosts h, policies p WHERE h.name LIKE 'many-%' AND p.name = 'many';
+    INSERT INTO runs (run_id, kind, host, job, due_at, state, max_attempts, run_after, priority, asked_by, spec)
+        SELECT gen_random_uuid(), 'verify', j.host, j.job, now() - make_interval(secs => n), 'queued', 3, now(), n, 'schedule', '{}'
+        FROM jobs j JOIN policies p ON p.policy = j.policy AND p.name = 'many', generate_series(1, 2) n;
+    ANALYZE hosts; ANALYZE runs; ANALYZE jobs";
+
+#[tokio::test]
+async fn ten_thousand_due_runs_are_leased_within_ten_seconds() {
+    with_config(async |config| {
+        let client = config.connect().await.unwrap();
+        let catalog = Catalog::new(config).unwrap();
+        client.batch_execute(MANY).await.unwrap();
+        set(&catalog, "all", Scope::Fleet, 10_000).await;
+        let rows = client.query("SELECT host_id FROM hosts WHERE name LIKE 'many-%'", &[]).await.unwrap();
+        let sessions: Vec<(HostId, SessionNumber)> =
+            rows.iter().map(|row| (HostId::from_uuid(row.get(0)), SessionNumber(1))).collect();
+        let began = std::time::Instant::now();
+        let mut leased = 0;
+        loop {
+            let claimed = catalog.claim_runs(&sessions, LEASE, 256).await.unwrap().len();
+            if claimed == 0 {
+                break;
+            }
+            leased += claimed;
+        }
+        assert_eq!(leased, 10_000);
+        let took = began.elapsed();
+        assert!(took < std::time::Duration::from_secs(10), "it took {took:?}");
+        eprintln!("10,000 runs of 5,000 hosts leased in {took:?}");
+    })
+    .await;
+}
