@@ -10,6 +10,7 @@ use coord_shared::tls::PeerKind;
 use super::schedule::priority;
 use super::{App, names, runs, start_backup};
 use crate::catalog::{AskedRun, NewAudit, RunRecord};
+use crate::domain::policy::DEFAULT_PRIORITY;
 
 /// Tries a run again; the answer is the run that goes on.
 ///
@@ -61,7 +62,7 @@ async fn again(app: &App, user: &str, run: &RunRecord) -> Result<api::Run, Fault
         asked_by: user.to_owned(),
         level: None,
         spec: run.spec.clone(),
-        priority: priority(run.kind),
+        priority: priority(run.kind, DEFAULT_PRIORITY),
     };
     let new = app.catalog.ask_run(&asked).await?;
     app.nudges.dispatcher.notify_one();

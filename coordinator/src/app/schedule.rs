@@ -11,18 +11,35 @@ use super::App;
 use super::host_policies::on_host;
 use super::jobs::{leave_out, readable};
 use crate::catalog::{DueRun, Job, PassedOver, ScheduleOutcome, ScheduleStep};
+use crate::domain::policy::DEFAULT_PRIORITY;
 use crate::domain::schedule::{Calendar, CatchUp};
 
 /// Jobs looked at in one pass.
 const MAX_JOBS: u32 = 200;
 
-/// Higher runs are given out first: an operator waits for a restore.
-pub const fn priority(kind: RunKind) -> i32 {
-    match kind {
-        RunKind::Restore => 20,
-        RunKind::Backup => 10,
-        RunKind::Verify => 0,
-    }
+/// What a verification is behind a backup of the same policy.
+const BEHIND: u32 = 20;
+
+/// The priority of a run: higher runs begin first. Restores come before all others whatever it is, because somebody waits for them.
+pub fn priority(kind: RunKind, of_policy: u32) -> i32 {
+    let points = match kind {
+        RunKind::Restore => 100,
+        RunKind::Backup => of_policy,
+        RunKind::Verify => of_policy.saturating_sub(BEHIND),
+    };
+    i32::try_from(points).unwrap_or(i32::MAX)
+}
+
+/// The priority of a run of a job, by its policy as it is now.
+///
+/// # Errors
+/// Those of the catalog.
+pub async fn priority_of(app: &App, kind: RunKind, job: &Job) -> Result<i32, Fault> {
+    let record = app.catalog.policy(job.policy).await?;
+    let Some(policy) = record.and_then(|record| readable(app, &record)) else {
+        return Ok(priority(kind, DEFAULT_PRIORITY));
+    };
+    Ok(priority(kind, on_host(app, policy, job.host).await?.priority))
 }
 
 /// Inserts what is due. What cannot be scheduled is passed over, so that it stands in nobody's way. Answers whether there is more to
@@ -75,8 +92,8 @@ async fn schedule_job(app: &App, id: JobId, now: Timestamp, without: &mut Passed
         return Ok(Scheduled::PassedOver);
     };
     let policy = on_host(app, policy, job.host).await?;
-    let backup = step(&job, RunKind::Backup, &policy.schedule, now);
-    let verify = step(&job, RunKind::Verify, &policy.verify.calendar, now);
+    let backup = step(&job, RunKind::Backup, (&policy.schedule, policy.priority), now);
+    let verify = step(&job, RunKind::Verify, (&policy.verify.calendar, policy.priority), now);
     let mut more = false;
     for (step, rest) in [backup, verify].into_iter().flatten() {
         more |= rest;
@@ -97,7 +114,12 @@ async fn schedule_job(app: &App, id: JobId, now: Timestamp, without: &mut Passed
 }
 
 /// What is to be written for one kind of a job's runs, and whether more is due at once; `None` when its time has not come.
-fn step(job: &Job, kind: RunKind, calendar: &Calendar, now: Timestamp) -> Option<(ScheduleStep, bool)> {
+fn step(
+    job: &Job,
+    kind: RunKind,
+    (calendar, points): (&Calendar, u32),
+    now: Timestamp,
+) -> Option<(ScheduleStep, bool)> {
     let seen_due_at = match kind {
         RunKind::Backup => job.backup_due_at,
         RunKind::Verify => job.verify_due_at,
@@ -113,13 +135,14 @@ fn step(job: &Job, kind: RunKind, calendar: &Calendar, now: Timestamp) -> Option
     // Due instants lie after `done_until`, and the stored one is the first of them.
     let CatchUp { missed, run, done_until, more } = calendar.catch_up(due_at - SignedDuration::from_micros(1), now);
     let late = "no coordinator was running when it was due, and a later one is due as well";
-    let mut runs: Vec<DueRun> = missed.into_iter().map(|due_at| due(kind, due_at, Some(late.to_owned()))).collect();
+    let mut runs: Vec<DueRun> =
+        missed.into_iter().map(|due_at| due(kind, due_at, Some(late.to_owned()), points)).collect();
     let nothing = (kind == RunKind::Verify && job.backups == 0).then(|| "there is no backup to verify yet".to_owned());
-    runs.extend(run.map(|due_at| due(kind, due_at, nothing)));
+    runs.extend(run.map(|due_at| due(kind, due_at, nothing, points)));
     let next_due_at = calendar.next_after(done_until);
     Some((ScheduleStep { job: job.id, kind, seen_due_at, runs, next_due_at }, more))
 }
 
-fn due(kind: RunKind, due_at: Timestamp, missed: Option<String>) -> DueRun {
-    DueRun { id: RunId::random(), due_at, missed, priority: priority(kind) }
+fn due(kind: RunKind, due_at: Timestamp, missed: Option<String>, points: u32) -> DueRun {
+    DueRun { id: RunId::random(), due_at, missed, priority: priority(kind, points) }
 }

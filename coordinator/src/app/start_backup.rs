@@ -7,7 +7,7 @@ use coord_shared::level::Level;
 use coord_shared::run::RunKind;
 use coord_shared::tls::PeerKind;
 
-use super::schedule::priority;
+use super::schedule::priority_of;
 use super::{App, names, runs};
 use crate::catalog::{Asked, AskedRun, Job, JobState, NewAudit, RunRecord};
 
@@ -56,7 +56,7 @@ pub async fn queue(
         asked_by: user.to_owned(),
         level,
         spec: serde_json::json!({ "asked_level": level }),
-        priority: priority(RunKind::Backup),
+        priority: priority_of(app, RunKind::Backup, job).await?,
     };
     match app.catalog.ask_backup(&asked, key).await? {
         Asked::New(run) => {

@@ -11,6 +11,7 @@ use super::restore_task::{Bytes, OverwriteWord, PartSpec, RestoreSpec};
 use super::schedule::priority;
 use super::{App, runs};
 use crate::catalog::{AskedRun, NewAudit};
+use crate::domain::policy::DEFAULT_PRIORITY;
 
 /// Queues a restore run.
 ///
@@ -29,7 +30,7 @@ pub async fn start(app: &App, user: &str, request: &api::RestoreRequest) -> Resu
         asked_by: user.to_owned(),
         level: None,
         spec,
-        priority: priority(RunKind::Restore),
+        priority: priority(RunKind::Restore, DEFAULT_PRIORITY),
     };
     let run = app.catalog.ask_run(&asked).await?;
     app.nudges.dispatcher.notify_one();

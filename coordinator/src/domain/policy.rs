@@ -54,9 +54,19 @@ pub struct Policy {
     /// What is promised. Policies of before there were objectives promise nothing.
     #[serde(default)]
     pub objectives: Objectives,
+    /// What goes first when runs wait for each other: 0 to 100. Policies of before there were priorities are in the middle.
+    #[serde(default = "default_priority")]
+    pub priority: u32,
     /// What it was made of besides its file's own keys.
     #[serde(default, skip_serializing_if = "Layers::is_empty")]
     pub layers: Layers,
+}
+
+/// The priority of a policy that says nothing about it.
+pub const DEFAULT_PRIORITY: u32 = 50;
+
+const fn default_priority() -> u32 {
+    DEFAULT_PRIORITY
 }
 
 /// What a policy promises to those whose data it protects.

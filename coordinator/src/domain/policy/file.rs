@@ -12,13 +12,13 @@ pub use layers::{Defaults, Layers, Origin};
 use reader::{Reader, escaped};
 use toml::Table;
 
-use super::{Finding, Policy, VerifyRule};
+use super::{DEFAULT_PRIORITY, Finding, Policy, VerifyRule};
 use crate::domain::schedule::Calendar;
 
 /// Longest policy file, in bytes.
 pub const MAX_FILE: usize = 64 * 1024;
 
-const TOP: [&str; 15] = [
+const TOP: [&str; 16] = [
     "name",
     "hosts",
     "sources",
@@ -34,6 +34,7 @@ const TOP: [&str; 15] = [
     "compression",
     "verify",
     "objectives",
+    "priority",
 ];
 /// Keys of the file's shape whose effect is not built yet.
 const NOT_BUILT: [&str; 1] = ["retention"];
@@ -73,6 +74,7 @@ fn read(top: &Table) -> Result<Policy, Vec<Finding>> {
     let compression = reader.compression(top);
     let verify_cron = reader.verify(top);
     let objectives = reader.objectives(top);
+    let priority = reader.number(top, "", "priority", 0..=100, DEFAULT_PRIORITY);
     match (name, hosts, schedule, verify_cron) {
         (Some(name), Some(hosts), Some(schedule), Some(cron)) if reader.findings.is_empty() => {
             let verify = VerifyRule { calendar: Calendar { cron, zone: schedule.zone.clone() } };
@@ -88,6 +90,7 @@ fn read(top: &Table) -> Result<Policy, Vec<Finding>> {
                 compression,
                 verify,
                 objectives,
+                priority,
                 layers: Layers::default(),
             })
         }

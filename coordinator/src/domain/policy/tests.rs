@@ -20,6 +20,7 @@ diff_threshold_percent = 40
 compression = { full = { codec = "gzip", level = 9 }, differential = { codec = "zstd", level = 2 } }
 verify = { after_backup = true, cron = "0 7 * * *" }
 objectives = { rpo = "26h", rto = "90m" }
+priority = 80
 "#;
 
 fn findings(text: &str) -> Vec<Finding> {
@@ -47,6 +48,7 @@ fn every_key_is_read() {
     assert_eq!(policy.compression.differential, Compression { codec: Codec::Zstd, level: 2 });
     assert_eq!(policy.verify.calendar.zone, policy.schedule.zone, "one zone for the whole policy");
     assert_eq!(policy.objectives, Objectives { rpo_s: Some(26 * 3600), rto_s: Some(90 * 60) });
+    assert_eq!(policy.priority, 80);
     assert_eq!(policy.warnings(), []);
     let stored = serde_json::to_string(&policy).unwrap();
     assert_eq!(serde_json::from_str::<Policy>(&stored).unwrap(), policy, "it survives the catalog");
@@ -62,6 +64,7 @@ fn a_policy_of_three_lines_gets_the_documented_defaults() {
     assert_eq!(policy.full, FullRule { day: FullDay::Weekly(Weekday::Sunday), max_age_days: 7 });
     assert_eq!(policy.diff_threshold_percent, 50);
     assert_eq!(policy.objectives, Objectives::default(), "nothing is promised that nobody stated");
+    assert_eq!(policy.priority, 50);
     assert_eq!(policy.compression.full, Compression { codec: Codec::Zstd, level: 3 });
     assert_eq!(policy.compression.differential, Compression { codec: Codec::Zstd, level: 1 });
     let gzip =
@@ -73,6 +76,15 @@ fn a_policy_of_three_lines_gets_the_documented_defaults() {
         [] as [&str; 0],
         "the defaults can be overridden"
     );
+}
+
+#[test]
+fn a_priority_is_a_number_up_to_a_hundred() {
+    for lines in ["priority = 101", "priority = -1"] {
+        let found = findings(&with(lines));
+        assert_eq!((found.len(), found[0].key.as_str()), (1, "priority"), "{found:?}");
+        assert!(found[0].message.contains("not a whole number from 0 to 100"), "{found:?}");
+    }
 }
 
 #[test]
@@ -215,6 +227,7 @@ fn another_rule_is_another_selection_and_a_policy_of_before_there_were_any_has_n
     let mut stored = serde_json::to_value(&plain).unwrap();
     stored.as_object_mut().unwrap().remove("rules");
     stored.as_object_mut().unwrap().remove("objectives");
+    stored.as_object_mut().unwrap().remove("priority");
     assert_eq!(serde_json::from_value::<Policy>(stored).unwrap(), plain);
 }
 
