@@ -282,12 +282,17 @@ impl State<'_> {
             return;
         }
         let mut part = Verification::default();
+        // What is long is told of as it is read.
+        let mut told = 0;
         match job {
             Job::Frame { number, spans } => self.check_frame(number, spans, raw, &mut part),
             Job::Long(entry) => {
                 part.files = 1;
                 part.bytes = entry.stored_bytes();
-                match content_digest(self.reader, &entry, &|| self.goes_on(Advance::default())) {
+                told = part.bytes;
+                match content_digest(self.reader, &entry, &|bytes| {
+                    self.goes_on(Advance { bytes, ..Advance::default() })
+                }) {
                     Ok(None) => return,
                     Ok(found) if found == entry.digest => {}
                     Ok(Some(_)) | Err(_) => part.add_damaged(entry.path),
@@ -295,7 +300,7 @@ impl State<'_> {
             }
             Job::Unreachable(path) => part.add_damaged(path),
         }
-        let advance = Advance { files: part.files, bytes: part.bytes, ..Advance::default() };
+        let advance = Advance { files: part.files, bytes: part.bytes - told, ..Advance::default() };
         self.goes_on(advance);
         self.found.lock().unwrap_or_else(PoisonError::into_inner).merge(part);
     }
@@ -348,8 +353,12 @@ impl Verification {
     }
 }
 
-/// The digest of a content, read through all its frames; `None` when `goes_on` ended it.
-fn content_digest(reader: &ArchiveReader, entry: &Entry, goes_on: &dyn Fn() -> bool) -> Result<Option<Digest>, String> {
+/// The digest of a content, read through all its frames; `None` when `goes_on`, which is told of the bytes read, ended it.
+fn content_digest(
+    reader: &ArchiveReader,
+    entry: &Entry,
+    goes_on: &dyn Fn(u64) -> bool,
+) -> Result<Option<Digest>, String> {
     let mut stored = reader.stored_content(entry).map_err(|error| describe(&error))?;
     let mut hasher = ContentHasher::new();
     let whole = [DataRange { offset: 0, length: entry.size }];
@@ -361,7 +370,7 @@ fn content_digest(reader: &ArchiveReader, entry: &Entry, goes_on: &dyn Fn() -> b
             let step = (range.offset - at).min(HOLE_STEP);
             hasher.update_zeros(step);
             at += step;
-            if !goes_on() {
+            if !goes_on(0) {
                 return Ok(None);
             }
         }
@@ -372,8 +381,9 @@ fn content_digest(reader: &ArchiveReader, entry: &Entry, goes_on: &dyn Fn() -> b
                 return Err("its content ends early".to_owned());
             }
             hasher.update(bytes);
-            at += bytes.len() as u64;
-            if !goes_on() {
+            let read = bytes.len() as u64;
+            at += read;
+            if !goes_on(read) {
                 return Ok(None);
             }
         }
@@ -390,7 +400,7 @@ fn sample(state: &State<'_>, paths: &[Vec<u8>]) -> Outcome {
         }
         let failed = |reason: &str| Outcome::Failed(format!("{}: {reason}", escape(path)));
         match reader.find(path) {
-            Ok(Some(entry)) => match content_digest(reader, &entry, &goes_on) {
+            Ok(Some(entry)) => match content_digest(reader, &entry, &|_| goes_on()) {
                 Ok(None) => return Outcome::NotDone,
                 Ok(digest) if digest == entry.digest => {}
                 Ok(_) => return failed("its content has another digest"),

@@ -117,6 +117,8 @@ pub(super) struct Finished {
     pub(super) frame: Option<Frame>,
     pub(super) records: Vec<Record>,
     pub(super) tally: Tally,
+    /// Bytes of content that whoever watches was not told of yet.
+    pub(super) to_tell: u64,
     /// Whether the frame is where a large file begins, whose entry comes with a later job.
     pub(super) is_first_piece: bool,
 }
@@ -222,7 +224,8 @@ impl<'a> Sealer<'a> {
     }
 
     /// Writes a frame of the job `seq`, which has more to come, when its turn is there; gives back a buffer.
-    pub(super) fn stream(&self, seq: u64, frame: Frame) -> Result<Vec<u8>, SealError> {
+    /// `told`: the bytes of content in it.
+    pub(super) fn stream(&self, seq: u64, frame: Frame, told: u64) -> Result<Vec<u8>, SealError> {
         let mut state = self.lock();
         while seq != state.next_seq && !state.stopped {
             state = self.turn.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -231,6 +234,8 @@ impl<'a> Sealer<'a> {
             return Err(SealError::Stopped);
         }
         state.write_frame(frame)?;
+        let stored_bytes = std::mem::take(&mut state.job_bytes);
+        state.tell(Advance { bytes: told, stored_bytes, ..Advance::default() })?;
         Ok(state.spare.pop().unwrap_or_default())
     }
 
@@ -279,7 +284,12 @@ impl State<'_> {
         self.next_seq += 1;
         self.written.tally.files += job.tally.files;
         self.written.tally.bytes += job.tally.bytes;
-        let advance = Advance { entries, files: job.tally.files, bytes: job.tally.bytes, stored_bytes, path: &path };
+        let advance = Advance { entries, files: job.tally.files, bytes: job.to_tell, stored_bytes, path: &path };
+        self.tell(advance)
+    }
+
+    /// Tells whoever watches; waits as long as they do.
+    fn tell(&self, advance: Advance<'_>) -> Result<(), SealError> {
         match self.written.sink.progress.advance(advance) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(SealError::Cancelled),

@@ -52,6 +52,10 @@ struct JobState {
     frames: u64,
     records: Vec<Record>,
     tally: Tally,
+    /// Bytes of content that the sealer tells of with this job.
+    to_tell: u64,
+    /// Those of them that it has told of already.
+    told_ahead: u64,
     is_first_piece: bool,
 }
 
@@ -115,7 +119,7 @@ impl<'a, 's> Worker<'a, 's> {
                 Work::Step(step) => self.step(step)?,
             }
             if self.raw.len() as u64 >= 2 * PIECE_BYTES {
-                self.emit()?;
+                self.emit(0)?;
             }
         }
         self.timings.read += nanos(begun).saturating_sub(self.timings.beside_reading() - before);
@@ -278,6 +282,7 @@ impl<'a, 's> Worker<'a, 's> {
         }
         self.job.tally.files += 1;
         self.job.tally.bytes += entry.stored_bytes();
+        self.job.to_tell += entry.stored_bytes();
         self.record(entry, place);
     }
 
@@ -322,13 +327,13 @@ impl<'a, 's> Worker<'a, 's> {
     /// Reads a content of any size through frames of its own, in this thread. An error of reading comes back inside, after
     /// the member was filled up with zeros, because its header has been written.
     fn read_streaming(&mut self, entry: &mut Entry, read: ReadContent<'_>) -> Result<io::Result<Place>, SealError> {
-        self.emit()?;
+        self.emit(0)?;
         let first = self.job.frames;
         let whole = [DataRange { offset: 0, length: entry.size }];
         let ranges = entry.data_ranges.clone().unwrap_or_else(|| whole.to_vec());
         let mut hasher = ContentHasher::new();
         let mut failure = None;
-        let mut at = 0;
+        let (mut at, mut read_ahead) = (0, 0);
         for range in &ranges {
             hasher.update_zeros(range.offset - at);
             at = range.offset;
@@ -346,8 +351,9 @@ impl<'a, 's> Worker<'a, 's> {
                 hasher.update(&self.raw[from..]);
                 self.timings.hash += nanos(begun);
                 at += take;
+                read_ahead += take;
                 if self.raw.len() as u64 == PIECE_BYTES {
-                    self.emit()?;
+                    self.emit(std::mem::take(&mut read_ahead))?;
                 }
             }
         }
@@ -367,6 +373,8 @@ impl<'a, 's> Worker<'a, 's> {
         let changed = large.changed.get().copied().unwrap_or(true);
         let error = match (large.take_values(), large.first_seq.get()) {
             (Ok(values), Some(first_seq)) => {
+                // Its pieces were told of, each by itself.
+                self.job.told_ahead += entry.stored_bytes();
                 entry.digest = merge_pieces(&values);
                 entry.pieces = values;
                 self.file_done(entry, Place::Job(*first_seq), changed);
@@ -383,6 +391,7 @@ impl<'a, 's> Worker<'a, 's> {
         let begun = Instant::now();
         // Bounded by PIECE_BYTES.
         let length = large.piece_length(index) as usize;
+        self.job.to_tell = length as u64;
         // Not cleared between pieces: clearing would cost as much as reading.
         let mut piece = std::mem::take(&mut self.piece);
         piece.resize(length.next_multiple_of(BLOCK), 0);
@@ -422,11 +431,12 @@ impl<'a, 's> Worker<'a, 's> {
         frame
     }
 
-    /// Hands the frame at hand to the sealer while the job goes on; waits for the job's turn.
-    fn emit(&mut self) -> Result<(), SealError> {
+    /// Hands the frame at hand, with so many bytes of a content in it, to the sealer while the job goes on; waits for the job's turn.
+    fn emit(&mut self, told: u64) -> Result<(), SealError> {
         if let Some(frame) = self.take_frame()? {
             let begun = Instant::now();
-            self.stored = self.sealer.stream(self.job.seq, frame)?;
+            self.stored = self.sealer.stream(self.job.seq, frame, told)?;
+            self.job.told_ahead += told;
             self.job.frames += 1;
             self.timings.write += nanos(begun);
         }
@@ -441,6 +451,7 @@ impl<'a, 's> Worker<'a, 's> {
             frame,
             records: job.records,
             tally: job.tally,
+            to_tell: job.to_tell.saturating_sub(job.told_ahead),
             is_first_piece: job.is_first_piece,
         };
         self.stored = self.sealer.submit(finished, &mut self.timings.wait)?;

@@ -5,6 +5,7 @@ mod damage;
 mod damage_anywhere;
 mod golden;
 mod moving;
+mod progress;
 mod reads;
 mod rebuild;
 mod roundtrip;
