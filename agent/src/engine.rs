@@ -12,6 +12,7 @@ mod content;
 mod failure;
 mod notes;
 mod owner;
+mod pace;
 mod pack;
 mod preview;
 mod restore;

@@ -14,6 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::pace::Pace;
 use super::{Event, Failure};
 use crate::journal::AttemptKey;
 
@@ -45,6 +46,7 @@ pub struct Control {
     bytes_total: AtomicU64,
     level: Mutex<Option<Level>>,
     answered: Condvar,
+    pace: Pace,
 }
 
 impl Control {
@@ -52,6 +54,12 @@ impl Control {
     pub fn stop(&self) {
         self.stop.cancel();
         self.answered.notify_all();
+        self.pace.wake();
+    }
+
+    /// How fast it may go from now on; none: as fast as it goes.
+    pub fn set_pace(&self, pace: Option<api::Pace>) {
+        self.pace.set(pace);
     }
 
     /// Cancelled when the attempt is to stop.
@@ -96,6 +104,7 @@ impl Progress for Control {
     fn advance(&self, step: Advance<'_>) -> ControlFlow<()> {
         self.files_done.fetch_add(step.files, Ordering::Relaxed);
         self.bytes_done.fetch_add(step.bytes, Ordering::Relaxed);
+        self.pace.keep(step.bytes, step.stored_bytes, &self.stop);
         if self.stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }

@@ -214,6 +214,7 @@ impl Engine {
             self.floors.insert(floor.policy_id, floor.ordinal);
         }
         for held in &answer.held {
+            self.set_pace(held);
             self.dispose(&AttemptKey::new(&held.run_id, held.attempt), held.disposition());
         }
         self.send_everything_again();
@@ -239,6 +240,7 @@ impl Engine {
             FromCoordinator::HeartbeatAck(ack) => {
                 self.clock.measure(ack.now_us);
                 for held in &ack.runs {
+                    self.set_pace(held);
                     self.dispose(&AttemptKey::new(&held.run_id, held.attempt), held.disposition());
                 }
             }
@@ -278,6 +280,7 @@ impl Engine {
 
     fn start(&mut self, key: AttemptKey, order: api::RunOrder, resumed: Option<api::Sealed>) {
         let control = Arc::new(Control::default());
+        control.set_pace(order.pace);
         let context = RunContext {
             newest_here: backup_task(&order).map_or_else(Vec::new, |task| self.newest_here(&task.policy_id)),
             key: key.clone(),
@@ -389,6 +392,13 @@ impl Engine {
         let done = |held: &HeldAttempt| held.finished.is_some() && held.unacknowledged.is_empty();
         if self.journal.memory().attempt(&key).is_some_and(done) {
             self.close(&key);
+        }
+    }
+
+    /// Takes the pace of an attempt that goes on.
+    fn set_pace(&self, held: &api::HeldAnswer) {
+        if let Some(running) = self.running.get(&AttemptKey::new(&held.run_id, held.attempt)) {
+            running.control.set_pace(held.pace);
         }
     }
 

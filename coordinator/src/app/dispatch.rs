@@ -17,7 +17,7 @@ use futures_util::StreamExt;
 use super::backups::{is_damaged, location};
 use super::decide::{History, decide_before_scan, history};
 use super::jobs::leave_out;
-use super::{App, report, restore_task};
+use super::{App, pace, report, restore_task};
 use crate::catalog::{Backup, Claimed, RunRecord};
 use crate::domain::policy::{Compression, Policy};
 use crate::sessions::Session;
@@ -87,6 +87,7 @@ async fn order(app: &App, run: &RunRecord, attempt: Attempt) -> Result<RunOrder,
         attempt: attempt.get(),
         trace_parent: format!("00-{trace}-{}-01", trace.get(..16).unwrap_or_default()),
         task: Some(task),
+        pace: pace::of_runs(app, &[run.id], app.catalog.now().await?).await?.remove(&run.id),
     })
 }
 

@@ -7,7 +7,7 @@ use coord_shared::ids::Attempt;
 use coord_shared::wire::to_us;
 
 use super::App;
-use super::hello::{clock_offset_us, held_answer};
+use super::hello::{clock_offset_us, held_answers};
 use crate::catalog::{PhaseWord, ProgressRecord, RunBeat};
 use crate::sessions::Session;
 
@@ -34,7 +34,7 @@ async fn take(app: &App, session: &Session, beat: &Heartbeat) -> Result<Heartbea
     }
     let beats: Vec<RunBeat> = beat.runs.iter().filter_map(run_beat).collect();
     let outcomes = app.catalog.beat_runs(session.host, session.number, app.settings.lease(), &beats).await?;
-    Ok(HeartbeatAck { now_us: to_us(now), runs: outcomes.iter().map(held_answer).collect() })
+    Ok(HeartbeatAck { now_us: to_us(now), runs: held_answers(app, &outcomes, now).await? })
 }
 
 fn run_beat(beat: &RunHeartbeat) -> Option<RunBeat> {

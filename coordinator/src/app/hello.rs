@@ -8,14 +8,14 @@ use std::time::Duration;
 use coord_shared::api::coordinator_message::Message;
 use coord_shared::api::{self, Hello, HelloAnswer};
 use coord_shared::fault::{ErrorCode, Fault};
-use coord_shared::ids::{Attempt, HostId, InstanceId, Ordinal, PolicyId, SessionNumber};
+use coord_shared::ids::{Attempt, HostId, InstanceId, Ordinal, PolicyId, RunId, SessionNumber};
 use coord_shared::run::{Disposition, RunState};
 use coord_shared::tls::PeerKind;
 use coord_shared::wire::to_us;
 use jiff::Timestamp;
 
 use super::join::fact;
-use super::{App, report};
+use super::{App, pace, report};
 use crate::catalog::{
     Claimed, HeartbeatOutcome, Host, HostFacts, HostSession, JobFilter, JobState, NewAudit, OpenSession, OpenedSession,
     RunBeat, RunFilter,
@@ -150,11 +150,12 @@ async fn answer(
     let beats: Vec<RunBeat> = beats.collect();
     let held = app.catalog.beat_runs(host.id, number, app.settings.lease(), &beats).await?;
     give_back_lost(app, session, &beats).await?;
+    let held = held_answers(app, &held, now).await?;
     Ok(HelloAnswer {
         host_id: host.id.to_string(),
         host_name: host.name.clone(),
         session_number: number.get(),
-        held: held.iter().map(held_answer).collect(),
+        held,
         ordinal_floors: ordinal_floors(app, host.id, hello).await?,
         heartbeat_interval_s: app.settings.heartbeat_s,
         lease_s: app.settings.lease_s,
@@ -180,8 +181,21 @@ async fn give_back_lost(app: &App, session: &Session, beats: &[RunBeat]) -> Resu
     Ok(())
 }
 
-pub(super) fn held_answer(outcome: &HeartbeatOutcome) -> api::HeldAnswer {
+/// What the agent is told of the attempts it holds.
+pub(super) async fn held_answers(
+    app: &App,
+    outcomes: &[HeartbeatOutcome],
+    now: Timestamp,
+) -> Result<Vec<api::HeldAnswer>, Fault> {
+    let goes_on = |outcome: &&HeartbeatOutcome| outcome.disposition == Disposition::Continue;
+    let runs: Vec<RunId> = outcomes.iter().filter(goes_on).map(|outcome| outcome.run).collect();
+    let paces = pace::of_runs(app, &runs, now).await?;
+    Ok(outcomes.iter().map(|outcome| held_answer(outcome, paces.get(&outcome.run).copied())).collect())
+}
+
+fn held_answer(outcome: &HeartbeatOutcome, pace: Option<api::Pace>) -> api::HeldAnswer {
     api::HeldAnswer {
+        pace,
         run_id: outcome.run.to_string(),
         attempt: outcome.attempt.get(),
         disposition: disposition(outcome.disposition).into(),

@@ -30,6 +30,7 @@ pub mod limits;
 pub mod list_jobs;
 pub mod look_ahead;
 pub mod names;
+pub mod pace;
 pub mod plan_restore;
 pub mod policies;
 pub mod policy_change;

@@ -40,6 +40,7 @@ mod reports;
 mod revocation;
 mod row;
 mod run_keys;
+mod run_policies;
 mod runs;
 mod schedule;
 mod sessions;
@@ -89,6 +90,7 @@ pub use records::{CheckRecord, FaultRecord, NoteRecord, PhaseWord, ProgressRecor
 pub use reports::{CheckedArchive, ReportOutcome, ReportedEvent, RunReport};
 pub use revocation::Revoked;
 pub use run_keys::Asked;
+pub use run_policies::RunPolicy;
 pub use runs::{AskedRun, AttemptOutcome, AttemptRecord, RunFilter, RunRecord, Transition};
 pub use schedule::{DueRun, PassedOver, Planned, ScheduleOutcome, ScheduleStep};
 pub use sessions::{HostSession, OpenSession, OpenedSession};

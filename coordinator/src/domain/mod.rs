@@ -10,6 +10,7 @@ pub mod forecast;
 pub mod full_days;
 pub mod levelling;
 pub mod objectives;
+pub mod pace;
 pub mod policy;
 pub mod queue;
 pub mod rates;

@@ -15,6 +15,7 @@ use coord_shared::slug::PolicySlug;
 use jiff::civil::Weekday;
 use serde::{Deserialize, Serialize};
 
+use super::pace::PaceRule;
 use super::schedule::Calendar;
 
 pub use file::{Defaults, Layers, MAX_FILE, Origin};
@@ -57,6 +58,9 @@ pub struct Policy {
     /// What goes first when runs wait for each other: 0 to 100. Policies of before there were priorities are in the middle.
     #[serde(default = "default_priority")]
     pub priority: u32,
+    /// How fast its runs may read and write.
+    #[serde(default, skip_serializing_if = "PaceRule::is_none")]
+    pub limits: PaceRule,
     /// What it was made of besides its file's own keys.
     #[serde(default, skip_serializing_if = "Layers::is_empty")]
     pub layers: Layers,

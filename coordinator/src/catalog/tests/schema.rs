@@ -13,7 +13,8 @@ use crate::catalog::{
     LimitScope, MigrateError, OperatorRole, SCHEMA_VERSION, Searchable, TokenKind, VersionKind, VersionOrigin, audit,
     backups, certificates, claims, commit, contents, decisions, duplicates, fleet, full_plan, health, history, hosts,
     index_asks, ingest, jobs, leases, left_out, limits, listing, measures, merge, migrate, newest_chains, operators,
-    policies, policy_defaults, recorded, reports, revocation, run_keys, runs, schedule, sessions, tokens, walk,
+    policies, policy_defaults, recorded, reports, revocation, run_keys, run_policies, runs, schedule, sessions, tokens,
+    walk,
 };
 
 type Statements = &'static [(&'static str, &'static Sql)];
@@ -50,6 +51,7 @@ const FILES: &[(&str, Statements)] = &[
     ("reports", reports::STATEMENTS),
     ("revocation", revocation::STATEMENTS),
     ("run_keys", run_keys::STATEMENTS),
+    ("run_policies", run_policies::STATEMENTS),
     ("runs", runs::STATEMENTS),
     ("schedule", schedule::STATEMENTS),
     ("sessions", sessions::STATEMENTS),

@@ -5,6 +5,7 @@ mod calendar;
 mod compression;
 mod layers;
 mod objectives;
+mod pace;
 mod reader;
 mod selection;
 
@@ -18,7 +19,7 @@ use crate::domain::schedule::Calendar;
 /// Longest policy file, in bytes.
 pub const MAX_FILE: usize = 64 * 1024;
 
-const TOP: [&str; 16] = [
+const TOP: [&str; 17] = [
     "name",
     "hosts",
     "sources",
@@ -35,6 +36,7 @@ const TOP: [&str; 16] = [
     "verify",
     "objectives",
     "priority",
+    "limits",
 ];
 /// Keys of the file's shape whose effect is not built yet.
 const NOT_BUILT: [&str; 1] = ["retention"];
@@ -75,6 +77,7 @@ fn read(top: &Table) -> Result<Policy, Vec<Finding>> {
     let verify_cron = reader.verify(top);
     let objectives = reader.objectives(top);
     let priority = reader.number(top, "", "priority", 0..=100, DEFAULT_PRIORITY);
+    let limits = reader.pace(top);
     match (name, hosts, schedule, verify_cron) {
         (Some(name), Some(hosts), Some(schedule), Some(cron)) if reader.findings.is_empty() => {
             let verify = VerifyRule { calendar: Calendar { cron, zone: schedule.zone.clone() } };
@@ -91,6 +94,7 @@ fn read(top: &Table) -> Result<Policy, Vec<Finding>> {
                 verify,
                 objectives,
                 priority,
+                limits,
                 layers: Layers::default(),
             })
         }

@@ -22,6 +22,9 @@ const LEFT_OUT: [&str; 2] = ["verify.calendar.zone", "layers"];
 /// Times in whole seconds end so in the stored form, and are written with a unit in the file.
 const SECONDS: &str = "_s";
 
+/// Bytes a second in the stored form, and texts in the file.
+const RATES: [&str; 2] = ["limits.read", "limits.write"];
+
 /// A key whose value differs between two policies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyChange {
@@ -64,6 +67,9 @@ fn as_written(path: &str, value: &Value) -> (String, String) {
     let seconds = value.as_u64().and_then(|seconds| u32::try_from(seconds).ok());
     if let Some((key, seconds)) = path.strip_suffix(SECONDS).zip(seconds) {
         return (key.to_owned(), format!("\"{}\"", duration::shown(seconds)));
+    }
+    if let (true, Some(bytes)) = (RATES.contains(&path), value.as_u64()) {
+        return (path.to_owned(), format!("\"{bytes}B/s\""));
     }
     let renamed = RENAMED.into_iter().find(|(stored, _)| *stored == path);
     (renamed.map_or(path, |(_, written)| written).to_owned(), text(value))

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::pace::{Rate, Span};
 
 const WHOLE: &str = r#"
 name = "web"
@@ -21,6 +22,7 @@ compression = { full = { codec = "gzip", level = 9 }, differential = { codec = "
 verify = { after_backup = true, cron = "0 7 * * *" }
 objectives = { rpo = "26h", rto = "90m" }
 priority = 80
+limits = { read = "100MiB/s", write = "50MB/s", profile = [{ between = "22:00-06:00", write = "1GiB/s" }] }
 "#;
 
 fn findings(text: &str) -> Vec<Finding> {
@@ -49,6 +51,9 @@ fn every_key_is_read() {
     assert_eq!(policy.verify.calendar.zone, policy.schedule.zone, "one zone for the whole policy");
     assert_eq!(policy.objectives, Objectives { rpo_s: Some(26 * 3600), rto_s: Some(90 * 60) });
     assert_eq!(policy.priority, 80);
+    let night = Span { from: 22 * 60, until: 6 * 60, rate: Rate { read: None, write: Some(1 << 30) } };
+    let always = Rate { read: Some(100 << 20), write: Some(50_000_000) };
+    assert_eq!(policy.limits, PaceRule { rate: always, profile: vec![night] });
     assert_eq!(policy.warnings(), []);
     let stored = serde_json::to_string(&policy).unwrap();
     assert_eq!(serde_json::from_str::<Policy>(&stored).unwrap(), policy, "it survives the catalog");
@@ -64,7 +69,7 @@ fn a_policy_of_three_lines_gets_the_documented_defaults() {
     assert_eq!(policy.full, FullRule { day: FullDay::Weekly(Weekday::Sunday), max_age_days: 7 });
     assert_eq!(policy.diff_threshold_percent, 50);
     assert_eq!(policy.objectives, Objectives::default(), "nothing is promised that nobody stated");
-    assert_eq!(policy.priority, 50);
+    assert_eq!((policy.priority, policy.limits.is_none()), (50, true));
     assert_eq!(policy.compression.full, Compression { codec: Codec::Zstd, level: 3 });
     assert_eq!(policy.compression.differential, Compression { codec: Codec::Zstd, level: 1 });
     let gzip =
@@ -79,12 +84,34 @@ fn a_policy_of_three_lines_gets_the_documented_defaults() {
 }
 
 #[test]
-fn a_priority_is_a_number_up_to_a_hundred() {
-    for lines in ["priority = 101", "priority = -1"] {
-        let found = findings(&with(lines));
-        assert_eq!((found.len(), found[0].key.as_str()), (1, "priority"), "{found:?}");
-        assert!(found[0].message.contains("not a whole number from 0 to 100"), "{found:?}");
+fn limits_that_stop_every_run_or_contradict_each_other_are_refused() {
+    let span = |text: &str| format!("limits = {{ profile = [{text}] }}");
+    for (lines, key, said) in [
+        ("limits = { read = \"0MiB/s\" }".to_owned(), "limits.read", "would stop every run"),
+        ("limits = { write = \"-5MiB/s\" }".to_owned(), "limits.write", "'-5MiB/s' is no rate"),
+        ("limits = { read = \"5MiB\" }".to_owned(), "limits.read", "'5MiB' is no rate"),
+        ("limits = { read = \"1KiB/s\" }".to_owned(), "limits.read", "no backup would end"),
+        ("limits = { read = 100 }".to_owned(), "limits.read", "is a whole number, not a rate"),
+        ("limits = { raed = \"5MiB/s\" }".to_owned(), "limits.raed", "is no key"),
+        (span("{ read = \"5MiB/s\" }"), "limits.profile", "does not say when"),
+        (span("{ between = \"8-18\" }"), "limits.profile.between", "no span of the day"),
+        (span("{ between = \"25:00-26:00\" }"), "limits.profile.between", "no span of the day"),
+        (span("{ between = \"08:00-08:00\" }"), "limits.profile.between", "no time at all"),
+        (
+            span("{ between = \"22:00-06:00\" }, { between = \"05:00-07:00\" }"),
+            "limits.profile",
+            "the spans 22:00-06:00 and 05:00-07:00 of limits.profile overlap",
+        ),
+        ("priority = 101".to_owned(), "priority", "not a whole number from 0 to 100"),
+        ("priority = -1".to_owned(), "priority", "not a whole number from 0 to 100"),
+    ] {
+        let found = findings(&with(&lines));
+        assert_eq!(found.len(), 1, "{lines}: {found:?}");
+        assert_eq!(found[0].key, key, "{found:?}");
+        assert!(found[0].message.contains(said), "{found:?}");
     }
+    let touching = span("{ between = \"00:00-08:00\" }, { between = \"08:00-24:00\" }");
+    assert_eq!(Policy::parse(&with(&touching)).err(), None, "one begins where the other ends");
 }
 
 #[test]

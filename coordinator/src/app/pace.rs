@@ -1,0 +1,45 @@
+//! How fast runs may go now: what the present versions of their policies say of this time of day. Told with every order and every
+//! heartbeat, so that a change of the policy, or of the time of day, acts on runs that go on.
+
+use std::collections::BTreeMap;
+
+use coord_shared::api;
+use coord_shared::fault::{ErrorCode, Fault};
+use coord_shared::ids::RunId;
+use jiff::Timestamp;
+
+use super::App;
+use super::host_policies::on_host;
+use super::jobs::leave_out;
+use crate::domain::pace::Rate;
+use crate::domain::policy::Policy;
+
+/// The pace of each of these runs that has one; the others go as fast as they can.
+///
+/// # Errors
+/// Those of the catalog.
+pub async fn of_runs(app: &App, runs: &[RunId], now: Timestamp) -> Result<BTreeMap<RunId, api::Pace>, Fault> {
+    let mut paces = BTreeMap::new();
+    for limited in app.catalog.limited_runs(runs).await? {
+        let (run, host) = (limited.run, limited.host);
+        let policy = match serde_json::from_value::<Policy>(limited.spec) {
+            Ok(policy) => on_host(app, policy, host).await,
+            Err(error) => Err(Fault::new(ErrorCode::InvalidPolicy, error.to_string())),
+        };
+        let policy = match policy {
+            Ok(policy) => policy,
+            Err(fault) => {
+                leave_out(app, &format!("the limits of run {run}"), fault)?;
+                continue;
+            }
+        };
+        let time = now.to_zoned(policy.schedule.zone.rules().clone()).time();
+        let rate = policy.limits.at(time);
+        if rate == Rate::default() {
+            continue;
+        }
+        let pace = api::Pace { read_bytes_per_s: rate.read.unwrap_or(0), write_bytes_per_s: rate.write.unwrap_or(0) };
+        paces.insert(run, pace);
+    }
+    Ok(paces)
+}
