@@ -83,6 +83,8 @@ pub struct Engine {
     /// Index that the session is sending now.
     sending: Option<String>,
     next_index: Instant,
+    /// Indexes that failed since the last pause: the others come first.
+    failing: BTreeSet<String>,
     next_clearing: Instant,
     /// Archives whose index the coordinator asked for, in that order.
     wanted: VecDeque<api::ArchiveLocation>,
@@ -108,6 +110,7 @@ impl Engine {
             next_heartbeat: Instant::now(),
             sending: None,
             next_index: Instant::now(),
+            failing: BTreeSet::new(),
             next_clearing: Instant::now(),
             wanted: VecDeque::new(),
         };
@@ -169,9 +172,15 @@ impl Engine {
                 self.index_done(&backup_id, false);
             }
             Event::IndexFailed { backup_id, why: Unsent::Damaged } => self.index_done(&backup_id, true),
-            Event::IndexFailed { why: Unsent::Again, .. } => {
+            Event::IndexFailed { backup_id, why: Unsent::Again } => {
                 self.sending = None;
-                self.next_index = Instant::now() + INDEX_RETRY;
+                self.failing.insert(backup_id);
+                // One that cannot be read keeps no other back.
+                if self.unsent_indexes().all(|location| self.failing.contains(&location.backup_id)) {
+                    self.failing.clear();
+                    self.next_index = Instant::now() + INDEX_RETRY;
+                }
+                self.send_next_index();
             }
             Event::Report { key, event, taken } => {
                 // A thread that stopped waiting is ending anyway.
@@ -548,7 +557,11 @@ impl Engine {
         if self.sending.is_some() || self.next_index > Instant::now() {
             return;
         }
-        let Some(location) = self.unsent_indexes().next().cloned() else { return };
+        let mut unsent = self.unsent_indexes();
+        let Some(location) = unsent.find(|location| !self.failing.contains(&location.backup_id)).cloned() else {
+            return;
+        };
+        drop(unsent);
         let Some(link) = &self.link else { return };
         let backup_id = location.backup_id.clone();
         if link.outgoing.try_send(Outgoing::SendIndex(location)).is_ok() {
@@ -558,6 +571,7 @@ impl Engine {
 
     fn index_done(&mut self, backup_id: &str, archive_gone: bool) {
         self.sending = None;
+        self.failing.remove(backup_id);
         self.wanted.retain(|location| location.backup_id != backup_id);
         if archive_gone {
             tracing::error!(backup = backup_id, "the archive of a backup is damaged: its index cannot be sent");

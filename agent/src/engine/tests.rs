@@ -237,8 +237,9 @@ async fn what_was_reported_while_cut_off_is_sent_after_the_reconnect_and_again_u
     let older = api::ArchiveLocation { backup_id: "older".into(), ..location };
     agent.want_index("older", Some(older.clone())).await;
     assert_eq!(agent.index_wanted().await, older);
-    agent.events.send(Event::IndexSent { backup_id: "older".into() }).await.unwrap();
+    // One that cannot be read at the moment keeps no other back.
     agent.want_index("backup-of-r1", None).await;
+    agent.events.send(Event::IndexFailed { backup_id: "older".into(), why: Unsent::Again }).await.unwrap();
     assert_eq!(agent.index_wanted().await.backup_id, "backup-of-r1");
     agent.end().await;
 }

@@ -56,9 +56,7 @@ impl IndexError {
 pub(super) async fn send(mut client: Client, store: LocalStore, location: ArchiveLocation) -> Result<(), IndexError> {
     let backup_id = location.backup_id.clone();
     let sent = send_blocks(client.clone(), store, location).await;
-    if let Err(error) = &sent
-        && error.why() != Unsent::Again
-    {
+    if let Err(error @ (IndexError::Store(_) | IndexError::Read(_))) = &sent {
         let (unavailable, for_good) = (printable(&crate::chain::chain(error)), error.why() == Unsent::Damaged);
         let request = IndexProgressRequest { backup_id, unavailable, for_good };
         // It asks again when it did not hear this.
