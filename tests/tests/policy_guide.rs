@@ -3,8 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
+use std::time::Duration;
 
+use fleet_tests::harness::wait::wait_for;
 use fleet_tests::story::OneHost;
+
+/// Longest wait for anything.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 const GUIDE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/POLICY.md"));
 
@@ -84,4 +89,45 @@ fn a_diff_ends_with_6_only_when_the_fleet_differs_from_the_folder() {
     let unconfirmed = host.coordctl(&["policy", "delete", "srv"]).unwrap();
     assert_eq!(unconfirmed.code, 2, "{unconfirmed:?}");
     assert!(unconfirmed.stderr.contains("repeat with --confirm=srv"), "{}", unconfirmed.stderr);
+}
+
+#[test]
+fn a_label_that_brings_an_override_moves_the_next_run_and_makes_the_next_backup_a_full() {
+    const POLICY: &str = r#"
+name = "srv"
+hosts = "role=web"
+sources = ["/srv"]
+exclude = []
+schedule = { cron = "0 2 1 1 *" }
+full = { day = "levelled", max_age_days = 3650 }
+
+[[override]]
+hosts = "tier=gold"
+exclude = ["*.log"]
+schedule = { cron = "0 2 1 7 *" }
+"#;
+    let host = OneHost::start().unwrap();
+    fs::write(host.source.join("file"), vec![7; 10_000]).unwrap();
+    fs::write(host.source.join("noise.log"), b"noise").unwrap();
+    host.fleet.apply_policy(POLICY).unwrap().success().unwrap();
+    let next_run = |month: &str| {
+        wait_for("the next run to be worked out", DEADLINE, || {
+            let shown = host.coordctl(&["job", "show", "web-1/srv", "-o", "json"])?.success()?.json()?;
+            let due = shown["next_due_at"].as_str().and_then(|due| due.get(5..7)).map(str::to_owned);
+            if due.as_deref() == Some(month) { Ok(()) } else { Err(format!("{due:?}")) }
+        })
+        .unwrap();
+    };
+    assert_eq!(host.back_up().unwrap()["level"], "full");
+    fs::write(host.source.join("small"), b"small").unwrap();
+    assert_eq!(host.back_up().unwrap()["level"], "differential");
+    next_run("01");
+
+    host.coordctl(&["host", "label", "web-1", "tier=gold"]).unwrap().success().unwrap();
+    next_run("07");
+    fs::write(host.source.join("small"), b"smaller").unwrap();
+    let run = host.back_up().unwrap();
+    assert_eq!(run["level"], "full", "a differential cannot leave out what its full has: {run}");
+    let listed = host.coordctl(&["ls", "web-1/srv"]).unwrap().success().unwrap().stdout;
+    assert!(listed.contains("small") && !listed.contains("noise.log"), "{listed}");
 }
