@@ -300,40 +300,8 @@ async fn run(arguments: &Arguments, origins: Origins, out: Output) -> Result<(),
         context: arguments.context.clone(),
         endpoint: arguments.endpoint.clone(),
     };
-    match &arguments.command {
-        Command::Help { topic: Some(topic) } => return command::help::run(*topic, out),
-        Command::Help { topic: None } => return out.print(&format!("{}\n", parser().render_long_help())),
-        Command::Policy(PolicyCommand::Init) => return out.print(command::policy::EXAMPLE),
-        Command::Login(args) => return command::login::run(args, &choice, out).await,
-        Command::Completion(args) => return command::generate::completion(args, &out),
-        Command::Man(args) => return command::generate::man(args, command(), &out),
-        Command::Logout(args) => return command::login::logout(args, &choice, &out),
-        Command::Context(command) => {
-            let given = Given { origins, no_input: arguments.no_input, yes: arguments.yes };
-            return command::context::run(command, &choice, given, &out);
-        }
-        Command::Version if choice.open().is_err() => {
-            return out.print(&format!("coordctl {}\n", env!("CARGO_PKG_VERSION")));
-        }
-        Command::Status(_)
-        | Command::Restore(_)
-        | Command::Ls(_)
-        | Command::Cat(_)
-        | Command::Explain(_)
-        | Command::WhatIf(_)
-        | Command::Schedule(_)
-        | Command::Host(_)
-        | Command::Policy(_)
-        | Command::Job(_)
-        | Command::Limit(_)
-        | Command::Run(_)
-        | Command::Backup(_)
-        | Command::Catalog(_)
-        | Command::Report(_)
-        | Command::Token(_)
-        | Command::User(_)
-        | Command::Whoami
-        | Command::Version => {}
+    if let Some(done) = run_alone(arguments, &choice, origins, &out).await {
+        return done;
     }
     let context = choice.open()?;
     if let Some(warning) = client::renew_if_due(&context, &choice.path()?, &SystemClock).await? {
@@ -355,6 +323,49 @@ async fn run(arguments: &Arguments, origins: Origins, out: Output) -> Result<(),
         return watch::follow(&mut session, &arguments.command).await;
     }
     dispatch(&mut session, &arguments.command).await
+}
+
+/// Runs a command that asks no coordinator; `None` for all others.
+async fn run_alone(
+    arguments: &Arguments,
+    choice: &Choice,
+    origins: Origins,
+    out: &Output,
+) -> Option<Result<(), Failure>> {
+    let done = match &arguments.command {
+        Command::Help { topic: Some(topic) } => command::help::run(*topic, out.clone()),
+        Command::Help { topic: None } => out.print(&format!("{}\n", parser().render_long_help())),
+        Command::Policy(PolicyCommand::Init) => out.print(command::policy::EXAMPLE),
+        Command::Login(args) => command::login::run(args, choice, out.clone()).await,
+        Command::Completion(args) => command::generate::completion(args, out),
+        Command::Man(args) => command::generate::man(args, command(), out),
+        Command::Logout(args) => command::login::logout(args, choice, out),
+        Command::Context(command) => {
+            let given = Given { origins, no_input: arguments.no_input, yes: arguments.yes };
+            command::context::run(command, choice, given, out)
+        }
+        Command::Version if choice.open().is_err() => out.print(&format!("coordctl {}\n", env!("CARGO_PKG_VERSION"))),
+        Command::Status(_)
+        | Command::Restore(_)
+        | Command::Ls(_)
+        | Command::Cat(_)
+        | Command::Explain(_)
+        | Command::WhatIf(_)
+        | Command::Schedule(_)
+        | Command::Host(_)
+        | Command::Policy(_)
+        | Command::Job(_)
+        | Command::Limit(_)
+        | Command::Run(_)
+        | Command::Backup(_)
+        | Command::Catalog(_)
+        | Command::Report(_)
+        | Command::Token(_)
+        | Command::User(_)
+        | Command::Whoami
+        | Command::Version => return None,
+    };
+    Some(done)
 }
 
 async fn dispatch(session: &mut Session, command: &Command) -> Result<(), Failure> {
