@@ -4,7 +4,7 @@ use coord_shared::api;
 use coord_shared::fault::Fault;
 use coord_shared::wire::{from_us, to_us};
 
-use super::{App, names};
+use super::{App, hosts, names};
 use crate::catalog::{Backup, BackupFilter, BackupStatus, CheckRecord, Codec, Searchable};
 
 /// Restore points answered when no number is asked for.
@@ -24,6 +24,7 @@ pub async fn list(app: &App, request: &api::ListBackupsRequest) -> Result<api::B
     if !request.host.is_empty() {
         filter.host = Some(names::host(app, &request.host).await?.id);
     }
+    filter.hosts = hosts::selected(app, &request.selector).await?;
     if !request.policy.is_empty() {
         filter.policy = Some(names::policy(app, &request.policy).await?.id);
     }

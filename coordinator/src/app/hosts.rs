@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use coord_shared::api;
 use coord_shared::fault::{ErrorCode, Fault};
+use coord_shared::ids::HostId;
 use coord_shared::selector::Selector;
 use coord_shared::tls::PeerKind;
 use coord_shared::wire::{optional_us, to_us};
@@ -44,6 +45,19 @@ pub async fn show(app: &App, text: &str) -> Result<api::Host, Fault> {
     let certificate = app.catalog.newest_certificate(PeerKind::Agent, &host.id.to_string()).await?;
     let not_after = certificate.map(|certificate| certificate.not_after);
     Ok(api::Host { certificate_not_after_us: optional_us(not_after), ..encode(&host, policies) })
+}
+
+/// The hosts whose labels fulfil a selector; `None` for the empty one, which asks for nothing.
+///
+/// # Errors
+/// `invalid_argument` with the position.
+pub async fn selected(app: &App, text: &str) -> Result<Option<Vec<HostId>>, Fault> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let selector = selector(text)?;
+    let hosts = app.catalog.hosts().await?;
+    Ok(Some(hosts.into_iter().filter(|host| selector.matches(&host.labels)).map(|host| host.id).collect()))
 }
 
 /// A selector as an operator typed it.

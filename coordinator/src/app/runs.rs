@@ -8,7 +8,7 @@ use coord_shared::run::{RunKind, RunState};
 use coord_shared::wire::{from_us, optional_us, to_us};
 
 use super::backups::checks;
-use super::{App, last_read, names, waiting};
+use super::{App, hosts, last_read, names, waiting};
 use crate::catalog::{AttemptRecord, FaultRecord, LeftOutRecord, PhaseWord, ProgressRecord, RunFilter, RunRecord};
 use crate::domain::bottleneck::{self, Stage};
 
@@ -31,6 +31,7 @@ pub async fn list(app: &App, request: &api::ListRunsRequest) -> Result<api::RunL
     if !request.host.is_empty() {
         filter.host = Some(names::host(app, &request.host).await?.id);
     }
+    filter.hosts = hosts::selected(app, &request.selector).await?;
     if !request.policy.is_empty() {
         filter.policy = Some(names::policy(app, &request.policy).await?.id);
     }

@@ -130,10 +130,12 @@ pub struct Backup {
 }
 
 /// Which restore points to list; `None` means any.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BackupFilter {
     /// Of this host.
     pub host: Option<HostId>,
+    /// Of one of these hosts.
+    pub hosts: Option<Vec<HostId>>,
     /// Of this policy.
     pub policy: Option<PolicyId>,
     /// Captured at or after.
@@ -227,6 +229,7 @@ const BY_PREFIX: Sql =
 const LIST: Sql = Sql(select_backups!(
     "WHERE ($1::uuid IS NULL OR h.host_id = $1) AND ($2::uuid IS NULL OR p.policy_id = $2)
        AND ($3::timestamptz IS NULL OR b.captured_at >= $3) AND ($4::timestamptz IS NULL OR b.captured_at <= $4)
+       AND ($6::uuid[] IS NULL OR h.host_id = ANY ($6))
      ORDER BY b.captured_at DESC, b.seq DESC LIMIT $5"
 ));
 
@@ -355,7 +358,8 @@ impl Catalog {
     pub async fn backups(&self, filter: BackupFilter) -> Result<Vec<Backup>> {
         let (host, policy) = (filter.host.map(HostId::uuid), filter.policy.map(PolicyId::uuid));
         let limit = if filter.limit == 0 { MAX_LISTED_BACKUPS } else { filter.limit.min(MAX_LISTED_BACKUPS) };
-        let params: Params<'_> = &[&host, &policy, &filter.since, &filter.until, &i64::from(limit)];
+        let hosts: Option<Vec<Uuid>> = filter.hosts.map(|hosts| hosts.into_iter().map(HostId::uuid).collect());
+        let params: Params<'_> = &[&host, &policy, &filter.since, &filter.until, &i64::from(limit), &hosts];
         self.connection().await?.query(&LIST, params).await?.iter().map(read).collect()
     }
 

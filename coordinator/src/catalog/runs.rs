@@ -120,10 +120,12 @@ pub struct AttemptRecord {
 }
 
 /// Which runs to list; `None` means any.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunFilter {
     /// Of this host.
     pub host: Option<HostId>,
+    /// Of one of these hosts.
+    pub hosts: Option<Vec<HostId>>,
     /// Of this policy.
     pub policy: Option<PolicyId>,
     /// Of this kind.
@@ -195,7 +197,7 @@ const BY_PREFIX: Sql = Sql(select_runs!("WHERE r.run_id::text LIKE $1 || '%' ORD
 const LIST: Sql = Sql(select_runs!(
     "WHERE ($1::uuid IS NULL OR h.host_id = $1) AND ($2::uuid IS NULL OR p.policy_id = $2) AND ($3::text IS NULL OR r.kind = $3)
        AND ($4::text IS NULL OR r.state = $4) AND ($5::timestamptz IS NULL OR r.due_at >= $5)
-       AND ($6::timestamptz IS NULL OR r.due_at <= $6)
+       AND ($6::timestamptz IS NULL OR r.due_at <= $6) AND ($8::uuid[] IS NULL OR h.host_id = ANY ($8))
      ORDER BY r.due_at DESC, r.run_id LIMIT $7"
 ));
 
@@ -455,7 +457,9 @@ impl Catalog {
         let kind = filter.kind.map(RunKind::as_str);
         let state = filter.state.map(RunState::as_str);
         let limit = if filter.limit == 0 { MAX_LISTED_RUNS } else { filter.limit.min(MAX_LISTED_RUNS) };
-        let params: Params<'_> = &[&host, &policy, &kind, &state, &filter.since, &filter.until, &i64::from(limit)];
+        let limit = i64::from(limit);
+        let hosts: Option<Vec<Uuid>> = filter.hosts.map(|hosts| hosts.into_iter().map(HostId::uuid).collect());
+        let params: Params<'_> = &[&host, &policy, &kind, &state, &filter.since, &filter.until, &limit, &hosts];
         self.connection().await?.query(&LIST, params).await?.iter().map(read).collect()
     }
 

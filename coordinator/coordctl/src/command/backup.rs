@@ -1,6 +1,6 @@
 //! `coordctl backup list | show`.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use coord_shared::api::{self, GetBackupRequest, ListBackupsRequest};
 use coord_shared::{hex, wire};
 
@@ -40,9 +40,36 @@ pub struct ListArgs {
     /// Captured before this time.
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// At most so many.
+    /// Of hosts with these labels only (coordctl help selectors).
+    #[arg(short = 'l', long, default_value = "", hide_default_value = true)]
+    selector: String,
+    /// At most so many, the newest first.
     #[arg(long, default_value_t = 100)]
     limit: u32,
+    /// In this order.
+    #[arg(long, default_value = "captured")]
+    sort: BackupOrder,
+}
+
+/// Orders of a list of restore points.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BackupOrder {
+    /// The newest first.
+    Captured,
+    /// The largest archive first.
+    Stored,
+    /// By host and policy.
+    Host,
+}
+
+impl BackupOrder {
+    fn sort(self, backups: &mut [api::Backup]) {
+        match self {
+            BackupOrder::Captured => {}
+            BackupOrder::Stored => backups.sort_by_key(|backup| std::cmp::Reverse(backup.stored_bytes)),
+            BackupOrder::Host => backups.sort_by(|a, b| (&a.host, &a.policy).cmp(&(&b.host, &b.policy))),
+        }
+    }
 }
 
 /// Runs it.
@@ -72,8 +99,10 @@ async fn list(session: &mut Session, args: &ListArgs) -> Result<(), Failure> {
         since_us: bound(session, args.since.as_deref())?,
         until_us: bound(session, args.until.as_deref())?,
         limit: args.limit,
+        selector: args.selector.clone(),
     };
-    let list = answer(session.client.list_backups(request(message)).await)?.backups;
+    let mut list = answer(session.client.list_backups(request(message)).await)?.backups;
+    args.sort.sort(&mut list);
     if session.out.is_json() {
         return session.out.json(&json::backups(&list));
     }

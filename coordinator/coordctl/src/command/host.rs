@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand, ValueEnum};
 use coord_shared::api::{self, GetHostRequest, LabelHostRequest, ListHostsRequest, RevokeHostRequest};
 
+use super::backup::bound;
 use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::Align::Left;
@@ -16,14 +17,7 @@ use crate::{complete, completer, json, shown};
 #[derive(Debug, Subcommand)]
 pub enum HostCommand {
     /// List hosts.
-    List {
-        /// Only hosts with these labels (coordctl help selectors).
-        #[arg(short = 'l', long, default_value = "")]
-        selector: String,
-        /// Only hosts whose name fits this glob.
-        #[arg(long, default_value = "", value_name = "GLOB")]
-        host: String,
-    },
+    List(ListArgs),
     /// Show one host.
     Show {
         /// Name or id.
@@ -59,17 +53,72 @@ pub enum HostCommand {
     },
 }
 
+/// What to list.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Only hosts with these labels (coordctl help selectors).
+    #[arg(short = 'l', long, default_value = "")]
+    selector: String,
+    /// Only hosts whose name fits this glob.
+    #[arg(long, default_value = "", value_name = "GLOB")]
+    host: String,
+    /// Last seen at or after this time; a connected host is seen now.
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Last seen before this time: who is missing since then.
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// At most so many, the first in order; 0: all.
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    limit: usize,
+    /// In this order.
+    #[arg(long, default_value = "name")]
+    sort: HostOrder,
+}
+
+/// Orders of a list of hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HostOrder {
+    /// By name.
+    Name,
+    /// Who has been away longest first.
+    Seen,
+    /// The newest first.
+    Joined,
+}
+
+impl HostOrder {
+    fn sort(self, hosts: &mut [api::Host]) {
+        match self {
+            HostOrder::Name => hosts.sort_by(|a, b| a.name.cmp(&b.name)),
+            HostOrder::Seen => hosts.sort_by_key(|host| (host.connected, host.last_seen_at_us)),
+            HostOrder::Joined => hosts.sort_by_key(|host| std::cmp::Reverse(host.joined_at_us)),
+        }
+    }
+}
+
+async fn list(session: &mut Session, args: &ListArgs) -> Result<(), Failure> {
+    let (since, until) = (bound(session, args.since.as_deref())?, bound(session, args.until.as_deref())?);
+    let message = ListHostsRequest { selector: args.selector.clone(), name: args.host.clone() };
+    let mut list = answer(session.client.list_hosts(request(message)).await)?.hosts;
+    list.retain(|host| {
+        let seen = if host.connected { i64::MAX } else { host.last_seen_at_us };
+        (since == 0 || seen >= since) && (until == 0 || seen < until)
+    });
+    args.sort.sort(&mut list);
+    if args.limit > 0 {
+        list.truncate(args.limit);
+    }
+    if session.out.is_json() {
+        return session.out.json(&json::hosts(&list));
+    }
+    table(&session.out, &list)
+}
+
 /// Runs it.
 pub async fn run(session: &mut Session, command: &HostCommand) -> Result<(), Failure> {
     match command {
-        HostCommand::List { selector, host } => {
-            let message = ListHostsRequest { selector: selector.clone(), name: host.clone() };
-            let list = answer(session.client.list_hosts(request(message)).await)?.hosts;
-            if session.out.is_json() {
-                return session.out.json(&json::hosts(&list));
-            }
-            table(&session.out, &list)
-        }
+        HostCommand::List(args) => list(session, args).await,
         HostCommand::Show { host } => {
             let found = answer(session.client.get_host(request(GetHostRequest { host: host.clone() })).await)?;
             show(session, &found)

@@ -93,9 +93,43 @@ pub struct ListArgs {
     /// Due before this time.
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// At most so many.
+    /// Of hosts with these labels only (coordctl help selectors).
+    #[arg(short = 'l', long, default_value = "", hide_default_value = true)]
+    selector: String,
+    /// At most so many, the newest due first.
     #[arg(long, default_value_t = 50)]
     limit: u32,
+    /// In this order.
+    #[arg(long, default_value = "due")]
+    sort: RunOrder,
+}
+
+/// Orders of a list of runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RunOrder {
+    /// The newest due first.
+    Due,
+    /// The newest started first.
+    Started,
+    /// The longest first.
+    Took,
+    /// By host and policy.
+    Host,
+    /// By state.
+    State,
+}
+
+impl RunOrder {
+    fn sort(self, runs: &mut [api::Run]) {
+        let took = |run: &api::Run| if run.ended_at_us > 0 { run.ended_at_us - run.started_at_us } else { 0 };
+        match self {
+            RunOrder::Due => {}
+            RunOrder::Started => runs.sort_by_key(|run| std::cmp::Reverse(run.started_at_us)),
+            RunOrder::Took => runs.sort_by_key(|run| std::cmp::Reverse(took(run))),
+            RunOrder::Host => runs.sort_by(|a, b| (&a.host, &a.policy).cmp(&(&b.host, &b.policy))),
+            RunOrder::State => runs.sort_by_key(|run| run.state),
+        }
+    }
 }
 
 /// The kinds.
@@ -221,8 +255,10 @@ async fn list(session: &mut Session, args: &ListArgs) -> Result<(), Failure> {
         since_us: bound(session, args.since.as_deref())?,
         until_us: bound(session, args.until.as_deref())?,
         limit: args.limit,
+        selector: args.selector.clone(),
     };
-    let list = answer(session.client.list_runs(request(message)).await)?.runs;
+    let mut list = answer(session.client.list_runs(request(message)).await)?.runs;
+    args.sort.sort(&mut list);
     if session.out.is_json() {
         return session.out.json(&json::runs(&list));
     }
