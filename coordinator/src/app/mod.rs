@@ -45,6 +45,7 @@ pub mod renew;
 pub mod report;
 pub mod report_dedup;
 pub mod report_objectives;
+pub mod restore_digest;
 pub mod restore_points;
 pub mod restore_task;
 pub mod retry_run;

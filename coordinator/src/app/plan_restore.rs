@@ -10,7 +10,7 @@ use coord_shared::wire::{optional_us, to_us};
 use jiff::Timestamp;
 
 use super::restore_points::RestorePoints;
-use super::{App, names};
+use super::{App, names, restore_digest};
 use crate::catalog::{Backup, CatalogError, Host, HostState, Searchable};
 use crate::domain::restore_plan::{Part, Plan, PlanError, Wanted, distance, plan, shown};
 
@@ -246,6 +246,7 @@ pub async fn encode(
         at_us: optional_us(*at),
         notes,
         at_least,
+        digest: restore_digest::digest(request, planned)?,
     })
 }
 

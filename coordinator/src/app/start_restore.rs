@@ -6,21 +6,24 @@ use coord_shared::ids::RunId;
 use coord_shared::run::RunKind;
 use coord_shared::tls::PeerKind;
 
-use super::plan_restore::{self, PlannedRestore};
-use super::restore_task::{Bytes, OverwriteWord, PartSpec, RestoreSpec};
 use super::schedule::priority;
-use super::{App, runs};
+use super::{App, plan_restore, restore_digest, runs};
 use crate::catalog::{AskedRun, NewAudit};
 use crate::domain::policy::DEFAULT_PRIORITY;
 
 /// Queues a restore run.
 ///
 /// # Errors
-/// As [`plan_restore::of_request`]; the target is untouched then.
+/// As [`plan_restore::of_request`], and `changed` when it would not do what the plan says that the request names; the target is untouched
+/// then.
 pub async fn start(app: &App, user: &str, request: &api::RestoreRequest) -> Result<api::StartedRestore, Fault> {
     let planned = plan_restore::of_request(app, request).await?;
     let plan = plan_restore::encode(app, request, &planned).await?;
-    let spec = serde_json::to_value(spec(request, &planned)?)
+    if !request.plan_digest.is_empty() && request.plan_digest != plan.digest {
+        let message = format!("what this restore would do has changed: its plan is {} now", plan.digest);
+        return Err(Fault::new(ErrorCode::Changed, message).with_hint("coordctl restore --plan shows it"));
+    }
+    let spec = serde_json::to_value(restore_digest::spec(request, &planned)?)
         .map_err(|error| Fault::new(ErrorCode::Internal, error.to_string()))?;
     let asked = AskedRun {
         id: RunId::random(),
@@ -45,35 +48,4 @@ pub async fn start(app: &App, user: &str, request: &api::RestoreRequest) -> Resu
         NewAudit { actor_kind: PeerKind::Operator, actor: user, action: "restore_started", subject: &subject, details };
     app.catalog.record_audit(&deed).await?;
     Ok(api::StartedRestore { run: Some(runs::by_id(app, run.id).await?), plan: Some(plan) })
-}
-
-fn spec(request: &api::RestoreRequest, planned: &PlannedRestore) -> Result<RestoreSpec, Fault> {
-    let mut parts = Vec::new();
-    for part in &planned.plan.parts {
-        let row = planned.points.row(part.backup)?;
-        let policy = planned.points.policy(row);
-        parts.push(PartSpec {
-            policy: part.policy.to_string(),
-            backup: part.backup,
-            full: part.full,
-            differential: part.differential,
-            paths: part.paths.iter().cloned().map(Bytes).collect(),
-            except: part.except.iter().cloned().map(Bytes).collect(),
-            sources: policy
-                .map(|policy| policy.relative_sources())
-                .unwrap_or_default()
-                .into_iter()
-                .map(Bytes)
-                .collect(),
-            exclude: policy.map(|policy| policy.exclude.clone()).unwrap_or_default(),
-        });
-    }
-    Ok(RestoreSpec {
-        parts,
-        target_folder: Bytes(request.to_folder.clone()),
-        overwrite: OverwriteWord::from_api(request.overwrite()),
-        delete_extra: request.delete_extra,
-        include: request.include.clone(),
-        exclude: request.exclude.clone(),
-    })
 }

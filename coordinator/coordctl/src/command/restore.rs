@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use clap::{Args, ValueEnum};
 use coord_shared::api::{self, Overwrite, RestoreRequest};
 use coord_shared::exit::Exit;
+use coord_shared::fault::{ErrorCode, Fault};
 
 use super::files::{place, say_points};
 use super::job::Waiting;
@@ -50,6 +51,12 @@ pub struct RestoreArgs {
     /// Say what would be restored, touch nothing.
     #[arg(short = 'n', long)]
     dry_run: bool,
+    /// The same, with a digest of all that would be done.
+    #[arg(long, conflicts_with_all = ["apply", "dry_run"])]
+    plan: bool,
+    /// Do just what --plan said with this digest; if it would be something else by now, do nothing and exit with 9.
+    #[arg(long, value_name = "DIGEST", default_value = "", hide_default_value = true, conflicts_with = "dry_run")]
+    apply: String,
     /// The host's name, for a restore that overwrites or removes.
     #[arg(long, value_name = "NAME")]
     confirm: Option<String>,
@@ -74,6 +81,13 @@ pub enum OverwriteWord {
 pub async fn run(session: &mut Session, args: &RestoreArgs) -> Result<(), Failure> {
     let message = read(session, args)?;
     let plan = answer(session.client.plan_restore(request(message.clone())).await)?;
+    if args.plan {
+        return planned(session, &plan);
+    }
+    if !args.apply.is_empty() && args.apply != plan.digest {
+        let text = format!("what this restore would do has changed since: its plan is {} now", plan.digest);
+        return Err(Fault::new(ErrorCode::Changed, text).with_hint("coordctl restore --plan shows it").into());
+    }
     if args.dry_run {
         return if session.out.is_json() { session.out.json(&json::plan(&plan)) } else { told(session, &plan) };
     }
@@ -126,6 +140,7 @@ fn read(session: &Session, args: &RestoreArgs) -> Result<RestoreRequest, Failure
         delete_extra: args.delete_extra,
         include: args.include.clone(),
         exclude: args.exclude.clone(),
+        plan_digest: args.apply.clone(),
     })
 }
 
@@ -153,6 +168,17 @@ fn counted(plan: &api::RestorePlan, number: String) -> String {
         (true, 0) => "not known".to_owned(),
         (true, _) => format!("at least {number}"),
     }
+}
+
+/// Says what would be done, and how to have just that.
+fn planned(session: &Session, plan: &api::RestorePlan) -> Result<(), Failure> {
+    if session.out.is_json() {
+        return session.out.json(&json::plan(plan));
+    }
+    told(session, plan)?;
+    session.out.print(&format!("plan      {}\n", plan.digest))?;
+    session.out.talk(&format!("next: the same command with --apply {}", plan.digest));
+    Ok(())
 }
 
 fn told(session: &Session, plan: &api::RestorePlan) -> Result<(), Failure> {

@@ -123,6 +123,7 @@ pub fn plan(p: &api::RestorePlan) -> Value {
         "archives": p.archives,
         "at": at(p.at_us),
         "notes": p.notes,
+        "digest": p.digest,
     });
     with_path(object, "to_folder", &p.to_folder)
 }
