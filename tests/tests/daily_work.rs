@@ -117,3 +117,48 @@ fn a_shell_is_offered_hosts_and_paths_as_they_were_at_a_time() {
     assert_eq!(offered(&["ls", "--endpoint", "127.0.0.1:1", "web-1/"]), Vec::<String>::new(), "no error on the line");
     assert!(offered(&["context", "use", "web-1"]).is_empty(), "a host is no context");
 }
+
+#[test]
+fn the_past_is_compared_told_and_brought_back_by_a_plan() {
+    let host = OneHost::start().unwrap();
+    fs::create_dir(host.source.join("conf")).unwrap();
+    fs::write(host.source.join("conf/app"), b"one").unwrap();
+    fs::write(host.source.join("conf/old"), b"old").unwrap();
+    let first = host.back_up().unwrap();
+    let early = first["ended_at"].as_str().unwrap().to_owned();
+    fs::write(host.source.join("conf/app"), b"two, longer").unwrap();
+    fs::remove_file(host.source.join("conf/old")).unwrap();
+    let second = host.back_up().unwrap();
+    host.coordctl(&["ls", "web-1/srv"]).unwrap().success().unwrap();
+
+    let diff = host.coordctl(&["diff", "web-1/srv", "--from", &early]).unwrap().success().unwrap();
+    assert_eq!(diff.stdout, "~ srv/conf/app  (content, mtime)\n- srv/conf/old\n");
+    assert!(diff.stderr.contains("0 added (0 B), 1 removed (3 B), 1 changed"), "{}", diff.stderr);
+    assert_eq!(host.coordctl(&["diff", "web-1", "--from", &early, "--exit-code", "--stat"]).unwrap().code, 6);
+    let same = host.coordctl(&["diff", "web-1", "--from", "latest", "--exit-code"]).unwrap().success().unwrap();
+    assert_eq!(same.stdout, "");
+    let rows = lines(&host.coordctl(&["diff", "web-1", "--from", &early, "-o", "jsonl"]).unwrap().stdout);
+    assert_eq!((rows.len(), &rows[1]["path"], &rows[1]["after"]), (2, &"srv/conf/old".into(), &Value::Null));
+
+    let history = host.coordctl(&["history", "web-1/srv/conf/app", "-o", "json"]).unwrap().success().unwrap();
+    let versions = history.json().unwrap()["versions"].as_array().unwrap().clone();
+    let ends: Vec<&str> = versions.iter().map(|version| version["end"].as_str().unwrap()).collect();
+    assert_eq!(ends, ["current", "changed"], "{versions:?}");
+    assert_eq!(versions[1]["last_backup_id"], first["backup_id"]);
+    assert_eq!(host.coordctl(&["history", "web-1/srv/never"]).unwrap().code, 5);
+
+    let logs = host.coordctl(&["run", "logs", second["id"].as_str().unwrap(), "-f"]).unwrap().success().unwrap();
+    for step in ["queued: asked for by", "leased", "decided: ", "succeeded"] {
+        assert!(logs.stdout.contains(step), "{step}: {}", logs.stdout);
+    }
+
+    let restore = ["restore", "web-1/srv/conf/old", "--to-dir", "/out", "-o", "json"];
+    let at = format!("before {}", second["id"].as_str().unwrap());
+    let plan = host.coordctl(&[&restore[..], &["--at", &at, "--plan"]].concat()).unwrap().success().unwrap();
+    let digest = plan.json().unwrap()["digest"].as_str().unwrap().to_owned();
+    assert!(!host.root().join("out").exists(), "a plan touches nothing");
+    let other = host.coordctl(&["restore", "web-1/srv/conf", "--to-dir", "/out", "--apply", &digest]).unwrap();
+    assert_eq!(other.code, 9, "another restore is not what the plan says: {other:?}");
+    host.coordctl(&[&restore[..], &["--at", &at, "--apply", &digest]].concat()).unwrap().success().unwrap();
+    assert_eq!(fs::read(host.root().join("out/srv/conf/old")).unwrap(), b"old");
+}

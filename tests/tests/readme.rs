@@ -75,6 +75,7 @@ impl Machine {
             .replace("backup.example.net:7444", &self.ports[1]);
         for time in ["2026-11-20", "\"2h ago\"", "\"yesterday 14:00\""] {
             command = command.replace(&format!("--at {time}"), "--at latest");
+            command = command.replace(&format!("--from {time}"), "--from latest");
         }
         if command.starts_with("coordinator init") {
             command += &format!(" --listen {} --enrol-listen {}", self.ports[0], self.ports[1]);

@@ -3,14 +3,17 @@
 pub mod backup;
 pub mod catalog;
 pub mod context;
+pub mod diff;
 pub mod files;
 pub mod fleet;
 pub mod generate;
 pub mod help;
+pub mod history;
 pub mod host;
 pub mod job;
 pub mod limit;
 pub mod login;
+pub mod logs;
 pub mod policy;
 pub mod policy_change;
 pub mod policy_week;

@@ -12,7 +12,9 @@ use crate::shown;
 mod catalog;
 mod fleet;
 
-pub use catalog::{backup, backups, catalog_rebuild, catalog_status, file, plan, point};
+pub use catalog::{
+    backup, backups, catalog_rebuild, catalog_status, change, diff_totals, file, path_versions, plan, point,
+};
 pub use fleet::{
     all_applied, applied, dedup, defaults, explanation, history, host, hosts, job, jobs, limit, limits, lint,
     objectives, policies, policy, preview, schedule, status, token, tokens, user, users, version, what_if,
@@ -137,6 +139,24 @@ pub fn left_out(list: &[api::LeftOut]) -> Value {
 #[must_use]
 pub fn runs(list: &[api::Run]) -> Value {
     json!({ "runs": list.iter().map(run).collect::<Value>() })
+}
+
+/// An event of a run.
+#[must_use]
+pub fn run_event(event: &api::RunEvent) -> Value {
+    json!({
+        "number": event.number,
+        "at": at(event.at_us),
+        "attempt": event.attempt,
+        "kind": event.kind,
+        "detail": event.detail,
+    })
+}
+
+/// What happened to a run.
+#[must_use]
+pub fn run_events(list: &api::RunEventList) -> Value {
+    json!({ "events": list.events.iter().map(run_event).collect::<Value>() })
 }
 
 /// A run's warnings.

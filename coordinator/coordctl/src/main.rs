@@ -29,10 +29,12 @@ use jiff::tz::TimeZone;
 use command::backup::BackupCommand;
 use command::catalog::CatalogCommand;
 use command::context::{ContextCommand, Given};
+use command::diff::DiffArgs;
 use command::files::{CatArgs, LsArgs};
 use command::fleet::{ExplainArgs, StatusArgs};
 use command::generate::{CompletionArgs, ManArgs};
 use command::help::Topic;
+use command::history::HistoryArgs;
 use command::host::HostCommand;
 use command::job::JobCommand;
 use command::limit::LimitCommand;
@@ -122,6 +124,13 @@ enum Command {
     Ls(LsArgs),
     /// Print a file as it was at a time.
     Cat(CatArgs),
+    /// List the versions of a path, with the restore points that have them.
+    History(HistoryArgs),
+    /// List what was added, removed and changed between two times.
+    ///
+    /// A folder that differs in times alone is not different. What changed is said for each path: kind, content, mode, owner, mtime,
+    /// link_target, flags, or attributes (extended attributes, access lists and what else a listing does not show).
+    Diff(DiffArgs),
     /// Say why each level was chosen.
     Explain(ExplainArgs),
     /// Say what a policy file would have made of the past. Nothing is applied.
@@ -349,6 +358,8 @@ async fn run_alone(
         | Command::Restore(_)
         | Command::Ls(_)
         | Command::Cat(_)
+        | Command::History(_)
+        | Command::Diff(_)
         | Command::Explain(_)
         | Command::WhatIf(_)
         | Command::Schedule(_)
@@ -374,6 +385,8 @@ async fn dispatch(session: &mut Session, command: &Command) -> Result<(), Failur
         Command::Restore(args) => command::restore::run(session, args).await,
         Command::Ls(args) => command::files::ls(session, args).await,
         Command::Cat(args) => command::files::cat(session, args).await,
+        Command::History(args) => command::history::run(session, args).await,
+        Command::Diff(args) => command::diff::run(session, args).await,
         Command::Explain(args) => command::fleet::explain(session, args).await,
         Command::WhatIf(args) => command::what_if::run(session, args).await,
         Command::Schedule(args) => command::schedule::run(session, args).await,

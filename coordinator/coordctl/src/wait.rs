@@ -148,7 +148,9 @@ async fn watch(
     Ok(None)
 }
 
-fn has_ended(run: &api::Run) -> bool {
+/// Whether a run has ended.
+#[must_use]
+pub fn has_ended(run: &api::Run) -> bool {
     match run.state() {
         RunState::Succeeded | RunState::Failed | RunState::Cancelled | RunState::Missed => true,
         RunState::Unspecified | RunState::Queued | RunState::Leased | RunState::Running | RunState::Verifying => false,

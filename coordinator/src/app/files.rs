@@ -2,16 +2,19 @@
 //! path is shown by the part that would restore it. Memory is bounded by a page for each part.
 
 use std::cmp::Ordering;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use coord_archive::entry::{Flags, cmp_paths, is_at_or_below};
 use coord_shared::api;
 use coord_shared::fault::{ErrorCode, Fault};
+use coord_shared::ids::JobId;
 
 use super::plan_restore::{instant, planned, points};
+use super::restore_points::RestorePoints;
 use super::{App, names};
-use crate::catalog::{Backup, FileVersion, Searchable, SubtreeWalk, VersionKind};
+use crate::catalog::{Backup, ChangedFolders, FileVersion, Searchable, SubtreeWalk, VersionKind};
 use crate::domain::restore_plan::{Part, shown};
 
 /// Entries of one batch to the operator.
@@ -22,15 +25,37 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Entries that one part reads ahead.
 const PAGE: u32 = 1000;
 
-/// A listing that has not begun.
+/// What a path held at a time: entries in path order, each as the part shows it that would restore it.
 #[derive(Debug)]
-pub struct Listing {
-    points: Vec<api::RestorePoint>,
-    /// The path listed when it is a folder.
-    folder: Vec<u8>,
-    /// The one entry when it is something else.
-    single: Option<(FileVersion, String)>,
+pub struct View {
+    /// Which restore points answer.
+    pub points: Vec<api::RestorePoint>,
+    /// The path looked at.
+    path: Vec<u8>,
+    /// The entry of the path itself; none when it was not there.
+    own: Option<Shown>,
+    /// What it holds, where it is a folder.
     lists: Vec<List>,
+    /// Why the path was not there.
+    missing: Option<Fault>,
+}
+
+/// An entry of a view.
+#[derive(Debug)]
+pub struct Shown {
+    /// The entry.
+    pub entry: FileVersion,
+    /// By which policy.
+    pub policy: String,
+}
+
+/// How far a view reaches.
+#[derive(Debug)]
+pub enum Reach {
+    /// What is directly in the path.
+    Folder,
+    /// Everything below it; of a job that is named here, only what is in these folders.
+    Subtree(HashMap<JobId, Arc<ChangedFolders>>),
 }
 
 /// One part's list.
@@ -105,37 +130,102 @@ async fn searchable(app: &App, row: &Backup) -> Result<Backup, Fault> {
     if row.searchable == Searchable::Searchable { Ok(row) } else { Err(not_searchable(&row)) }
 }
 
-/// Plans a listing.
+/// Opens a listing.
 ///
 /// # Errors
 /// Those of planning; `not_found` when the path was not there; `not_now` when the entries are not in the catalog yet.
-pub async fn open(app: &App, request: &api::ListFilesRequest) -> Result<Listing, Fault> {
+pub async fn open(app: &App, request: &api::ListFilesRequest) -> Result<View, Fault> {
     let host = names::host(app, &request.host).await?;
     let at = instant(app, request.at.as_ref()).await?;
     let (plan, rows) = planned(app, &host, std::slice::from_ref(&request.path), &request.policy, at).await?;
-    let folder = request.path.clone();
-    let mut listing =
-        Listing { points: points(&plan, &rows, at)?, folder: folder.clone(), single: None, lists: Vec::new() };
+    let points = points(&plan, &rows, at)?;
+    let reach = if request.recursive { Reach::Subtree(HashMap::new()) } else { Reach::Folder };
+    let view = view(app, (plan.parts, &rows), &request.path, reach).await?;
+    match view.missing {
+        Some(fault) => Err(fault),
+        None => Ok(View { points, ..view }),
+    }
+}
+
+/// Opens a view of planned parts. A path that was not there is an empty view; [`View::missing`] says why.
+///
+/// # Errors
+/// `not_now` when the entries are not in the catalog yet.
+pub async fn view(
+    app: &App,
+    (parts, rows): (Vec<Part>, &RestorePoints),
+    path: &[u8],
+    reach: Reach,
+) -> Result<View, Fault> {
+    let mut view = View { points: Vec::new(), path: path.to_vec(), own: None, lists: Vec::new(), missing: None };
     let mut missing = None;
-    for part in plan.parts {
+    for part in parts {
         let row = &searchable(app, rows.row(part.backup)?).await?;
-        match app.catalog.find_path(row.job, row.seq, &folder).await? {
-            None => missing = missing.or_else(|| Some(absent(&folder, row))),
-            Some(entry) if entry.kind == VersionKind::Folder => {
-                let cursor = if request.recursive {
-                    Cursor::Subtree(Box::new(app.catalog.walk_subtree(row.job, row.seq, &folder).await?))
-                } else {
-                    Cursor::Folder { row: Box::new(row.clone()), after: None }
-                };
-                listing.lists.push(List { part, cursor, waiting: VecDeque::new(), finished: false });
-            }
-            Some(entry) if gives(&part, &folder) => listing.single = Some((entry, part.policy.to_string())),
-            Some(_) => {}
+        let Some(entry) = app.catalog.find_path(row.job, row.seq, path).await? else {
+            missing = missing.or_else(|| Some(absent(path, row)));
+            continue;
+        };
+        let is_folder = entry.kind == VersionKind::Folder;
+        let policy = part.policy.to_string();
+        // What is no folder is shown by the part that would restore it; a folder on the way by the newest.
+        if (is_folder && view.own.is_none()) || (!is_folder && gives(&part, path)) {
+            view.own = Some(Shown { entry, policy });
+        }
+        if is_folder {
+            let cursor = match &reach {
+                Reach::Subtree(changed) => {
+                    let within = changed.get(&row.job).map(Arc::clone);
+                    Cursor::Subtree(Box::new(app.catalog.walk_subtree(row.job, row.seq, path, within).await?))
+                }
+                Reach::Folder => Cursor::Folder { row: Box::new(row.clone()), after: None },
+            };
+            view.lists.push(List { part, cursor, waiting: VecDeque::new(), finished: false });
         }
     }
-    match missing {
-        Some(fault) if listing.lists.is_empty() && listing.single.is_none() => Err(fault),
-        Some(_) | None => Ok(listing),
+    if view.own.is_none() {
+        view.missing = missing;
+    }
+    Ok(view)
+}
+
+impl View {
+    /// Why the path was not there.
+    pub fn missing(&self) -> Option<&Fault> {
+        self.missing.as_ref()
+    }
+
+    /// The entry of the path itself, once.
+    pub fn take_own(&mut self) -> Option<Shown> {
+        self.own.take()
+    }
+
+    /// The next entry below the path, in path order.
+    ///
+    /// # Errors
+    /// Those of the catalog.
+    pub async fn next(&mut self, app: &App) -> Result<Option<Shown>, Fault> {
+        for list in &mut self.lists {
+            fill(app, list, &self.path).await?;
+        }
+        let heads = self
+            .lists
+            .iter()
+            .enumerate()
+            .filter_map(|(number, list)| list.waiting.front().map(|head| (number, &list.part, head)));
+        // Of equal paths the one is shown that would be restored; a folder on the way is shown by the newest.
+        let order = |a: &(usize, &Part, &FileVersion), b: &(usize, &Part, &FileVersion)| -> Ordering {
+            cmp_paths(&a.2.path, &b.2.path)
+                .then_with(|| gives(b.1, &b.2.path).cmp(&gives(a.1, &a.2.path)))
+                .then_with(|| a.0.cmp(&b.0))
+        };
+        let Some((_, part, head)) = heads.min_by(order) else { return Ok(None) };
+        let shown = Shown { entry: head.clone(), policy: part.policy.to_string() };
+        for list in &mut self.lists {
+            if list.waiting.front().is_some_and(|head| head.path == shown.entry.path) {
+                list.waiting.pop_front();
+            }
+        }
+        Ok(Some(shown))
     }
 }
 
@@ -144,16 +234,17 @@ pub async fn open(app: &App, request: &api::ListFilesRequest) -> Result<Listing,
 ///
 /// # Errors
 /// Those of the catalog.
-pub async fn walk<S, F>(app: &App, listing: Listing, see: S) -> Result<(), Fault>
+pub async fn walk<S, F>(app: &App, mut view: View, see: S) -> Result<(), Fault>
 where
     S: Fn(api::FileBatch) -> F,
     F: Future<Output = bool>,
 {
-    let Listing { points, folder, single, mut lists } = listing;
-    let files = single.iter().map(|(entry, policy)| encode(entry, policy)).collect();
-    let mut batch = api::FileBatch { points, files };
-    while let Some(file) = next(app, &mut lists, &folder).await? {
-        batch.files.push(file);
+    let points = std::mem::take(&mut view.points);
+    // A folder is listed by what it holds, anything else by itself.
+    let own = view.take_own().filter(|own| own.entry.kind != VersionKind::Folder);
+    let mut batch = api::FileBatch { points, files: own.iter().map(encode).collect() };
+    while let Some(shown) = view.next(app).await? {
+        batch.files.push(encode(&shown));
         if batch.files.len() >= BATCH && !see(std::mem::take(&mut batch)).await {
             return Ok(());
         }
@@ -162,33 +253,6 @@ where
         see(batch).await;
     }
     Ok(())
-}
-
-/// The next entry of all lists, in path order.
-async fn next(app: &App, lists: &mut [List], folder: &[u8]) -> Result<Option<api::File>, Fault> {
-    for list in lists.iter_mut() {
-        fill(app, list, folder).await?;
-    }
-    let heads = lists
-        .iter()
-        .enumerate()
-        .filter_map(|(number, list)| list.waiting.front().map(|head| (number, &list.part, head)));
-    // Of equal paths the one is shown that would be restored; a folder on the way is shown by the newest.
-    let order = |a: &(usize, &Part, &FileVersion), b: &(usize, &Part, &FileVersion)| -> Ordering {
-        cmp_paths(&a.2.path, &b.2.path)
-            .then_with(|| gives(b.1, &b.2.path).cmp(&gives(a.1, &a.2.path)))
-            .then_with(|| a.0.cmp(&b.0))
-    };
-    let Some((chosen, part, head)) = heads.min_by(order) else { return Ok(None) };
-    let file = encode(head, part.policy.as_str());
-    let path = head.path.clone();
-    for list in lists.iter_mut() {
-        if list.waiting.front().is_some_and(|head| head.path == path) {
-            list.waiting.pop_front();
-        }
-    }
-    debug_assert!(chosen < lists.len());
-    Ok(Some(file))
 }
 
 /// Reads ahead until something is waiting that belongs into the listing, or the list is over.
@@ -219,10 +283,12 @@ fn name(path: &[u8]) -> &[u8] {
     path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
 }
 
-fn encode(entry: &FileVersion, policy: &str) -> api::File {
+/// An entry on the wire.
+pub fn encode(shown: &Shown) -> api::File {
+    let Shown { entry, policy } = shown;
     api::File {
         path: entry.path.clone(),
-        kind: kind(entry.kind).to_owned(),
+        kind: entry.kind.as_str().to_owned(),
         size_bytes: entry.size,
         mode: entry.mode,
         uid: entry.uid,
@@ -232,22 +298,12 @@ fn encode(entry: &FileVersion, policy: &str) -> api::File {
         digest: entry.digest.map(|digest| digest.0.to_vec()).unwrap_or_default(),
         link_target: entry.link_target.clone(),
         flags: flags(entry.flags),
-        policy: policy.to_owned(),
+        policy: policy.clone(),
     }
 }
 
-const fn kind(kind: VersionKind) -> &'static str {
-    match kind {
-        VersionKind::File => "file",
-        VersionKind::Folder => "folder",
-        VersionKind::Symlink => "symlink",
-        VersionKind::Fifo => "fifo",
-        VersionKind::CharDevice => "char_device",
-        VersionKind::BlockDevice => "block_device",
-    }
-}
-
-fn flags(flags: Flags) -> Vec<String> {
+/// What is the matter with an entry, in words.
+pub fn flags(flags: Flags) -> Vec<String> {
     let words = [(Flags::CHANGED_WHILE_READ, "changed_while_read"), (Flags::STALE, "stale"), (Flags::UNREAD, "unread")];
     words.into_iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, word)| word.to_owned()).collect()
 }
@@ -255,7 +311,7 @@ fn flags(flags: Flags) -> Vec<String> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use coord_shared::ids::{BackupId, JobId};
+    use coord_shared::ids::BackupId;
     use coord_shared::slug::PolicySlug;
 
     use super::*;

@@ -108,7 +108,10 @@ pub async fn instant(app: &App, at: Option<&api::At>) -> Result<Option<Timestamp
 }
 
 /// A path relative to the root, without slashes at its ends.
-fn clean(path: &[u8]) -> Result<Vec<u8>, Fault> {
+///
+/// # Errors
+/// `invalid_argument` for what climbs, or cannot be a path.
+pub fn clean(path: &[u8]) -> Result<Vec<u8>, Fault> {
     let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).collect();
     if path.len() > MAX_PATH || path.contains(&0) || parts.iter().any(|part| *part == b"." || *part == b"..") {
         return Err(Fault::new(ErrorCode::InvalidArgument, format!("'{}' is no path of a backup", shown(path)))

@@ -59,6 +59,8 @@ pub struct FileVersion {
     pub digest: Option<Digest>,
     /// Target of a symbolic link.
     pub link_target: Vec<u8>,
+    /// Equal exactly where a restore would make the same of both and both carry the same flags.
+    pub state: i64,
     /// The entry's flags. Whether the content is in the base is asked with [`FileVersion::content_in_full`].
     pub flags: Flags,
     /// The first backup that has this state.
@@ -277,6 +279,7 @@ pub(super) fn read(row: &Row, folder: Option<&[u8]>) -> Result<FileVersion> {
         mtime: FileTime { seconds: get(row, "mtime_s")?, nanos: get::<i32>(row, "mtime_ns")?.cast_unsigned() },
         digest: join(get(row, "digest_head")?, get(row, "digest_tail")?),
         link_target: get(row, "link_target")?,
+        state: get(row, "state")?,
         flags: Flags(get::<i16>(row, "flags")?.cast_unsigned()),
         first_seq: Seq(i64::from(get::<i32>(row, "first_seq")?)),
         last_seq: (last != CURRENT).then_some(Seq(i64::from(last))),
@@ -320,6 +323,8 @@ macro_rules! version_columns {
             ".digest_tail, ",
             $alias,
             ".link_target, ",
+            $alias,
+            ".state, ",
             $alias,
             ".flags, ",
             $alias,

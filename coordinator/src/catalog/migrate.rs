@@ -7,7 +7,7 @@ use super::error::CatalogError;
 use super::pool::{CatalogConfig, Sql};
 
 /// The schema this program is written for.
-pub const SCHEMA_VERSION: u32 = 11;
+pub const SCHEMA_VERSION: u32 = 12;
 
 /// Key of the advisory lock.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"\0\0\0coord");
@@ -76,6 +76,12 @@ const MIGRATIONS: &[Migration] = &[
         name: "policy_defaults",
         compatible_from: 3,
         text: include_str!("../../migrations/0011_policy_defaults.sql"),
+    },
+    Migration {
+        version: 12,
+        name: "run_events",
+        compatible_from: 3,
+        text: include_str!("../../migrations/0012_run_events.sql"),
     },
 ];
 

@@ -1,6 +1,7 @@
 //! The catalog on a real PostgreSQL.
 
 mod asking;
+mod changes;
 mod claims;
 mod commits;
 mod entries;

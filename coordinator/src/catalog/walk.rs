@@ -2,10 +2,12 @@
 //! connection is held between batches. Small folders are read many at once, as most trees are made of them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use coord_shared::ids::{JobId, Seq};
 use tokio_postgres::Row;
 
+use super::changes::ChangedFolders;
 use super::entries::{FileVersion, VersionKind, read, version_columns};
 use super::error::Result;
 use super::listing::{Point, find, folder_key, list, point};
@@ -68,13 +70,22 @@ pub struct SubtreeWalk {
     catalog: Catalog,
     at: Point,
     top: Option<FileVersion>,
+    /// What is in other folders is left out; the folders themselves are not.
+    within: Option<Arc<ChangedFolders>>,
     /// From the top down to where the walk is.
     open: Vec<OpenFolder>,
 }
 
 impl Catalog {
-    /// Everything at and below a path at a backup, in path order, batch by batch.
-    pub async fn walk_subtree(&self, job: JobId, seq: Seq, path: &[u8]) -> Result<SubtreeWalk> {
+    /// Everything at and below a path at a backup, in path order, batch by batch. With `within`, folders that are not in it are named
+    /// and not looked into.
+    pub async fn walk_subtree(
+        &self,
+        job: JobId,
+        seq: Seq,
+        path: &[u8],
+        within: Option<Arc<ChangedFolders>>,
+    ) -> Result<SubtreeWalk> {
         let connection = self.connection().await?;
         let at = point(&connection, job, seq).await?;
         let top = find(&connection, at, path).await?;
@@ -84,7 +95,7 @@ impl Catalog {
         {
             open.push(OpenFolder::new(folder, path.to_vec()));
         }
-        Ok(SubtreeWalk { catalog: self.clone(), at, top, open })
+        Ok(SubtreeWalk { catalog: self.clone(), at, top, within, open })
     }
 }
 
@@ -105,9 +116,12 @@ impl SubtreeWalk {
                 self.open.pop();
                 continue;
             };
-            if let Some(key) = below {
+            let within = self.within.as_deref();
+            if let Some(key) = below
+                && within.is_none_or(|within| within.has(key))
+            {
                 let mut opened = OpenFolder::new(key, version.path.clone());
-                if let Some(entries) = look_ahead(&connection, self.at, folder, (key, &version.path)).await? {
+                if let Some(entries) = look_ahead(&connection, self.at, folder, (key, &version.path), within).await? {
                     opened.waiting = entries;
                     opened.finished = true;
                 }
@@ -139,11 +153,13 @@ async fn look_ahead(
     at: Point,
     folder: &mut OpenFolder,
     wanted: (i64, &[u8]),
+    within: Option<&ChangedFolders>,
 ) -> Result<Option<Vec<Listed>>> {
     if let Some(entries) = folder.ahead.remove(&wanted.0) {
         return Ok(Some(entries));
     }
     let siblings = folder.waiting.iter().rev().filter_map(|(version, key)| key.map(|key| (key, &version.path[..])));
+    let siblings = siblings.filter(|(key, _)| within.is_none_or(|within| within.has(*key)));
     let paths: HashMap<i64, &[u8]> = std::iter::once(wanted).chain(siblings).take(TOGETHER).collect();
     let keys: Vec<i64> = paths.keys().copied().collect();
     let most = SMALL as i64 + 1;

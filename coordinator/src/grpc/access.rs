@@ -73,6 +73,7 @@ pub const MAIN: &[(&str, Access)] = &[
     ("/coord.v1.OperatorService/GetRun", VIEWER),
     ("/coord.v1.OperatorService/WatchRun", VIEWER),
     ("/coord.v1.OperatorService/ListRunWarnings", VIEWER),
+    ("/coord.v1.OperatorService/ListRunEvents", VIEWER),
     ("/coord.v1.OperatorService/CancelRun", OPERATOR),
     ("/coord.v1.OperatorService/RetryRun", OPERATOR),
     ("/coord.v1.OperatorService/ReportDedup", VIEWER),
@@ -83,6 +84,8 @@ pub const MAIN: &[(&str, Access)] = &[
     ("/coord.v1.OperatorService/RebuildCatalog", OPERATOR),
     ("/coord.v1.OperatorService/ListFiles", VIEWER),
     ("/coord.v1.OperatorService/ReadFile", RESTORER),
+    ("/coord.v1.OperatorService/ListPathVersions", VIEWER),
+    ("/coord.v1.OperatorService/DiffFiles", VIEWER),
     ("/coord.v1.OperatorService/PlanRestore", VIEWER),
     ("/coord.v1.OperatorService/StartRestore", RESTORER),
 ];

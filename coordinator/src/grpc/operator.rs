@@ -16,10 +16,10 @@ use super::identity::judged;
 use super::{Caller, caller, refused};
 use crate::app::relay::Part;
 use crate::app::{
-    App, apply_policy, backups, cancel_run, catalog_status, delete_policy, explain, files, hosts, label_host, limits,
-    list_jobs, look_ahead, plan_restore, policies, policy_history, preview_policy, read_file, rebuild_catalog, relay,
-    report_dedup, report_objectives, retry_run, revoke_host, rollback_policy, runs, start_backup, start_restore,
-    status, tokens, users, watch_run, what_if,
+    App, apply_policy, backups, cancel_run, catalog_status, delete_policy, diff_files, explain, files, hosts,
+    label_host, limits, list_jobs, look_ahead, path_versions, plan_restore, policies, policy_history, preview_policy,
+    read_file, rebuild_catalog, relay, report_dedup, report_objectives, retry_run, revoke_host, rollback_policy,
+    run_events, runs, start_backup, start_restore, status, tokens, users, watch_run, what_if,
 };
 use crate::relays::Receiving;
 
@@ -90,6 +90,7 @@ impl OperatorService for Operators {
     type WatchRunStream = Answers<api::Run>;
     type ListFilesStream = Answers<api::FileBatch>;
     type ReadFileStream = Answers<api::FileChunk>;
+    type DiffFilesStream = Answers<api::DiffBatch>;
     type PreviewPolicyStream = Answers<api::PreviewPart>;
 
     async fn get_version(&self, request: Request<api::GetVersionRequest>) -> Answer<api::VersionInfo> {
@@ -297,6 +298,11 @@ impl OperatorService for Operators {
         answer(&caller, runs::warnings(&self.app, &request.run, request.limit).await)
     }
 
+    async fn list_run_events(&self, request: Request<api::ListRunEventsRequest>) -> Answer<api::RunEventList> {
+        let (caller, request) = open(request)?;
+        answer(&caller, run_events::list(&self.app, &request.run).await)
+    }
+
     async fn cancel_run(&self, request: Request<api::CancelRunRequest>) -> Answer<api::Run> {
         let (caller, request) = open(request)?;
         answer(&caller, cancel_run::cancel(&self.app, caller.user(), &request.run).await)
@@ -351,6 +357,32 @@ impl OperatorService for Operators {
         let (caller, request) = open(request)?;
         let opened = read_file::open(&self.app, caller.user(), &request).await;
         Ok(self.hand_on("file", opened.map_err(|fault| refused(&caller, fault))?, caller))
+    }
+
+    async fn list_path_versions(&self, request: Request<api::ListPathVersionsRequest>) -> Answer<api::PathVersionList> {
+        let (caller, request) = open(request)?;
+        answer(&caller, path_versions::list(&self.app, &request).await)
+    }
+
+    async fn diff_files(&self, request: Request<api::DiffFilesRequest>) -> Answer<Self::DiffFilesStream> {
+        let (caller, request) = open(request)?;
+        let diff = diff_files::open(&self.app, &request).await.map_err(|fault| refused(&caller, fault))?;
+        let (outgoing, stream) = mpsc::channel(MAX_BUFFERED_ANSWERS);
+        let (app, ending) = (Arc::clone(&self.app), self.life.ending().clone());
+        self.life.spawn("comparison", async move {
+            let walk = diff_files::walk(&app, diff, |batch| {
+                let outgoing = outgoing.clone();
+                async move { outgoing.send(Ok(batch)).await.is_ok() }
+            });
+            let result = tokio::select! {
+                result = walk => result,
+                fault = judged(&app, &caller) => Err(fault),
+                () = outgoing.closed() => Ok(()),
+                () = ending.cancelled() => Err(watch_run::ending()),
+            };
+            close(caller, outgoing, result).await;
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
     async fn plan_restore(&self, request: Request<api::RestoreRequest>) -> Answer<api::RestorePlan> {

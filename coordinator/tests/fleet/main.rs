@@ -14,6 +14,7 @@ mod retries;
 mod runs;
 mod streams;
 mod support;
+mod times;
 mod trust;
 mod unreadable;
 mod verifying;

@@ -2,7 +2,7 @@
 
 use coord_shared::api;
 
-use super::{backup, host, job, limit, policy, run, token};
+use super::{backup, history, host, job, limit, policy, run, token};
 use crate::output::{Format, Output};
 
 /// The narrow table, and the wide one.
@@ -117,6 +117,23 @@ fn sample_token() -> api::Token {
     }
 }
 
+fn sample_version() -> api::PathVersion {
+    let file = api::File {
+        kind: "file".into(),
+        size_bytes: 2048,
+        digest: vec![7; 32],
+        mode: 0o644,
+        policy: "srv".into(),
+        ..Default::default()
+    };
+    api::PathVersion {
+        file: Some(file),
+        end: "current".into(),
+        last_backup_id: sample_backup().id,
+        ..Default::default()
+    }
+}
+
 #[test]
 fn every_table_has_the_columns_it_had() {
     let all = [
@@ -126,6 +143,7 @@ fn every_table_has_the_columns_it_had() {
         tables("run list", |out| run::table(out, &[sample_run()])),
         tables("backup list", |out| backup::table(out, &[sample_backup()])),
         tables("limit list", |out| limit::table(out, &[sample_limit()])),
+        tables("history", |out| history::table(out, &[sample_version()])),
         tables("token list", |out| token::table(out, &[sample_token()])),
     ];
     crate::golden::compare("tables.txt", &all.concat());

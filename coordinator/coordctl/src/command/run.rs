@@ -1,4 +1,4 @@
-//! `coordctl run list | show | watch | warnings | cancel | retry`.
+//! `coordctl run list | show | watch | logs | warnings | cancel | retry`.
 
 use std::time::Duration;
 
@@ -39,6 +39,15 @@ pub enum RunCommand {
         /// Follow at most so long (30m, 2h), then exit with 7; the run goes on.
         #[arg(long, value_name = "DURATION", value_parser = timeout)]
         timeout: Option<Duration>,
+    },
+    /// Say what happened to a run, step by step: queued, leased, decided, phases, warnings, verified, ended, searchable.
+    Logs {
+        /// Id, or a unique beginning of it.
+        #[arg(add = completer(complete::runs))]
+        run: String,
+        /// Go on until the run has ended.
+        #[arg(short = 'f', long)]
+        follow: bool,
     },
     /// List what a run could not do as asked: unreadable files, files left different.
     Warnings {
@@ -200,6 +209,7 @@ pub async fn run(session: &mut Session, command: &RunCommand) -> Result<(), Fail
             Ok(())
         }
         RunCommand::Watch { run, timeout } => watch(session, run, *timeout).await,
+        RunCommand::Logs { run, follow } => super::logs::run(session, run, *follow).await,
         RunCommand::Warnings { run, limit } => {
             let message = ListRunWarningsRequest { run: run.clone(), limit: *limit };
             let found = answer(session.client.list_run_warnings(request(message)).await)?;

@@ -111,6 +111,47 @@ pub fn point(p: &api::RestorePoint) -> Value {
     })
 }
 
+/// The states of a path.
+#[must_use]
+pub fn path_versions(list: &api::PathVersionList) -> Value {
+    let version = |v: &api::PathVersion| {
+        let mut object = v.file.as_ref().map_or_else(|| json!({}), file);
+        object["first_backup_id"] = word(v.first_backup_id.clone());
+        object["first_captured_at"] = at(v.first_captured_at_us);
+        object["last_backup_id"] = word(v.last_backup_id.clone());
+        object["last_captured_at"] = at(v.last_captured_at_us);
+        object["end"] = word(v.end.clone());
+        object
+    };
+    json!({ "versions": list.versions.iter().map(version).collect::<Value>(), "more": list.more })
+}
+
+/// What became of a path between two times.
+#[must_use]
+pub fn change(c: &api::FileChange) -> Value {
+    let path = c.after.as_ref().or(c.before.as_ref()).map_or(&[][..], |file| &file.path);
+    let object = json!({
+        "change": c.change,
+        "what": c.what,
+        "before": c.before.as_ref().map(file),
+        "after": c.after.as_ref().map(file),
+    });
+    with_path(object, "path", path)
+}
+
+/// How much differs between two times.
+#[must_use]
+pub fn diff_totals(t: &api::DiffTotals) -> Value {
+    json!({
+        "added": t.added,
+        "removed": t.removed,
+        "changed": t.changed,
+        "added_bytes": t.added_bytes,
+        "removed_bytes": t.removed_bytes,
+        "changed_bytes": t.changed_bytes,
+    })
+}
+
 /// What a restore would do.
 #[must_use]
 pub fn plan(p: &api::RestorePlan) -> Value {

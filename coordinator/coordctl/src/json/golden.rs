@@ -193,8 +193,44 @@ fn documents_of_runs() -> Vec<(&'static str, Value)> {
     ]
 }
 
+/// Those that tell of the past.
+fn documents_of_the_past() -> Vec<(&'static str, Value)> {
+    vec![
+        (
+            "history",
+            path_versions(&api::PathVersionList {
+                versions: vec![api::PathVersion {
+                    file: Some(api::File { path: b"etc/hosts".to_vec(), ..Default::default() }),
+                    first_captured_at_us: AT,
+                    ..Default::default()
+                }],
+                more: true,
+            }),
+        ),
+        (
+            "diff",
+            change(&api::FileChange {
+                change: "removed".into(),
+                before: Some(api::File { path: b"etc/hosts".to_vec(), ..Default::default() }),
+                ..Default::default()
+            }),
+        ),
+        ("diff --stat", diff_totals(&api::DiffTotals::default())),
+        (
+            "run logs",
+            run_events(&api::RunEventList {
+                events: vec![api::RunEvent { at_us: AT, kind: "phase".into(), ..Default::default() }],
+                ..Default::default()
+            }),
+        ),
+    ]
+}
+
 #[test]
 fn every_document_has_the_fields_it_had() {
-    let all = documents().into_iter().map(|(name, document)| format!("### {name}\n{document:#}\n"));
+    let all = documents()
+        .into_iter()
+        .chain(documents_of_the_past())
+        .map(|(name, document)| format!("### {name}\n{document:#}\n"));
     crate::golden::compare("json.txt", &all.collect::<String>());
 }

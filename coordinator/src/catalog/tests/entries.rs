@@ -262,7 +262,7 @@ async fn a_walk_of_large_and_small_folders_misses_nothing() {
         entries.sort_by(|a, b| cmp_paths(&a.path, &b.path));
         full(&fleet, 1, &entries).await;
         merged(&fleet).await;
-        let mut walk = catalog.walk_subtree(fleet.job, Seq(1), b"").await.unwrap();
+        let mut walk = catalog.walk_subtree(fleet.job, Seq(1), b"", None).await.unwrap();
         let mut found = Vec::new();
         loop {
             let batch = walk.next_batch(500).await.unwrap();

@@ -264,6 +264,7 @@ fn seen(entry: &Entry, version: &FileVersion) -> FileVersion {
         mtime: entry.attributes.mtime,
         digest: entry.digest,
         link_target: entry.link_target.clone(),
+        state: version.state,
         flags: Flags(plain(entry).flags.0 | (version.flags.0 & Flags::CONTENT_IN_BASE.0)),
         first_seq: version.first_seq,
         last_seq: version.last_seq,
@@ -271,7 +272,7 @@ fn seen(entry: &Entry, version: &FileVersion) -> FileVersion {
 }
 
 async fn walk(fleet: &Fleet, seq: Seq, path: &[u8]) -> Vec<FileVersion> {
-    let mut walk = fleet.catalog.walk_subtree(fleet.job, seq, path).await.unwrap();
+    let mut walk = fleet.catalog.walk_subtree(fleet.job, seq, path, None).await.unwrap();
     let mut found = Vec::new();
     loop {
         let batch = walk.next_batch(3).await.unwrap();

@@ -10,11 +10,11 @@ use crate::catalog::pool::Sql;
 use crate::catalog::testing::{with_config, with_empty};
 use crate::catalog::{
     AttemptOutcome, BackupStatus, Catalog, CatalogConfig, CertificateState, Codec, DecisionStage, HostState, JobState,
-    LimitScope, MigrateError, OperatorRole, SCHEMA_VERSION, Searchable, TokenKind, VersionKind, VersionOrigin, audit,
-    backups, certificates, claims, commit, contents, decisions, duplicates, fleet, full_plan, health, history, hosts,
-    index_asks, ingest, jobs, leases, left_out, limits, listing, measures, merge, migrate, newest_chains, operators,
-    policies, policy_defaults, recorded, reports, revocation, run_keys, run_policies, runs, schedule, sessions, tokens,
-    walk,
+    LimitScope, MigrateError, OperatorRole, RunEventKind, SCHEMA_VERSION, Searchable, TokenKind, VersionKind,
+    VersionOrigin, audit, backups, certificates, changes, claims, commit, contents, decisions, duplicates, fleet,
+    full_plan, health, history, hosts, index_asks, ingest, jobs, leases, left_out, limits, listing, measures, merge,
+    migrate, newest_chains, operators, policies, policy_defaults, recorded, reports, revocation, run_events, run_keys,
+    run_policies, runs, schedule, sessions, tokens, walk,
 };
 
 type Statements = &'static [(&'static str, &'static Sql)];
@@ -24,6 +24,7 @@ const FILES: &[(&str, Statements)] = &[
     ("backups", backups::STATEMENTS),
     ("certificates", certificates::STATEMENTS),
     ("claims", claims::STATEMENTS),
+    ("changes", changes::STATEMENTS),
     ("commit", commit::STATEMENTS),
     ("contents", contents::STATEMENTS),
     ("decisions", decisions::STATEMENTS),
@@ -52,6 +53,7 @@ const FILES: &[(&str, Statements)] = &[
     ("revocation", revocation::STATEMENTS),
     ("run_keys", run_keys::STATEMENTS),
     ("run_policies", run_policies::STATEMENTS),
+    ("run_events", run_events::STATEMENTS),
     ("runs", runs::STATEMENTS),
     ("schedule", schedule::STATEMENTS),
     ("sessions", sessions::STATEMENTS),
@@ -109,6 +111,16 @@ async fn check_lists_are_the_words_of_the_code() {
         ("runs", "level", levels.clone()),
         ("planned_runs", "kind", kinds),
         ("planned_runs", "level", levels.clone()),
+        (
+            "run_events",
+            "kind",
+            RunState::ALL
+                .into_iter()
+                .map(RunEventKind::State)
+                .chain(RunEventKind::OTHERS)
+                .map(RunEventKind::as_str)
+                .collect(),
+        ),
         ("attempts", "outcome", AttemptOutcome::ALL.iter().map(|word| word.as_str()).collect()),
         ("decisions", "stage", DecisionStage::ALL.iter().map(|word| word.as_str()).collect()),
         ("decisions", "level", levels.clone()),
@@ -225,6 +237,8 @@ const HOT: &[(&Sql, &[&str])] = &[
     (&listing::FIND_FOLDER, &["folders"]),
     (&listing::FIND_VERSION, &["file_versions"]),
     (&listing::TOTALS, &["file_versions", "folders"]),
+    (&changes::CHANGED_FOLDERS, &["file_versions", "folders"]),
+    (&run_events::OF_RUN, &["run_events"]),
     (&history::HISTORY, &["file_versions", "backups"]),
     (&history::BY_DIGEST, &["file_versions", "folders"]),
     (&walk::LIST_SMALL, &["file_versions", "folders"]),
