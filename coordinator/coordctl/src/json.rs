@@ -122,6 +122,9 @@ pub fn run(run: &api::Run) -> Value {
         "spent": run.spent.iter().map(|x| json!({ "stage": x.stage, "ms": x.ms })).collect::<Value>(),
         "limited_by": word(run.limited_by.clone()),
         "left_out": left_out(&run.left_out),
+        "makes_up_for": run.makes_up_for.as_ref().map_or(Value::Null, |missed| {
+            json!({ "due_at": at(missed.due_at_us), "why": missed.why })
+        }),
     })
 }
 

@@ -15,6 +15,7 @@ use super::policy_change::{Before, Change, defaults_of, encode, encode_key, make
 use super::{App, policy_weeks};
 use crate::catalog::{NewAudit, NewDefaults};
 use crate::domain::policy::{Defaults, Finding, Policy, differing};
+use crate::domain::timing::Due;
 
 /// Due times shown of a policy that is only looked at.
 const SHOWN_DUE_TIMES: usize = 5;
@@ -55,9 +56,8 @@ pub async fn lint(app: &App, text: &str) -> Result<api::PolicyLint, Fault> {
 }
 
 fn due_times(policy: &Policy, now: Timestamp) -> Vec<Timestamp> {
-    std::iter::successors(policy.schedule.next_after(now), |due| policy.schedule.next_after(*due))
-        .take(SHOWN_DUE_TIMES)
-        .collect()
+    let due = Due::of_policy(policy);
+    std::iter::successors(due.next_run_after(now), |before| due.next_run_after(*before)).take(SHOWN_DUE_TIMES).collect()
 }
 
 /// A policy file, over the fleet's defaults.

@@ -27,7 +27,7 @@ pub async fn cancel(app: &App, user: &str, text: &str) -> Result<api::Run, Fault
                 subject: &subject,
                 details,
             };
-            tell_host(app, &run);
+            tell_host(app, &run, "an operator cancelled the run");
             app.catalog.record_audit(&deed).await?;
         }
         Transition::AlreadyThere(_) => {}
@@ -47,21 +47,18 @@ pub async fn cancel(app: &App, user: &str, text: &str) -> Result<api::Run, Fault
 pub async fn remind(app: &App) -> Result<(), Fault> {
     let hosts: Vec<HostId> = app.sessions.all().into_iter().map(|session| session.host).collect();
     for run in app.catalog.cancelling_runs(&hosts).await? {
-        tell_host(app, &run);
+        tell_host(app, &run, "the run was cancelled");
     }
     Ok(())
 }
 
 /// Tells the host at once when it is connected here; its next heartbeat would hear of it as well.
-fn tell_host(app: &App, run: &RunRecord) {
-    let cancel = api::CancelRun {
-        run_id: run.id.to_string(),
-        attempt: run.machine.attempt.get(),
-        reason: "an operator cancelled the run".to_owned(),
-    };
+pub(super) fn tell_host(app: &App, run: &RunRecord, why: &str) {
     if run.machine.state == RunState::Queued {
         return;
     }
+    let cancel =
+        api::CancelRun { run_id: run.id.to_string(), attempt: run.machine.attempt.get(), reason: why.to_owned() };
     if app.sessions.send(run.host, Message::Cancel(cancel)).is_err() {
         tracing::debug!(run = %run.id, host = %run.host_name, "not connected here: its heartbeat will tell it");
     }

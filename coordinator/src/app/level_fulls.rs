@@ -13,6 +13,7 @@ use super::host_policies::HostPolicies;
 use crate::catalog::NewPlannedFull;
 use crate::domain::levelling::{self, LevelledJob, Placing, Plan};
 use crate::domain::policy::FullDay;
+use crate::domain::timing::Due;
 
 /// Nights written in one pass.
 const MAX_WRITTEN: usize = 1000;
@@ -67,7 +68,7 @@ pub async fn plan(app: &App, policies: &HostPolicies, now: Timestamp) -> Result<
     // One look ahead for all hosts of a policy, unless it differs between them.
     let mut nights = HashMap::new();
     for (id, policy) in policies.all().iter().filter(|(id, policy)| ids.contains(id) && !policy.has_overrides()) {
-        nights.insert(*id, levelling::nights_of(&policy.schedule, now));
+        nights.insert(*id, levelling::nights_of(&Due::of_policy(policy), now));
     }
     let known: Vec<u64> = records.iter().filter_map(|record| record.source_bytes).collect();
     let mean = known.iter().map(|bytes| u128::from(*bytes)).sum::<u128>() / known.len().max(1) as u128;
@@ -79,7 +80,7 @@ pub async fn plan(app: &App, policies: &HostPolicies, now: Timestamp) -> Result<
             return None;
         }
         let known = nights.get(&record.policy).cloned();
-        let (nights, until) = known.unwrap_or_else(|| levelling::nights_of(&policy.schedule, now));
+        let (nights, until) = known.unwrap_or_else(|| levelling::nights_of(&Due::of_policy(&policy), now));
         let zone = policy.schedule.zone.rules();
         Some(LevelledJob {
             id: record.job,

@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use coord_shared::api;
 use coord_shared::fault::Fault;
 use coord_shared::ids::JobId;
+use coord_shared::run::{RunKind, RunState};
 use coord_shared::wire::optional_us;
 
 use super::{App, backups, hosts, names, policies, runs, start_backup};
-use crate::catalog::{Job, JobFilter, JobStanding, JobState, MeasureFilter};
+use crate::catalog::{Job, JobFilter, JobStanding, JobState, MeasureFilter, RunFilter};
 use crate::domain::chain::Growth;
 
 /// Jobs of hosts that fulfil a selector.
@@ -71,6 +72,17 @@ async fn whole(app: &App, job: &Job, standing: Option<&JobStanding>) -> Result<a
     let newest = app.catalog.newest_backup(job.id).await?;
     let newest_full = app.catalog.newest_full(job.id).await?;
     let open = app.catalog.open_runs_of_job(job.id).await?;
+    let missed = RunFilter {
+        host: Some(job.host),
+        policy: Some(job.policy),
+        kind: Some(RunKind::Backup),
+        state: Some(RunState::Missed),
+        since: newest.as_ref().map(|newest| newest.captured_at),
+        limit: 1,
+        ..RunFilter::default()
+    };
+    let missed = app.catalog.runs(missed).await?;
+    let owed = app.catalog.owed(job.id).await?;
     Ok(api::Job {
         id: job.id.to_string(),
         host: job.host_name.clone(),
@@ -87,6 +99,9 @@ async fn whole(app: &App, job: &Job, standing: Option<&JobStanding>) -> Result<a
         ended_because: ended_because(job, standing).to_owned(),
         chain_differentials: standing.map_or(0, |standing| standing.differentials),
         last_good_at_us: optional_us(standing.and_then(|standing| standing.last_good_at)),
+        last_missed: missed.first().map(runs::encode),
+        owed_runs: owed.as_ref().map_or(0, |owed| owed.runs),
+        owed_from_us: optional_us(owed.map(|owed| owed.from)),
     })
 }
 

@@ -22,6 +22,7 @@ use crate::domain::forecast::{Forecast, forecast};
 use crate::domain::levelling;
 use crate::domain::policy::Policy;
 use crate::domain::rates::Rates;
+use crate::domain::timing::{self, Due, Holds, Kind};
 
 /// Days looked ahead when no number is asked for.
 const DEFAULT_DAYS: u32 = 14;
@@ -63,9 +64,7 @@ pub async fn schedule(app: &App, request: &api::GetScheduleRequest) -> Result<ap
     let until = looking.now + SignedDuration::from_hours(i64::from(days) * 24);
     let mut ahead = Ahead::default();
     for chain in &chains {
-        for run in looking.runs(app, chain, until).await? {
-            ahead.add(chain, run);
-        }
+        looking.runs(app, chain, until, &mut ahead).await?;
     }
     Ok(ahead.encode(&looking))
 }
@@ -130,7 +129,7 @@ impl Looking {
         self.now
     }
 
-    /// The due runs of one job until then, by time.
+    /// The due runs of one job until then that will begin, by time.
     pub(super) async fn of_job(
         &mut self,
         app: &App,
@@ -138,16 +137,16 @@ impl Looking {
         until: Timestamp,
     ) -> Result<Vec<api::DueRun>, Fault> {
         let mut ahead = Ahead::default();
-        for run in self.runs(app, chain, until).await? {
-            ahead.add(chain, run);
-        }
+        self.runs(app, chain, until, &mut ahead).await?;
         ahead.keep_first();
+        ahead.runs.retain(|run| run.held.is_empty());
         Ok(ahead.runs)
     }
 
-    async fn runs(&mut self, app: &App, chain: &NewestChain, until: Timestamp) -> Result<Vec<Forecast>, Fault> {
+    /// Looks at what is due of a job.
+    async fn runs(&mut self, app: &App, chain: &NewestChain, until: Timestamp, found: &mut Ahead) -> Result<(), Fault> {
         let Some(policy) = self.policies.on(app, chain.policy, chain.host).map(Cow::into_owned) else {
-            return Ok(Vec::new());
+            return Ok(());
         };
         let same = match &chain.full {
             Some((_, version)) => self.is_same_selection(app, chain, *version, &policy).await?,
@@ -164,14 +163,37 @@ impl Looking {
             planned_full: None,
             rates: self.rates.get(&chain.job).copied().unwrap_or_default(),
         };
-        let due = policy.schedule.due_between(self.now, until, MAX_RUNS_OF_JOB);
-        let mut runs = forecast(&inputs, chain.source_bytes, &self.full_nights(chain.job), &due);
+        let instants = self.instants(chain, &policy, until);
+        let begins: Vec<Timestamp> =
+            instants.iter().filter(|due| !matches!(due.kind, Kind::Held(_))).map(|due| due.at).collect();
+        let mut runs = forecast(&inputs, chain.source_bytes, &self.full_nights(chain.job), &begins);
         // The plan says more of the next full than the engine, which only sees that it is planned.
         let next = runs.iter_mut().find(|run| run.rule == Rule::LevelledFullNight);
         if let Some((run, placed)) = next.zip(self.levelled.plan.next.iter().find(|placed| placed.job == chain.job)) {
             run.reason = format!("{}: {}", run.reason, placed.placing.as_phrase());
         }
-        Ok(runs)
+        let mut runs = runs.into_iter();
+        for due in instants {
+            match due.kind {
+                Kind::Held(why) => {
+                    let night = due.at.to_zoned(policy.schedule.zone.rules().clone()).date();
+                    found.add_held(chain, due.at, night, why);
+                }
+                Kind::Run | Kind::CatchUp => {
+                    let makes_up = due.kind == Kind::CatchUp;
+                    runs.by_ref().take(1).for_each(|run| found.add(chain, run, makes_up));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The due instants of a job, and what becomes of them.
+    fn instants(&self, chain: &NewestChain, policy: &Policy, until: Timestamp) -> Vec<timing::Ahead> {
+        let due = Due::backups(policy, chain.host);
+        let holds = Holds { windows: &policy.timing.windows, zone: due.zone(), pauses: &[] };
+        let how = (&due, &holds, policy.timing.catch_up);
+        timing::ahead(how, chain.owed_runs, self.now, until, MAX_RUNS_OF_JOB)
     }
 
     /// The nights that the plan gives a job's fulls.
@@ -213,7 +235,7 @@ struct Ahead {
 }
 
 impl Ahead {
-    fn add(&mut self, chain: &NewestChain, run: Forecast) {
+    fn add(&mut self, chain: &NewestChain, run: Forecast, makes_up: bool) {
         self.count += 1;
         let night = self.nights.entry(run.night).or_default();
         let bytes = run.bytes.unwrap_or(0);
@@ -224,8 +246,7 @@ impl Ahead {
         *runs += 1;
         *total = total.saturating_add(bytes);
         night.ms = night.ms.saturating_add(run.ms.unwrap_or(0));
-        // Jobs come one after the other: which runs are the first is only known at the end.
-        self.runs.push(api::DueRun {
+        self.keep(api::DueRun {
             host: chain.host_name.clone(),
             policy: chain.policy_name.clone(),
             due_at_us: to_us(run.at),
@@ -235,7 +256,27 @@ impl Ahead {
             reason: run.reason,
             predicted_bytes: run.bytes,
             predicted_ms: run.ms,
+            makes_up,
+            held: String::new(),
         });
+    }
+
+    fn add_held(&mut self, chain: &NewestChain, at: Timestamp, night: Date, why: String) {
+        self.count += 1;
+        self.nights.entry(night).or_default().held += 1;
+        self.keep(api::DueRun {
+            host: chain.host_name.clone(),
+            policy: chain.policy_name.clone(),
+            due_at_us: to_us(at),
+            night: night.to_string(),
+            held: why,
+            ..api::DueRun::default()
+        });
+    }
+
+    /// Jobs come one after the other: which runs are the first is only known at the end.
+    fn keep(&mut self, run: api::DueRun) {
+        self.runs.push(run);
         if self.runs.len() > MAX_LISTED * 2 {
             self.keep_first();
         }

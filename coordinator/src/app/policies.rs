@@ -10,6 +10,7 @@ use super::jobs::readable;
 use super::{App, names};
 use crate::catalog::{Host, JobFilter, JobState, PolicyRecord};
 use crate::domain::policy::Origin;
+use crate::domain::timing::Due;
 
 /// Every policy at its newest version.
 ///
@@ -83,7 +84,8 @@ pub async fn with_hosts(app: &App, record: &PolicyRecord) -> Result<api::Policy,
 /// One that does not read is shown all the same, with nothing due: its text is what to apply anew.
 fn encode(app: &App, record: &PolicyRecord, hosts: Vec<String>, now: Timestamp) -> api::Policy {
     let live = Some(record).filter(|record| !record.is_deleted());
-    let next_due_at = live.and_then(|record| readable(app, record)).and_then(|policy| policy.schedule.next_after(now));
+    let policy = live.and_then(|record| readable(app, record));
+    let next_due_at = policy.and_then(|policy| Due::of_policy(&policy).next_run_after(now));
     api::Policy {
         id: record.id.to_string(),
         name: record.name.clone(),

@@ -23,6 +23,7 @@ use crate::catalog::{
 };
 use crate::domain::full_days;
 use crate::domain::policy::{Defaults, Finding, KeyChange, Policy, changes};
+use crate::domain::timing::Due;
 
 /// One policy that becomes another, begins or ends.
 #[derive(Debug, Clone)]
@@ -205,7 +206,7 @@ async fn effect(
         Some(policy) => warnings(app, policy, &before.hosts, afterwards).await?,
         None => Vec::new(),
     };
-    let next_due_at = change.policy.as_ref().and_then(|policy| policy.schedule.next_after(before.now));
+    let next_due_at = change.policy.as_ref().and_then(|policy| Due::of_policy(policy).next_run_after(before.now));
     Ok(api::AppliedPolicy {
         policy: Some(api::Policy {
             id: record.map(|record| record.id.to_string()).unwrap_or_default(),

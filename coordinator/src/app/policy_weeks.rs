@@ -79,6 +79,7 @@ fn jobs(id: PolicyId, name: &str, had: Vec<NewestChain>, gets: &[&Host]) -> Vec<
         policy_name: name.to_owned(),
         full: None,
         source_bytes: None,
+        owed_runs: 0,
     });
     let new: Vec<Both> = new.map(|chain| Both { chain, was: false, will_be: true }).collect();
     let stays = |chain: &NewestChain| gets.iter().any(|host| host.id == chain.host);

@@ -6,6 +6,7 @@ use coord_shared::ids::RunId;
 use coord_shared::level::Level;
 use coord_shared::run::{RunKind, RunState};
 use coord_shared::wire::{from_us, optional_us, to_us};
+use jiff::Timestamp;
 
 use super::backups::checks;
 use super::{App, hosts, last_read, names, waiting};
@@ -142,7 +143,16 @@ pub fn encode(run: &RunRecord) -> api::Run {
         was_there: false,
         waits_for: String::new(),
         not_before_us: if waits { to_us(run.run_after) } else { 0 },
+        makes_up_for: makes_up_for(&run.spec),
     }
+}
+
+/// The missed run that a run makes up for.
+fn makes_up_for(spec: &serde_json::Value) -> Option<api::MakesUpFor> {
+    let missed = spec.get("makes_up_for")?;
+    let text = |name: &str| missed.get(name).and_then(serde_json::Value::as_str);
+    let due_at: Timestamp = text("due_at")?.parse().ok()?;
+    Some(api::MakesUpFor { due_at_us: to_us(due_at), why: text("why").unwrap_or_default().to_owned() })
 }
 
 fn attempt(record: &AttemptRecord) -> api::Attempt {

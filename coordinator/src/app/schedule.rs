@@ -1,18 +1,18 @@
 //! Turning schedules into due runs. The next due instant of each job and kind is stored; when it has come, the latest due instant
-//! becomes a run and older ones are recorded as missed. The stored instant is compared and moved in the same transaction, so that
+//! becomes a run and older ones, and those that something held back, are recorded as missed. The stored instant is compared and moved in the same transaction, so that
 //! any number of coordinators give each instant one row.
 
 use coord_shared::fault::Fault;
 use coord_shared::ids::{JobId, RunId};
 use coord_shared::run::{RunKind, RunState};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::App;
 use super::host_policies::on_host;
 use super::jobs::{leave_out, readable};
 use crate::catalog::{DueRun, Job, PassedOver, ScheduleOutcome, ScheduleStep};
-use crate::domain::policy::DEFAULT_PRIORITY;
-use crate::domain::schedule::{Calendar, CatchUp};
+use crate::domain::policy::{DEFAULT_PRIORITY, Policy};
+use crate::domain::timing::{self, Holds, Owing, Start, Timing, Windows, start_of};
 
 /// Jobs looked at in one pass.
 const MAX_JOBS: u32 = 200;
@@ -92,8 +92,8 @@ async fn schedule_job(app: &App, id: JobId, now: Timestamp, without: &mut Passed
         return Ok(Scheduled::PassedOver);
     };
     let policy = on_host(app, policy, job.host).await?;
-    let backup = step(&job, RunKind::Backup, (&policy.schedule, policy.priority), now);
-    let verify = step(&job, RunKind::Verify, (&policy.verify.calendar, policy.priority), now);
+    let backup = backup_step(&job, &policy, now);
+    let verify = verify_step(&job, &policy, now);
     let mut more = false;
     for (step, rest) in [backup, verify].into_iter().flatten() {
         more |= rest;
@@ -113,36 +113,60 @@ async fn schedule_job(app: &App, id: JobId, now: Timestamp, without: &mut Passed
     Ok(Scheduled::Done { more })
 }
 
-/// What is to be written for one kind of a job's runs, and whether more is due at once; `None` when its time has not come.
-fn step(
-    job: &Job,
-    kind: RunKind,
-    (calendar, points): (&Calendar, u32),
-    now: Timestamp,
-) -> Option<(ScheduleStep, bool)> {
-    let seen_due_at = match kind {
-        RunKind::Backup => job.backup_due_at,
-        RunKind::Verify => job.verify_due_at,
-        RunKind::Restore => None,
-    };
-    let Some(due_at) = seen_due_at else {
-        let next_due_at = calendar.next_after(now);
-        return Some((ScheduleStep { job: job.id, kind, seen_due_at, runs: Vec::new(), next_due_at }, false));
-    };
-    if due_at > now {
-        return None;
-    }
-    // Due instants lie after `done_until`, and the stored one is the first of them.
-    let CatchUp { missed, run, done_until, more } = calendar.catch_up(due_at - SignedDuration::from_micros(1), now);
-    let late = "no coordinator was running when it was due, and a later one is due as well";
-    let mut runs: Vec<DueRun> =
-        missed.into_iter().map(|due_at| due(kind, due_at, Some(late.to_owned()), points)).collect();
-    let nothing = (kind == RunKind::Verify && job.backups == 0).then(|| "there is no backup to verify yet".to_owned());
-    runs.extend(run.map(|due_at| due(kind, due_at, nothing, points)));
-    let next_due_at = calendar.next_after(done_until);
-    Some((ScheduleStep { job: job.id, kind, seen_due_at, runs, next_due_at }, more))
+/// What is to be written, and whether more is due at once; `None` when the job's time has not come.
+type ToWrite = Option<(ScheduleStep, bool)>;
+
+fn backup_step(job: &Job, policy: &Policy, now: Timestamp) -> ToWrite {
+    let timing = &policy.timing;
+    let due = timing::Due::backups(policy, job.host);
+    let holds = Holds { windows: &timing.windows, zone: due.zone(), pauses: &[] };
+    let (step, more) = step((job, RunKind::Backup, job.backup_due_at), (&due, &holds, timing), policy.priority, now)?;
+    Some((step, more))
 }
 
-fn due(kind: RunKind, due_at: Timestamp, missed: Option<String>, points: u32) -> DueRun {
-    DueRun { id: RunId::random(), due_at, missed, priority: priority(kind, points) }
+/// Windows are for backups, and so are the limits; what a blackout holds back is not made up for.
+fn verify_step(job: &Job, policy: &Policy, now: Timestamp) -> ToWrite {
+    let windows = Windows { allowed: Vec::new(), blackout: policy.timing.windows.blackout.clone() };
+    let due = timing::Due::plain(&policy.verify.calendar, &windows);
+    let holds = Holds { windows: &windows, zone: due.zone(), pauses: &[] };
+    let timing = Timing::default();
+    let (mut step, more) =
+        step((job, RunKind::Verify, job.verify_due_at), (&due, &holds, &timing), policy.priority, now)?;
+    step.owing = Owing::Unchanged;
+    for run in step.runs.iter_mut().filter(|run| run.missed.is_none()) {
+        run.missed = (job.backups == 0).then(|| "there is no backup to verify yet".to_owned());
+        run.start = Start::default();
+    }
+    Some((step, more))
+}
+
+fn step(
+    (job, kind, seen_due_at): (&Job, RunKind, Option<Timestamp>),
+    (due, holds, timing): (&timing::Due<'_>, &Holds<'_>, &Timing),
+    points: u32,
+    now: Timestamp,
+) -> ToWrite {
+    let nothing = |next_due_at| ScheduleStep {
+        job: job.id,
+        kind,
+        seen_due_at,
+        runs: Vec::new(),
+        next_due_at,
+        owing: Owing::Unchanged,
+    };
+    let Some(first) = seen_due_at else { return Some((nothing(due.next_after(now)), false)) };
+    if first > now {
+        return None;
+    }
+    let timing::Step { rows, owing, done_until, more } = timing::step(due, holds, timing, first, now);
+    let run = |row: timing::Row| DueRun {
+        id: RunId::random(),
+        due_at: row.due_at,
+        priority: priority(kind, points),
+        start: if row.missed.is_none() { start_of(holds, timing, row.due_at) } else { Start::default() },
+        missed: row.missed,
+        spec: serde_json::json!({}),
+    };
+    let runs = rows.into_iter().map(run).collect();
+    Some((ScheduleStep { runs, owing, ..nothing(due.next_after(done_until)) }, more))
 }

@@ -17,7 +17,7 @@ use crate::catalog::{
 };
 use crate::domain::objectives::{self, Standing};
 use crate::domain::policy::{Objectives, Policy};
-use crate::domain::schedule::Calendar;
+use crate::domain::timing::Due;
 
 /// Troubles shown.
 const MAX_TROUBLES: usize = 10;
@@ -89,7 +89,7 @@ pub async fn fleet(app: &App, host: &str) -> Result<api::FleetStatus, Fault> {
         let policy = policies.on(app, health.policy, health.host);
         let policy = policy.as_deref();
         let broken = policy.zip(measures.get(&health.job)).and_then(|(policy, job)| broken(policy, job, now));
-        match trouble(health, policy.map(|policy| &policy.schedule), now)
+        match trouble(health, policy.map(|policy| Due::backups(policy, health.host)), now)
             .into_iter()
             .chain(broken)
             .min_by_key(|x| x.badness)
@@ -168,7 +168,7 @@ fn number(count: usize) -> u64 {
 }
 
 /// The worst that is to be said of a job.
-fn trouble(health: &JobHealth, calendar: Option<&Calendar>, now: Timestamp) -> Option<Trouble> {
+fn trouble(health: &JobHealth, due: Option<Due<'_>>, now: Timestamp) -> Option<Trouble> {
     let say = |badness: Badness, what: String, hint: String, since: Timestamp| Trouble {
         badness,
         shown: api::Trouble {
@@ -205,7 +205,7 @@ fn trouble(health: &JobHealth, calendar: Option<&Calendar>, now: Timestamp) -> O
         let hint = format!("coordctl job run {}/{} --level full", health.host_name, health.policy_name);
         return Some(say(Badness::Damaged, "the newest backup is damaged".to_owned(), hint, captured_at));
     }
-    if calendar.is_some_and(|calendar| calendar.is_overdue(captured_at, now)) {
+    if due.is_some_and(|due| due.is_overdue(captured_at, now)) {
         let (what, hint, _) =
             failed.unwrap_or_else(|| ("the newest backup is too old".to_owned(), run_now, captured_at));
         return Some(say(Badness::TooOld, what, hint, captured_at));

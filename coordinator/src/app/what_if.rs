@@ -22,6 +22,7 @@ use crate::domain::policy::{FullDay, Policy};
 use crate::domain::rates::Rates;
 use crate::domain::replay::{Recorded, Replayed, Totals, Under, as_recorded, replay, totals};
 use crate::domain::schedule::Calendar;
+use crate::domain::timing::{Due, Timing};
 
 /// How far back when nothing is said.
 const DEFAULT_DAYS: i64 = 90;
@@ -96,7 +97,7 @@ fn full_nights(policies: &[Policy], jobs: &[JobMeasures], histories: &[Vec<Recor
     let first = histories.iter().filter_map(|history| history.first()).map(|first| first.inputs.now.timestamp()).min();
     let Some(first) = first else { return HashMap::new() };
     let begin = first - SignedDuration::from_secs(1);
-    let mut known: Option<(Calendar, (Vec<Date>, Date))> = None;
+    let mut known: Option<(Calendar, Timing, (Vec<Date>, Date))> = None;
     let levelled = |((job, history), policy): ((&JobMeasures, &Vec<Recorded>), &Policy)| {
         if policy.full.day != FullDay::Levelled {
             return None;
@@ -106,10 +107,12 @@ fn full_nights(policies: &[Policy], jobs: &[JobMeasures], histories: &[Vec<Recor
         // A job that begins with its first full begins its cycle there.
         let full = first.inputs.full.as_ref().map_or(first.left.captured_at, |full| full.captured_at);
         let (nights, until) = match &known {
-            Some((calendar, nights)) if *calendar == policy.schedule => nights.clone(),
+            Some((calendar, timing, nights)) if (calendar, timing) == (&policy.schedule, &policy.timing) => {
+                nights.clone()
+            }
             Some(_) | None => {
-                let nights = levelling::nights_of(&policy.schedule, begin);
-                known = Some((policy.schedule.clone(), nights.clone()));
+                let nights = levelling::nights_of(&Due::of_policy(policy), begin);
+                known = Some((policy.schedule.clone(), policy.timing.clone(), nights.clone()));
                 nights
             }
         };
@@ -140,7 +143,7 @@ fn notes(policy: &Policy, present: Option<&Policy>) -> Vec<String> {
     if policy.selection() != present.selection() {
         notes.push("sources or what is left out differ: sizes are those of what was selected then".to_owned());
     }
-    if policy.schedule != present.schedule {
+    if (&policy.schedule, &policy.timing) != (&present.schedule, &present.timing) {
         notes.push("the schedule differs: runs are replayed at the times they had, no other is invented".to_owned());
     }
     if policy.compression != present.compression {

@@ -61,6 +61,7 @@ pub(super) const WAITING: Sql = Sql("
         LEFT JOIN unnest($1::uuid[], $2::bigint[]) AS s (host_id, session)
             ON s.host_id = h.host_id AND s.session = h.session_number
         WHERE r.state = 'queued' AND r.run_after <= now() AND r.attempt < r.max_attempts AND h.state = 'active'
+          AND coalesce(CASE WHEN r.attempt = 0 THEN r.start_by ELSE r.closes_at END, 'infinity') > now()
           AND (s.host_id IS NOT NULL OR (h.session_open AND EXISTS (
               SELECT FROM coordinators c
               WHERE c.coordinator_id = h.session_coordinator AND c.last_beat_at > now() - INTERVAL '15 seconds')))
@@ -82,6 +83,7 @@ pub(super) const CLAIM: Sql = Sql("
         JOIN hosts h ON h.host_id = s.host_id AND h.session_number = s.session AND h.state = 'active'
         JOIN runs r ON r.run_id = s.run_id AND r.host = h.host
         WHERE r.state = 'queued' AND r.run_after <= now() AND r.attempt < r.max_attempts
+          AND coalesce(CASE WHEN r.attempt = 0 THEN r.start_by ELSE r.closes_at END, 'infinity') > now()
         FOR UPDATE OF r SKIP LOCKED
     ), claimed AS (
         UPDATE runs r SET state = 'leased', attempt = r.attempt + 1, reaped = false, lease_session = picked.session,

@@ -123,7 +123,8 @@ const BEGIN: Sql = Sql("
     JOIN policies p ON p.policy_id = w.policy_id
     JOIN hosts h ON h.host_id = $1
     ORDER BY p.policy
-    ON CONFLICT (host, policy) DO UPDATE SET state = 'active', backup_due_at = NULL, verify_due_at = NULL
+    ON CONFLICT (host, policy) DO UPDATE SET state = 'active', backup_due_at = NULL, verify_due_at = NULL, owed_runs = 0,
+            owed_from = NULL
         WHERE j.state = 'ended'");
 
 pub(super) const END: Sql = Sql("

@@ -85,7 +85,7 @@ pub(super) const REAP: Sql = Sql("
             run_after = now() + make_interval(
                 secs => least($2 * power(2, least(r.attempt - 1, 20)), $3) * (0.5 + random() / 2)),
             ended_at = CASE WHEN r.cancelling OR r.attempt >= r.max_attempts THEN now() END,
-            fault = $4
+            fault = CASE WHEN r.cancelling THEN coalesce(r.stop_fault, $4) ELSE $4 END
         WHERE r.run_id = ANY (ARRAY(
             SELECT l.run_id FROM runs l
             WHERE l.state IN ('leased', 'running', 'verifying') AND l.lease_until < now()

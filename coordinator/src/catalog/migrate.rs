@@ -7,7 +7,7 @@ use super::error::CatalogError;
 use super::pool::{CatalogConfig, Sql};
 
 /// The schema this program is written for.
-pub const SCHEMA_VERSION: u32 = 12;
+pub const SCHEMA_VERSION: u32 = 13;
 
 /// Key of the advisory lock.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"\0\0\0coord");
@@ -82,6 +82,12 @@ const MIGRATIONS: &[Migration] = &[
         name: "run_events",
         compatible_from: 3,
         text: include_str!("../../migrations/0012_run_events.sql"),
+    },
+    Migration {
+        version: 13,
+        name: "timing",
+        compatible_from: 3,
+        text: include_str!("../../migrations/0013_timing.sql"),
     },
 ];
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::error::Result;
 use super::measures::MeasureFilter;
 use super::pool::{Catalog, Params, Sql};
-use super::row::{count, get};
+use super::row::{count, get, small};
 use crate::domain::decision::FullFacts;
 
 /// An active job of an active host and its newest chain.
@@ -28,13 +28,15 @@ pub struct NewestChain {
     pub full: Option<(FullFacts, PolicyVersion)>,
     /// Bytes of the sources at the newest backup; none without one.
     pub source_bytes: Option<u64>,
+    /// Runs that it owes for missed ones.
+    pub owed_runs: u32,
 }
 
 /// Jobs answered at most.
 const MAX_JOBS: i64 = 100_000;
 
 const OF_JOBS: Sql = Sql("
-    SELECT j.job_id, h.host_id, h.name AS host_name, p.policy_id, p.name AS policy_name, b.source_bytes,
+    SELECT j.job_id, h.host_id, h.name AS host_name, p.policy_id, p.name AS policy_name, j.owed_runs, b.source_bytes,
            f.backup_id, f.captured_at, f.source_bytes AS full_bytes, f.stored_bytes, f.policy_version, d.differentials
     FROM jobs j
     JOIN hosts h ON h.host = j.host
@@ -81,6 +83,7 @@ fn read(row: &Row) -> Result<NewestChain> {
         policy_name: get(row, "policy_name")?,
         full,
         source_bytes: source_bytes.and_then(|bytes| u64::try_from(bytes).ok()),
+        owed_runs: small(row, "owed_runs")?,
     })
 }
 

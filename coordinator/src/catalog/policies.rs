@@ -161,7 +161,8 @@ const BEGIN_JOBS: Sql = Sql("
     SELECT w.job_id, h.host, $1 FROM unnest($2::uuid[], $3::uuid[]) AS w (host_id, job_id)
     JOIN hosts h ON h.host_id = w.host_id
     ORDER BY h.host
-    ON CONFLICT (host, policy) DO UPDATE SET state = 'active', backup_due_at = NULL, verify_due_at = NULL
+    ON CONFLICT (host, policy) DO UPDATE SET state = 'active', backup_due_at = NULL, verify_due_at = NULL, owed_runs = 0,
+            owed_from = NULL
         WHERE j.state = 'ended'
     RETURNING (SELECT h.name FROM hosts h WHERE h.host = j.host) AS name");
 
@@ -171,8 +172,11 @@ const END_JOBS: Sql = Sql("
     WHERE j.policy = $1 AND j.state = 'active' AND h.host = j.host AND h.host_id <> ALL ($2::uuid[])
     RETURNING h.name");
 
-// Due instants are worked out again for the new version.
-const RESCHEDULE: Sql = Sql("UPDATE jobs SET backup_due_at = NULL, verify_due_at = NULL WHERE policy = $1");
+// Due instants are worked out again for the new version. What has come and was not seen yet is still due.
+const RESCHEDULE: Sql = Sql("
+    UPDATE jobs SET backup_due_at = CASE WHEN backup_due_at <= now() THEN backup_due_at END,
+        verify_due_at = CASE WHEN verify_due_at <= now() THEN verify_due_at END
+    WHERE policy = $1");
 
 #[cfg(test)]
 pub(super) const STATEMENTS: &[(&str, &Sql)] = &[

@@ -230,7 +230,8 @@ const WRITE: Sql = Sql("
         run_after = CASE WHEN $4 = 'queued' THEN now() + make_interval(secs => $10) ELSE run_after END,
         started_at = CASE WHEN $4 IN ('running', 'verifying') THEN coalesce(started_at, now()) ELSE started_at END,
         ended_at = CASE WHEN $4 IN ('succeeded', 'failed', 'cancelled', 'missed') THEN now() END,
-        fault = CASE WHEN $4 = 'succeeded' THEN NULL ELSE coalesce($11, fault) END
+        fault = CASE $4 WHEN 'succeeded' THEN NULL WHEN 'cancelled' THEN coalesce(stop_fault, $11, fault)
+            ELSE coalesce($11, fault) END
     WHERE run_id = $1 AND state = $2 AND attempt = $3");
 
 const ADOPT_ATTEMPT: Sql = Sql("

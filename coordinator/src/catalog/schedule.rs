@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::error::{CatalogError, Result};
 use super::pool::{Catalog, Sql, Transaction};
 use super::row::{big, count, get, int, word};
+use crate::domain::timing::{Owing, Start};
 
 /// A run that is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,10 @@ pub struct DueRun {
     pub missed: Option<String>,
     /// Higher runs first.
     pub priority: i32,
+    /// How long it may wait, and take.
+    pub start: Start,
+    /// What to do besides what the policy says.
+    pub spec: serde_json::Value,
 }
 
 /// One step of the scheduler for one job and kind.
@@ -40,6 +45,8 @@ pub struct ScheduleStep {
     pub runs: Vec<DueRun>,
     /// The job's next due instant after this step; `None`: never again under this version of the policy.
     pub next_due_at: Option<Timestamp>,
+    /// What it changes of the runs that the job owes.
+    pub owing: Owing,
 }
 
 /// What came of a step.
@@ -99,14 +106,20 @@ const OPEN_RUN: Sql = Sql("
 
 const INSERT_RUN: Sql = Sql("
     INSERT INTO runs (run_id, kind, host, job, policy_version, due_at, state, max_attempts, run_after, priority, asked_by,
-        reason, spec, ended_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, now(), $9, 'schedule', $10, '{}', CASE WHEN $7 = 'missed' THEN now() END)
+        reason, spec, start_by, closes_at, late_reason, max_duration_s, ended_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, now(), $9, 'schedule', $10, $11, $12, $13, $14, $15,
+        CASE WHEN $7 = 'missed' THEN now() END)
     ON CONFLICT DO NOTHING");
 
 const ADVANCE: Sql = Sql("
     UPDATE jobs SET backup_due_at = CASE WHEN $2 = 'backup' THEN $3 ELSE backup_due_at END,
         verify_due_at = CASE WHEN $2 = 'verify' THEN $3 ELSE verify_due_at END
     WHERE job = $1");
+
+const OWE: Sql = Sql("
+    UPDATE jobs SET owed_runs = least(owed_runs + $2, $3), owed_due_at = $4, owed_reason = $5, owed_from = $6 WHERE job = $1");
+
+const SETTLE: Sql = Sql("UPDATE jobs SET owed_runs = 0, owed_from = NULL WHERE job = $1 AND owed_from IS NOT NULL");
 
 const PLAN: Sql = Sql("
     INSERT INTO planned_runs AS p (run_id, job, kind, due_at, level, policy_version)
@@ -128,15 +141,18 @@ pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
     ("OPEN_RUN", &OPEN_RUN),
     ("INSERT_RUN", &INSERT_RUN),
     ("ADVANCE", &ADVANCE),
+    ("OWE", &OWE),
+    ("SETTLE", &SETTLE),
     ("PLAN", &PLAN),
     ("PLANNED_BY_ID", &PLANNED_BY_ID),
     ("FORGET_PLANS", &FORGET_PLANS),
 ];
 
-struct LockedJob {
-    job: i32,
-    host: i32,
-    version: i64,
+/// A job whose row is locked by the present transaction.
+pub(super) struct LockedJob {
+    pub(super) job: i32,
+    pub(super) host: i32,
+    pub(super) version: i64,
 }
 
 fn read_planned(row: &Row) -> Result<Planned> {
@@ -183,6 +199,14 @@ impl Catalog {
             inserted.extend(insert_due(&transaction, &job, step.kind, due).await?);
         }
         transaction.execute(&ADVANCE, &[&job.job, &step.kind.as_str(), &step.next_due_at]).await?;
+        match &step.owing {
+            Owing::Unchanged => {}
+            Owing::Settled => drop(transaction.execute(&SETTLE, &[&job.job]).await?),
+            Owing::More { runs, due_at, why, most, from } => {
+                let (runs, most) = (int(*runs, "owed runs")?, int(*most, "owed runs")?);
+                transaction.execute(&OWE, &[&job.job, &runs, &most, due_at, why, from]).await?;
+            }
+        }
         transaction.commit().await?;
         Ok(ScheduleOutcome::Scheduled(inserted))
     }
@@ -209,7 +233,14 @@ impl Catalog {
     }
 }
 
-async fn insert_due(
+/// The open run of a job and kind, if there is one.
+pub(super) async fn open_run(transaction: &Transaction<'_>, job: &LockedJob, kind: RunKind) -> Result<Option<RunId>> {
+    let row = transaction.query_opt(&OPEN_RUN, &[&job.job, &kind.as_str()]).await?;
+    row.map(|row| Ok(RunId::from_uuid(get(&row, "run_id")?))).transpose()
+}
+
+/// Inserts a due run, as missed where another is open. `None`: the instant has its run.
+pub(super) async fn insert_due(
     transaction: &Transaction<'_>,
     job: &LockedJob,
     kind: RunKind,
@@ -218,18 +249,16 @@ async fn insert_due(
     let word = kind.as_str();
     let promised = transaction.query_opt(&PLANNED_ID, &[&job.job, &word, &due.due_at]).await?;
     let id: Uuid = promised.map_or(Ok(due.id.uuid()), |row| get(&row, "run_id"))?;
-    let open = transaction.query_opt(&OPEN_RUN, &[&job.job, &word]).await?;
+    let open = open_run(transaction, job, kind).await?;
     let missed = match (&due.missed, open) {
         (Some(reason), _) => Some(reason.clone()),
-        (None, Some(row)) => {
-            let open = RunId::from_uuid(get(&row, "run_id")?);
-            Some(format!("run {} of the same job was still open", open.short()))
-        }
+        (None, Some(open)) => Some(format!("run {} of the same job was still open", open.short())),
         (None, None) => None,
     };
     let state = if missed.is_some() { RunState::Missed } else { RunState::Queued };
     let attempts = int(kind.max_attempts(), "max attempts")?;
     let reason = missed.unwrap_or_default();
+    let max_duration = due.start.max_duration_s.map(|seconds| int(seconds, "max duration")).transpose()?;
     let params: super::pool::Params<'_> = &[
         &id,
         &word,
@@ -241,6 +270,11 @@ async fn insert_due(
         &attempts,
         &due.priority,
         &reason,
+        &due.spec,
+        &due.start.by,
+        &due.start.closes_at,
+        &due.start.late,
+        &max_duration,
     ];
     let inserted = transaction.execute(&INSERT_RUN, params).await?;
     Ok((inserted == 1).then_some((RunId::from_uuid(id), state)))

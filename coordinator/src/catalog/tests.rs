@@ -12,3 +12,4 @@ mod overlay;
 mod runs;
 mod scheduling;
 mod schema;
+mod timing;

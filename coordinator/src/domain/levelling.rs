@@ -19,7 +19,7 @@ use coord_shared::ids::JobId;
 use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp, ToSpan};
 
-use super::schedule::Calendar;
+use super::timing::Due;
 
 /// Nights looked ahead at most: fulls that are due later are placed when they come nearer.
 pub const MAX_NIGHTS: u32 = 92;
@@ -129,18 +129,18 @@ pub fn fulls_from(job: &LevelledJob, next: Date) -> Vec<Date> {
     fulls
 }
 
-/// The nights on which a calendar has a due run after `now`, [`MAX_NIGHTS`] ahead, and the last night that was looked at.
-pub fn nights_of(calendar: &Calendar, now: Timestamp) -> (Vec<Date>, Date) {
-    let zone = calendar.zone.rules();
+/// The nights on which a run is due after `now` and may begin, [`MAX_NIGHTS`] ahead, and the last night that was looked at.
+pub fn nights_of(runs: &Due<'_>, now: Timestamp) -> (Vec<Date>, Date) {
+    let zone = runs.zone();
     let today = now.to_zoned(zone.clone()).date();
     let until = today.checked_add(i64::from(MAX_NIGHTS).days()).unwrap_or(Date::MAX);
     let mut nights = Vec::new();
-    let mut due = calendar.next_after(now);
+    let mut due = runs.next_run_after(now);
     while let Some(night) = due.map(|due| due.to_zoned(zone.clone()).date()).filter(|night| *night <= until) {
         nights.push(night);
         // The others of this night say nothing new.
         let over = night.tomorrow().ok().and_then(|next| next.to_zoned(zone.clone()).ok());
-        due = over.and_then(|over| calendar.next_after(over.timestamp() - SignedDuration::from_nanos(1)));
+        due = over.and_then(|over| runs.next_run_after(over.timestamp() - SignedDuration::from_nanos(1)));
     }
     (nights, until)
 }

@@ -17,3 +17,4 @@ pub mod rates;
 pub mod replay;
 pub mod restore_plan;
 pub mod schedule;
+pub mod timing;

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::policy::{Finding, Policy};
 use super::rates::RestoreTime;
-use super::schedule::Calendar;
+use super::timing::Due;
 
 /// Due instants looked through for the longest pause of a schedule: eleven years of a daily one.
 const MAX_DUE_TIMES: usize = 4000;
@@ -75,9 +75,9 @@ impl Pause {
     }
 }
 
-/// The longest pause in a schedule from `now` on; the first of equals. `None` when fewer than two runs are due.
-pub fn longest_pause(calendar: &Calendar, now: Timestamp) -> Option<Pause> {
-    let mut due = std::iter::successors(calendar.next_after(now), |due| calendar.next_after(*due)).take(MAX_DUE_TIMES);
+/// The longest pause between runs that are due from `now` on and may begin; the first of equals. `None` when fewer than two are.
+pub fn longest_pause(runs: &Due<'_>, now: Timestamp) -> Option<Pause> {
+    let mut due = std::iter::successors(runs.next_run_after(now), |due| runs.next_run_after(*due)).take(MAX_DUE_TIMES);
     let mut from = due.next()?;
     let mut longest: Option<Pause> = None;
     for until in due {
@@ -94,7 +94,7 @@ pub fn longest_pause(calendar: &Calendar, now: Timestamp) -> Option<Pause> {
 /// the end of its reading on.
 pub fn rpo_finding(policy: &Policy, now: Timestamp, longest_run_ms: Option<u64>) -> Option<Finding> {
     let rpo = u64::from(policy.objectives.rpo_s?);
-    let pause = longest_pause(&policy.schedule, now)?;
+    let pause = longest_pause(&Due::of_policy(policy), now)?;
     let run = longest_run_ms.unwrap_or(0).div_ceil(1000);
     // A pause that is as long as the RPO leaves no time for the run.
     if pause.seconds().saturating_add(run.max(1)) <= rpo {
@@ -112,7 +112,7 @@ pub fn rpo_finding(policy: &Policy, now: Timestamp, longest_run_ms: Option<u64>)
             shown(pause.until),
             shown_s(rpo)
         ),
-        hint: "run more often (schedule.cron), or state an RPO longer than the pause and a run".to_owned(),
+        hint: "run more often (schedule.cron, windows), or state an RPO longer than the pause and a run".to_owned(),
     })
 }
 
@@ -153,6 +153,8 @@ pub fn rto_finding(policy: &Policy, expected: &[Expected]) -> Option<Finding> {
 mod tests {
     use super::*;
     use crate::domain::rates::Basis;
+    use crate::domain::schedule::Calendar;
+    use crate::domain::timing::Windows;
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
@@ -189,7 +191,7 @@ mod tests {
     fn the_longest_pause_is_found_over_weekends_and_clock_changes() {
         let seconds = |cron: &str, zone: &str| {
             let calendar = Calendar { cron: cron.parse().unwrap(), zone: zone.parse().unwrap() };
-            longest_pause(&calendar, at("2026-11-20T00:00:00Z")).unwrap().seconds()
+            longest_pause(&Due::plain(&calendar, &Windows::default()), at("2026-11-20T00:00:00Z")).unwrap().seconds()
         };
         assert_eq!(seconds("0 2 * * *", "UTC"), 86_400);
         assert_eq!(seconds("0 2 * * 1-5", "UTC"), 3 * 86_400, "from Friday to Monday");

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pace::PaceRule;
 use super::schedule::Calendar;
+use super::timing::Timing;
 
 pub use file::{Defaults, Layers, MAX_FILE, Origin};
 pub use keys::{KeyChange, changes, differing, keys};
@@ -44,6 +45,9 @@ pub struct Policy {
     pub rules: Rules,
     /// When backups are due.
     pub schedule: Calendar,
+    /// How those begin. Policies of before there were windows begin at once, at any time.
+    #[serde(default)]
+    pub timing: Timing,
     /// When a backup is a full.
     pub full: FullRule,
     /// A differential estimated or found larger than this share of the full's source bytes becomes a full.
@@ -203,6 +207,7 @@ impl Policy {
                 hint: "name a label that the hosts have, such as hosts = \"role=web\"".to_owned(),
             });
         }
+        warnings.extend(file::timing_warnings(self));
         warnings
     }
 

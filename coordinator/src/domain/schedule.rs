@@ -1,4 +1,4 @@
-//! When a run is due: a cron line in a time zone, and what becomes of due runs while nobody was there.
+//! When a run is due: a cron line in a time zone.
 //!
 //! Owns the rule for clock changes. A line that names hours goes by the clock on the wall: a local time that a change skips
 //! is due once, at the first instant after the gap, and one that a change repeats is due once, on its first pass. A line that
@@ -6,7 +6,7 @@
 //! skipped one. croner finds matching wall-clock times; it never sees a zone, because its own rule treats a line such as
 //! `0 2,14 * * *` as an interval and would skip or double it.
 //!
-//! Not here: the time now, and the rows of due runs.
+//! Not here: the time now, what holds a due run back, and the rows of due runs.
 
 use std::fmt;
 use std::str::FromStr;
@@ -236,13 +236,6 @@ impl Calendar {
         due
     }
 
-    /// Whether a backup of `captured_at` is older than it should be `now`: the run due after it has gone by, and the one after
-    /// that is due as well.
-    pub fn is_overdue(&self, captured_at: Timestamp, now: Timestamp) -> bool {
-        let second = self.next_after(captured_at).and_then(|first| self.next_after(first));
-        second.is_some_and(|second| second <= now)
-    }
-
     /// Each wall-clock time maps to one instant, and later times to later (or the same) instants, so the search starts at the
     /// time on the wall and passes over what lies behind: times of a repeated hour whose first pass is over.
     fn next_by_wall_clock(&self, instant: Timestamp) -> Option<Timestamp> {
@@ -299,37 +292,6 @@ impl Calendar {
 fn round_up_to_minute(wall: DateTime) -> Option<DateTime> {
     let whole = wall.with().second(0).subsec_nanosecond(0).build().ok()?;
     if whole == wall { Some(wall) } else { whole.checked_add(1.minute()).ok() }
-}
-
-/// What to do with the runs that fell due since somebody last looked.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct CatchUp {
-    /// Those that are recorded as missed, oldest first.
-    pub missed: Vec<Timestamp>,
-    /// The one that is run: the latest, and only when all of them are known.
-    pub run: Option<Timestamp>,
-    /// Where to go on: everything up to here has been dealt with.
-    pub done_until: Timestamp,
-    /// There are more than one pass takes: call again from `done_until`.
-    pub more: bool,
-}
-
-/// Due runs dealt with in one pass.
-pub const MAX_CATCH_UP: usize = 500;
-
-impl Calendar {
-    /// Of the runs due after `done_until` up to `now`, the latest runs and the older ones are missed. One due run on time is
-    /// the ordinary case of this.
-    pub fn catch_up(&self, done_until: Timestamp, now: Timestamp) -> CatchUp {
-        let mut due = self.due_between(done_until, now, MAX_CATCH_UP + 1);
-        if due.len() > MAX_CATCH_UP {
-            due.truncate(MAX_CATCH_UP);
-            let reached = due.last().copied().unwrap_or(done_until);
-            return CatchUp { missed: due, run: None, done_until: reached, more: true };
-        }
-        let run = due.pop();
-        CatchUp { missed: due, run, done_until: now.max(done_until), more: false }
-    }
 }
 
 #[cfg(test)]

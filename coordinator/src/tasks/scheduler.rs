@@ -1,4 +1,5 @@
-//! Turns schedules into due runs. Each due instant of a job becomes one row, whatever number of coordinators look at it.
+//! Turns schedules into due runs. Each due instant of a job becomes one row, whatever number of coordinators look at it. Then those
+//! that make up for missed ones, and the end of those whose time is over.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +7,7 @@ use std::time::Duration;
 use coord_shared::lifecycle::Lifecycle;
 
 use super::{Pass, Rhythm};
-use crate::app::{App, schedule};
+use crate::app::{App, lapse, make_up, schedule};
 
 const EVERY: Duration = Duration::from_secs(2);
 
@@ -16,6 +17,11 @@ pub fn start(app: &Arc<App>, life: &Lifecycle) {
     let rhythm = Rhythm { name: "scheduler", every: EVERY, nudge: Arc::clone(&app.nudges.scheduler) };
     super::start(life, rhythm, move || {
         let app = Arc::clone(&app);
-        async move { schedule::insert_due_runs(&app).await.map(|more| if more { Pass::More } else { Pass::Settled }) }
+        async move {
+            let mut more = schedule::insert_due_runs(&app).await?;
+            more |= make_up::make_up_for_missed_runs(&app).await?;
+            more |= lapse::end_lapsed_runs(&app).await?;
+            Ok(if more { Pass::More } else { Pass::Settled })
+        }
     });
 }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod calendar;
 mod indexes;
 mod levelling;
 mod limits;

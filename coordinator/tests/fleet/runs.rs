@@ -16,6 +16,7 @@ use coord_shared::run::{RunKind, RunState};
 use coord_shared::tls::PeerKind;
 use coord_shared::wire::to_us;
 use coordinator::catalog::{AskedRun, BackupFilter, BackupStatus, JobFilter, RunFilter, ScheduleOutcome, ScheduleStep};
+use coordinator::domain::timing::Owing;
 use tokio::sync::mpsc;
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -432,6 +433,7 @@ async fn two_coordinators_on_one_database_give_each_due_instant_one_run() {
         seen_due_at: job.backup_due_at,
         runs: Vec::new(),
         next_due_at: Some(jiff::Timestamp::from_second((minute - 3) * 60).unwrap()),
+        owing: Owing::Unchanged,
     };
     assert_ne!(fleet.catalog.schedule(&back).await.unwrap(), ScheduleOutcome::Changed);
     let runs = || async {

@@ -5,6 +5,7 @@ use coord_shared::api::{self, Disposition};
 use coord_shared::ids::InstanceId;
 use coord_shared::run::{RunKind, RunState};
 use coordinator::catalog::{JobFilter, RunFilter, RunRecord, ScheduleOutcome, ScheduleStep};
+use coordinator::domain::timing::Owing;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
@@ -49,6 +50,7 @@ async fn the_daily_verification_is_one_durable_run_whatever_number_of_coordinato
         seen_due_at: Some(seen),
         runs: Vec::new(),
         next_due_at: Some(six - DAY),
+        owing: Owing::Unchanged,
     };
     for job in &jobs {
         assert_ne!(fleet.catalog.schedule(&back(job.id, six)).await.unwrap(), ScheduleOutcome::Changed);

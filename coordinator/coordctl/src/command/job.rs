@@ -285,6 +285,19 @@ fn row(j: &api::Job) -> Vec<String> {
     ]
 }
 
+/// A missed run and why it was.
+fn missed(run: &api::Run) -> String {
+    format!("{} due {}: {}", shown::short(&run.id), shown::instant(run.due_at_us), run.reason)
+}
+
+/// The runs that make up for missed ones and have not begun.
+fn owed(job: &api::Job) -> String {
+    match job.owed_runs {
+        0 => String::new(),
+        runs => format!("{runs} missed, not before {}", shown::instant(job.owed_from_us)),
+    }
+}
+
 fn show(session: &Session, j: &api::Job) -> Result<(), Failure> {
     if session.out.is_json() {
         return session.out.json(&json::job(j));
@@ -302,6 +315,8 @@ fn show(session: &Session, j: &api::Job) -> Result<(), Failure> {
         ("its differentials", j.growth.as_ref().map_or_else(String::new, growth)),
         ("open run", open),
         ("next run", shown::instant(j.next_due_at_us)),
+        ("last missed", j.last_missed.as_ref().map_or_else(String::new, missed)),
+        ("to make up for", owed(j)),
         ("backups", j.backups.to_string()),
         ("stored", shown::size(j.stored_bytes)),
     ])?;
@@ -313,8 +328,8 @@ fn show(session: &Session, j: &api::Job) -> Result<(), Failure> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use super::{SortWord, chain, growth, sort, split, state, timeout};
-    use coord_shared::api::{Backup, ChainGrowth, Job};
+    use super::{SortWord, chain, growth, missed, owed, sort, split, state, timeout};
+    use coord_shared::api::{Backup, ChainGrowth, Job, Run};
     use std::time::Duration;
 
     #[test]
@@ -355,6 +370,14 @@ mod tests {
         let chain = ChainGrowth { differentials: 3, newest_bytes: 1024, largest_bytes: 2048, percent: 25 };
         assert_eq!(growth(&chain), "3: the newest 1.0 KiB, 25 % of the full; the largest 2.0 KiB");
         assert_eq!(growth(&ChainGrowth::default()), "none yet");
+    }
+
+    #[test]
+    fn a_missed_run_is_told_with_its_reason_and_what_makes_up_for_it() {
+        let run = Run { id: "0123456789".into(), reason: "outside the windows".into(), ..Run::default() };
+        assert_eq!(missed(&run), "01234567 due -: outside the windows");
+        assert_eq!(owed(&Job::default()), "");
+        assert!(owed(&Job { owed_runs: 2, ..Job::default() }).starts_with("2 missed, not before"));
     }
 
     #[test]

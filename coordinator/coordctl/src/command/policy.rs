@@ -74,6 +74,9 @@ exclude = ["*.tmp", "*.log"]                   # globs; a leading ! takes back i
 # exclude_larger_than = "4GiB"
 # one_file_system = true                       # what is mounted below a source
 schedule = { cron = "0 2 * * *", zone = "UTC" }
+# When runs begin (docs/POLICY.md):
+# schedule = { cron = "0 22 * * *", jitter = "30m", max_start_delay = "2h", max_duration = "6h", catch_up = "latest" }
+# windows = { allowed = ["mon-fri 20:00-06:00"] }
 full = { day = "sunday", max_age_days = 7 }
 diff_threshold_percent = 50                    # a larger differential becomes a full
 compression = { full = { codec = "zstd", level = 3 }, differential = { codec = "zstd", level = 1 } }

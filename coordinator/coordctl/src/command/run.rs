@@ -312,6 +312,11 @@ fn row(r: &api::Run) -> Vec<String> {
     ]
 }
 
+fn makes_up_for(r: &api::Run) -> String {
+    let missed = r.makes_up_for.as_ref();
+    missed.map_or(String::new(), |missed| format!("the run due {}: {}", shown::instant(missed.due_at_us), missed.why))
+}
+
 fn took(r: &api::Run) -> String {
     if r.ended_at_us > 0 && r.started_at_us > 0 {
         shown::seconds((r.ended_at_us - r.started_at_us) / 1_000_000)
@@ -347,6 +352,7 @@ pub fn show(session: &Session, r: &api::Run) -> Result<(), Failure> {
         ("level", shown::level(r.level)),
         ("why", r.reason.clone()),
         ("asked by", r.asked_by.clone()),
+        ("makes up for", makes_up_for(r)),
         ("due", shown::instant(r.due_at_us)),
         ("started", shown::instant(r.started_at_us)),
         ("took", took(r)),

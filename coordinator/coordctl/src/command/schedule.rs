@@ -78,6 +78,10 @@ fn bars(nights: &[Night]) -> String {
             night.differentials,
             shown::size(night.differential_bytes),
         ));
+        if night.held > 0 {
+            text.pop();
+            text.push_str(&format!("  {:>4} missed\n", night.held));
+        }
     }
     text
 }
@@ -103,17 +107,25 @@ fn row(run: &DueRun) -> Vec<String> {
     vec![
         shown::instant(run.due_at_us),
         format!("{}/{}", run.host, run.policy),
-        shown::level(run.level),
+        if run.held.is_empty() { shown::level(run.level) } else { "missed".to_owned() },
         run.predicted_bytes.map_or_else(unknown, shown::size),
         run.predicted_ms.map_or_else(unknown, shown::milliseconds),
-        run.reason.clone(),
+        why(run),
     ]
+}
+
+fn why(run: &DueRun) -> String {
+    if !run.held.is_empty() {
+        return run.held.clone();
+    }
+    let makes_up = if run.makes_up { "makes up for what is missed by then; " } else { "" };
+    format!("{makes_up}{}", run.reason)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{bars, levelled};
-    use coord_shared::api::{Night, Schedule};
+    use super::{bars, levelled, row};
+    use coord_shared::api::{DueRun, Night, Schedule};
 
     #[test]
     fn a_night_is_a_bar_of_its_fulls_and_differentials() {
@@ -124,12 +136,24 @@ mod tests {
             differentials: 2,
             differential_bytes,
             ms: 0,
+            held: 0,
         };
         let text = bars(&[night("2026-11-28", 0, 1), night("2026-11-29", 3072, 1024)]);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].starts_with("Sat 2026-11-28  -  "), "{text}");
         assert!(lines[1].starts_with(&format!("Sun 2026-11-29  {}{}  ", "#".repeat(30), "-".repeat(10))), "{text}");
         assert!(lines[1].ends_with("1 fulls    3.0 KiB     2 differentials    1.0 KiB"), "{text}");
+    }
+
+    #[test]
+    fn what_will_be_missed_is_listed_with_its_reason() {
+        let held = DueRun { held: "blackout until 2027-01-02 00:00: closing".into(), ..DueRun::default() };
+        let row = row(&held);
+        assert_eq!((row[2].as_str(), row[5].as_str()), ("missed", "blackout until 2027-01-02 00:00: closing"));
+        let night = Night { date: "2027-01-01".into(), held: 3, ..Night::default() };
+        assert!(bars(&[night]).ends_with("   3 missed\n"));
+        let makes_up = DueRun { makes_up: true, reason: "no full yet".into(), ..DueRun::default() };
+        assert_eq!(super::why(&makes_up), "makes up for what is missed by then; no full yet");
     }
 
     #[test]

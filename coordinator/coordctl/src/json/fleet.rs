@@ -96,6 +96,7 @@ pub fn schedule(s: &api::Schedule) -> Value {
             "differentials": n.differentials,
             "differential_bytes": n.differential_bytes,
             "ms": n.ms,
+            "held": n.held,
         })
     };
     let run = |r: &api::DueRun| {
@@ -106,10 +107,12 @@ pub fn schedule(s: &api::Schedule) -> Value {
             "due_at": at(r.due_at_us),
             "night": r.night,
             "level": word(shown::level(r.level)),
-            "rule": r.rule,
+            "rule": word(r.rule.clone()),
             "reason": r.reason,
             "predicted_bytes": r.predicted_bytes,
             "predicted_ms": r.predicted_ms,
+            "held": word(r.held.clone()),
+            "makes_up": r.makes_up,
         })
     };
     json!({
@@ -454,6 +457,9 @@ pub fn job(j: &api::Job) -> Value {
                 "percent": g.percent,
             })
         }),
+        "last_missed": j.last_missed.as_ref().map_or(Value::Null, run),
+        "owed_runs": j.owed_runs,
+        "owed_from": at(j.owed_from_us),
     })
 }
 

@@ -27,6 +27,7 @@ fn sample_run() -> api::Run {
         spent: vec![api::Spent { stage: "compress".into(), ms: 1 }],
         limited_by: "compress".into(),
         left_out: vec![api::LeftOut { by: api::LeftOutBy::Pattern.into(), text: "*.tmp".into(), ..Default::default() }],
+        makes_up_for: Some(api::MakesUpFor { due_at_us: AT, why: "w".into() }),
         fault: sample_fault(),
         checks: vec![api::Check::default()],
         attempts: vec![api::Attempt { leased_at_us: AT, ended_at_us: AT, fault: sample_fault(), ..Default::default() }],
@@ -53,6 +54,9 @@ fn sample_job() -> api::Job {
         growth: Some(api::ChainGrowth::default()),
         last_good_at_us: AT,
         values: vec![api::PolicyValue { key: "full.day".into(), value: "\"sunday\"".into(), from: "policy".into() }],
+        last_missed: Some(api::Run { reason: "r".into(), due_at_us: AT, ..Default::default() }),
+        owed_runs: 1,
+        owed_from_us: AT,
         ..Default::default()
     }
 }

@@ -11,17 +11,32 @@ use crate::catalog::{
     Committed, DueRun, JobState, NewPolicyVersion, PassedOver, Planned, PolicyChange, RunBeat, RunFilter,
     ScheduleOutcome, ScheduleStep, VersionOrigin,
 };
+use crate::domain::timing::{Owing, Start};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
 }
 
 fn due(second: i64) -> DueRun {
-    DueRun { id: RunId::random(), due_at: at(second), missed: None, priority: 0 }
+    DueRun {
+        id: RunId::random(),
+        due_at: at(second),
+        missed: None,
+        priority: 0,
+        start: Start::default(),
+        spec: serde_json::json!({}),
+    }
 }
 
 fn step(fleet: &Fleet, seen: Option<i64>, runs: Vec<DueRun>, next: i64) -> ScheduleStep {
-    ScheduleStep { job: fleet.job, kind: RunKind::Backup, seen_due_at: seen.map(at), runs, next_due_at: Some(at(next)) }
+    ScheduleStep {
+        job: fleet.job,
+        kind: RunKind::Backup,
+        seen_due_at: seen.map(at),
+        runs,
+        next_due_at: Some(at(next)),
+        owing: Owing::Unchanged,
+    }
 }
 
 #[tokio::test]

@@ -12,9 +12,9 @@ use crate::catalog::{
     AttemptOutcome, BackupStatus, Catalog, CatalogConfig, CertificateState, Codec, DecisionStage, HostState, JobState,
     LimitScope, MigrateError, OperatorRole, RunEventKind, SCHEMA_VERSION, Searchable, TokenKind, VersionKind,
     VersionOrigin, audit, backups, certificates, changes, claims, commit, contents, decisions, duplicates, fleet,
-    full_plan, health, history, hosts, index_asks, ingest, jobs, leases, left_out, limits, listing, measures, merge,
-    migrate, newest_chains, operators, policies, policy_defaults, recorded, reports, revocation, run_events, run_keys,
-    run_policies, runs, schedule, sessions, tokens, walk,
+    full_plan, health, history, hosts, index_asks, ingest, jobs, lapses, leases, left_out, limits, listing, measures,
+    merge, migrate, newest_chains, operators, owing, policies, policy_defaults, recorded, reports, revocation,
+    run_events, run_keys, run_policies, runs, schedule, sessions, tokens, walk,
 };
 
 type Statements = &'static [(&'static str, &'static Sql)];
@@ -37,6 +37,7 @@ const FILES: &[(&str, Statements)] = &[
     ("index_asks", index_asks::STATEMENTS),
     ("ingest", ingest::STATEMENTS),
     ("jobs", jobs::STATEMENTS),
+    ("lapses", lapses::STATEMENTS),
     ("leases", leases::STATEMENTS),
     ("left_out", left_out::STATEMENTS),
     ("limits", limits::STATEMENTS),
@@ -46,6 +47,7 @@ const FILES: &[(&str, Statements)] = &[
     ("migrate", migrate::STATEMENTS),
     ("newest_chains", newest_chains::STATEMENTS),
     ("operators", operators::STATEMENTS),
+    ("owing", owing::STATEMENTS),
     ("policies", policies::STATEMENTS),
     ("policy_defaults", policy_defaults::STATEMENTS),
     ("recorded", recorded::STATEMENTS),
@@ -246,6 +248,9 @@ const HOT: &[(&Sql, &[&str])] = &[
     (&merge::CLOSE_DIFFERENTIAL, &["file_versions", "staged_entries"]),
     (&merge::READY_JOBS, &["backups", "jobs", "staged_blocks"]),
     (&schedule::DUE_JOBS, &["jobs"]),
+    (&owing::OWING, &["jobs"]),
+    (&lapses::LATE, &["runs"]),
+    (&lapses::LONG, &["runs"]),
     (&ingest::FIND_FOLDERS, &["folders"]),
     (&backups::NEWEST, &["backups"]),
     (&backups::ASK_FOR, &["backups", "index_asks"]),

@@ -4,6 +4,8 @@ use jiff::civil::date;
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::schedule::Calendar;
+use crate::domain::timing::Windows;
 
 /// A Monday.
 const TODAY: Date = date(2026, 11, 23);
@@ -130,7 +132,7 @@ fn what_has_no_choice_says_so() {
 fn a_night_counts_once_however_often_a_job_runs_and_is_that_of_its_zone() {
     let nights = |cron: &str, zone: &str, now: &str| {
         let calendar = Calendar { cron: cron.parse().unwrap(), zone: zone.parse().unwrap() };
-        nights_of(&calendar, now.parse().unwrap())
+        nights_of(&Due::plain(&calendar, &Windows::default()), now.parse().unwrap())
     };
     let (often, until) = nights("*/5 * * * *", "UTC", "2026-11-23T12:00:00Z");
     assert_eq!((often.len(), often[0], until), (93, on(0), on(92)));

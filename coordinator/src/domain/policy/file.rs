@@ -8,9 +8,11 @@ mod objectives;
 mod pace;
 mod reader;
 mod selection;
+mod timing;
 
 pub use layers::{Defaults, Layers, Origin};
 use reader::{Reader, escaped};
+pub(super) use timing::warnings as timing_warnings;
 use toml::Table;
 
 use super::{DEFAULT_PRIORITY, Finding, Policy, VerifyRule};
@@ -19,7 +21,7 @@ use crate::domain::schedule::Calendar;
 /// Longest policy file, in bytes.
 pub const MAX_FILE: usize = 64 * 1024;
 
-const TOP: [&str; 17] = [
+const TOP: [&str; 18] = [
     "name",
     "hosts",
     "sources",
@@ -30,6 +32,7 @@ const TOP: [&str; 17] = [
     "exclude_larger_than",
     "one_file_system",
     "schedule",
+    "windows",
     "full",
     "diff_threshold_percent",
     "compression",
@@ -38,6 +41,7 @@ const TOP: [&str; 17] = [
     "priority",
     "limits",
 ];
+const SCHEDULE: [&str; 6] = ["cron", "zone", "jitter", "max_start_delay", "max_duration", "catch_up"];
 /// Keys of the file's shape whose effect is not built yet.
 const NOT_BUILT: [&str; 1] = ["retention"];
 
@@ -70,7 +74,9 @@ fn read(top: &Table) -> Result<Policy, Vec<Finding>> {
     let sources = reader.sources(top);
     let exclude = reader.exclude(top);
     let rules = reader.rules(top);
-    let schedule = reader.schedule(top);
+    let section = reader.section(top, "", "schedule", &SCHEDULE);
+    let schedule = reader.calendar(&section);
+    let timing = reader.timing(top, &section, schedule.as_ref());
     let full = reader.full(top);
     let diff_threshold_percent = reader.number(top, "", "diff_threshold_percent", 1..=100, 50);
     let compression = reader.compression(top);
@@ -88,6 +94,7 @@ fn read(top: &Table) -> Result<Policy, Vec<Finding>> {
                 exclude,
                 rules,
                 schedule,
+                timing,
                 full,
                 diff_threshold_percent,
                 compression,

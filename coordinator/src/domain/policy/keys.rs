@@ -64,6 +64,11 @@ fn add(path: &str, value: &Value, keys: &mut BTreeMap<String, String>) {
 }
 
 fn as_written(path: &str, value: &Value) -> (String, String) {
+    // How runs begin is one thing here, and in the file beside the schedule and in a section of its own.
+    let beside = path.strip_prefix("timing.");
+    let moved =
+        beside.map(|rest| if rest.starts_with("windows.") { rest.to_owned() } else { format!("schedule.{rest}") });
+    let path = moved.as_deref().unwrap_or(path);
     let seconds = value.as_u64().and_then(|seconds| u32::try_from(seconds).ok());
     if let Some((key, seconds)) = path.strip_suffix(SECONDS).zip(seconds) {
         return (key.to_owned(), format!("\"{}\"", duration::shown(seconds)));
@@ -121,7 +126,7 @@ mod tests {
     fn every_value_is_told_under_the_key_and_in_the_words_of_the_file() {
         let policy = policy(
             "exclude = [\"*.tmp\", \"a\\\"b\"]\nexclude_caches = true\nexclude_larger_than = 10\n\
-             schedule = { cron = \"0 2 * * *\", zone = \"Europe/Berlin\" }\nfull = { day = \"monday\" }\n\
+             schedule = { cron = \"0 2 * * *\", zone = \"Europe/Berlin\", jitter = \"20m\" }\nwindows = { allowed = [\"00:00-12:00\"] }\nfull = { day = \"monday\" }\n\
              objectives = { rpo = \"26h\" }",
         );
         let keys = keys(&policy);
@@ -135,6 +140,9 @@ mod tests {
             ("one_file_system", "false"),
             ("schedule.zone", "\"Europe/Berlin\""),
             ("verify.cron", "\"0 6 * * *\""),
+            ("schedule.jitter", "\"20m\""),
+            ("schedule.catch_up", "\"latest\""),
+            ("windows.allowed", "[\"00:00-12:00\"]"),
             ("full.day", "\"monday\""),
             ("full.max_age_days", "7"),
             ("objectives.rpo", "\"26h\""),
@@ -142,14 +150,24 @@ mod tests {
         ] {
             assert_eq!(keys.get(key).map(String::as_str), Some(value), "{key} of {keys:?}");
         }
-        assert!(!keys.contains_key("objectives.rto") && !keys.contains_key("verify.zone"), "{keys:?}");
-        assert!(keys.keys().all(|key| !key.starts_with("rules") && !key.contains("calendar")), "{keys:?}");
+        assert!(
+            !keys.contains_key("objectives.rto")
+                && !keys.contains_key("verify.zone")
+                && !keys.contains_key("windows.blackout"),
+            "{keys:?}"
+        );
+        assert!(
+            keys.keys().all(|key| !key.starts_with("rules") && !key.contains("calendar") && !key.contains("timing")),
+            "{keys:?}"
+        );
     }
 
     #[test]
     fn written_out_key_by_key_a_policy_reads_as_the_same_one() {
         let policy = policy(
-            "exclude = [\"*.tmp\", \"a\\\"b\\u001b\"]\nexclude_nodump = true\nobjectives = { rpo = \"26h\", rto = \"90s\" }",
+            "exclude = [\"*.tmp\", \"a\\\"b\\u001b\"]\nexclude_nodump = true\nobjectives = { rpo = \"26h\", rto = \"90s\" }\n\
+             schedule = { cron = \"0 22 * * *\", jitter = \"30m\", max_duration = \"6h\", catch_up = \"all\" }\n\
+             windows = { allowed = [\"20:00-06:00\"], blackout = [{ from = \"2026-12-24\", to = \"2026-12-26\", reason = \"a \\\"b\\\"\" }] }",
         );
         let text: String = keys(&policy).iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
         assert_eq!(keys(&Policy::parse(&text).unwrap()), keys(&policy), "{text}");

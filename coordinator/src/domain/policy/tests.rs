@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::pace::{Rate, Span};
+use crate::domain::timing::{CatchUp, Window};
 
 const WHOLE: &str = r#"
 name = "web"
@@ -15,7 +16,8 @@ exclude_if_present = [".nobackup", ".skip"]
 exclude_nodump = true
 exclude_larger_than = "4GiB"
 one_file_system = true
-schedule = { cron = "30 1 * * 1-5", zone = "Europe/Berlin" }
+schedule = { cron = "30 1 * * 1-5", zone = "Europe/Berlin", jitter = "30m", max_start_delay = "2h", max_duration = "6h", catch_up = "all" }
+windows = { allowed = ["sun-fri 20:00-06:00", "sat 06:00-24:00"], blackout = [{ from = "2026-12-24 18:00", to = 2026-12-26, reason = "closing" }] }
 full = { day = "saturday", max_age_days = 14 }
 diff_threshold_percent = 40
 compression = { full = { codec = "gzip", level = 9 }, differential = { codec = "zstd", level = 2 } }
@@ -44,6 +46,18 @@ fn every_key_is_read() {
     let rules = Rules { caches: true, if_present, nodump: true, one_file_system: true, larger_than: Some(4 << 30) };
     assert_eq!(policy.rules, rules);
     assert_eq!((policy.schedule.cron.as_str(), policy.schedule.zone.as_str()), ("30 1 * * 1-5", "Europe/Berlin"));
+    let timing = &policy.timing;
+    assert_eq!((timing.jitter_s, timing.max_start_delay_s, timing.max_duration_s), (1800, Some(7200), Some(21_600)));
+    assert_eq!(timing.catch_up, CatchUp::All);
+    let texts: Vec<&str> = timing.windows.allowed.iter().map(Window::as_str).collect();
+    assert_eq!(texts, ["sun-fri 20:00-06:00", "sat 06:00-24:00"]);
+    let blackout = &timing.windows.blackout[0];
+    assert_eq!(blackout.from.to_string(), "2026-12-24T17:00:00Z");
+    assert_eq!(
+        (blackout.to.to_string().as_str(), blackout.reason.as_str()),
+        ("2026-12-26T23:00:00Z", "closing"),
+        "the whole day"
+    );
     assert_eq!(policy.full, FullRule { day: FullDay::Weekly(Weekday::Saturday), max_age_days: 14 });
     assert_eq!(policy.diff_threshold_percent, 40);
     assert_eq!(policy.compression.full, Compression { codec: Codec::Gzip, level: 9 });
@@ -65,6 +79,7 @@ fn a_policy_of_three_lines_gets_the_documented_defaults() {
     assert_eq!(policy.exclude, DEFAULT_EXCLUDE);
     assert_eq!(policy.rules, Rules::default(), "no rule is followed that nobody asked for");
     assert_eq!((policy.schedule.cron.as_str(), policy.schedule.zone.as_str()), ("0 2 * * *", "UTC"));
+    assert_eq!(policy.timing, Timing::default(), "runs begin when they are due, at any time");
     assert_eq!(policy.verify.calendar.cron.as_str(), "0 6 * * *");
     assert_eq!(policy.full, FullRule { day: FullDay::Weekly(Weekday::Sunday), max_age_days: 7 });
     assert_eq!(policy.diff_threshold_percent, 50);
@@ -126,7 +141,6 @@ fn the_day_of_the_full_may_be_left_to_the_plan() {
 fn what_is_wrong_is_found_under_its_key() {
     for (lines, key, part) in [
         ("shedule = { cron = \"0 2 * * *\" }", "shedule", "did you mean schedule?"),
-        ("windows = []", "windows", "known here"),
         ("retention = { days = 30 }", "retention", "not built yet"),
         ("objectives = { rpo = \"soon\" }", "objectives.rpo", "not a time"),
         ("objectives = { rto = \"0h\" }", "objectives.rto", "from a minute"),
@@ -166,11 +180,60 @@ fn what_is_wrong_is_found_under_its_key() {
         ("verify = { after_backup = false }", "verify.after_backup", "cannot be switched off"),
         ("verify = { cron = \"x\" }", "verify.cron", "no cron line"),
     ] {
-        let found = findings(&with(lines));
-        assert_eq!(found.len(), 1, "{lines}: {found:?}");
-        assert_eq!(found[0].key, key, "{lines}");
-        assert!(format!("{} {}", found[0].message, found[0].hint).contains(part), "{lines}: {:?}", found[0]);
+        assert_one_finding(lines, key, part);
     }
+}
+
+#[test]
+fn what_is_wrong_with_windows_and_limits_of_time_is_found_under_its_key() {
+    for (lines, key, part) in [
+        ("windows = []", "windows", "not a table"),
+        ("windows = {}", "windows", "neither allowed windows nor blackouts"),
+        ("windows = { allow = [] }", "windows.allow", "did you mean allowed?"),
+        ("windows = { allowed = [] }", "windows.allowed", "is empty"),
+        ("windows = { allowed = \"20:00-06:00\" }", "windows.allowed", "not a list"),
+        ("windows = { allowed = [5] }", "windows.allowed", "not a text"),
+        ("windows = { allowed = [\"20:00-20:00\"] }", "windows.allowed", "an empty window"),
+        ("windows = { allowed = [\"mon 00:00-06:00\", \"sun 22:00-02:00\"] }", "windows.allowed", "overlap"),
+        ("windows = { allowed = [\"20:00-22:00\"] }", "windows.allowed", "ever due inside the allowed windows"),
+        ("windows = { blackout = [] }", "windows.blackout", "is empty"),
+        (
+            "windows = { blackout = [{ from = \"2026-12-24\", to = \"2026-12-23\", reason = \"r\" }] }",
+            "windows.blackout",
+            "ends before it has begun",
+        ),
+        (
+            "windows = { blackout = [{ from = \"2026-12-24\", to = \"2026-12-26\", reason = \"r\" }, { from = \"2026-12-26\", to = \"2026-12-27\", reason = \"s\" }] }",
+            "windows.blackout",
+            "'r' and 's' overlap",
+        ),
+        (
+            "windows = { blackout = [{ from = \"2026-12-24\", to = \"2026-12-26\" }] }",
+            "windows.blackout.reason",
+            "says why",
+        ),
+        (
+            "windows = { blackout = [{ from = \"24 December\", to = \"2026-12-26\", reason = \"r\" }] }",
+            "windows.blackout.from",
+            "no date and no local time",
+        ),
+        ("schedule = { jitter = \"25h\" }", "schedule.jitter", "larger than the period of the schedule"),
+        ("schedule = { cron = \"*/10 * * * *\", jitter = \"11m\" }", "schedule.jitter", "runs are 10m apart"),
+        ("schedule = { jitter = \"0m\" }", "schedule.jitter", "not a time from a minute"),
+        ("schedule = { jitter = 30 }", "schedule.jitter", "not a text"),
+        ("schedule = { max_start_delay = \"soon\" }", "schedule.max_start_delay", "not a time"),
+        ("schedule = { max_duration = \"32d\" }", "schedule.max_duration", "to 31 days"),
+        ("schedule = { catch_up = \"last\" }", "schedule.catch_up", "latest"),
+    ] {
+        assert_one_finding(lines, key, part);
+    }
+}
+
+fn assert_one_finding(lines: &str, key: &str, part: &str) {
+    let found = findings(&with(lines));
+    assert_eq!(found.len(), 1, "{lines}: {found:?}");
+    assert_eq!(found[0].key, key, "{lines}");
+    assert!(format!("{} {}", found[0].message, found[0].hint).contains(part), "{lines}: {:?}", found[0]);
 }
 
 #[test]
@@ -224,6 +287,36 @@ fn the_selector_for_every_host_is_allowed_with_a_warning() {
 }
 
 #[test]
+fn a_blackout_that_begins_at_a_time_that_comes_twice_or_never_names_both_instants() {
+    for (from, part) in [
+        ("2027-10-31 02:30", "comes twice in Europe/Berlin: at 2027-10-31T00:30:00Z and at 2027-10-31T01:30:00Z"),
+        ("2027-03-28 02:30", "skips '2027-03-28 02:30': it is 2027-03-28T00:30:00Z or 2027-03-28T01:30:00Z"),
+    ] {
+        let lines = |from: &str| {
+            format!(
+                "schedule = {{ zone = \"Europe/Berlin\" }}\n\
+                 windows = {{ blackout = [{{ from = \"{from}\", to = \"2027-12-01\", reason = \"r\" }}] }}"
+            )
+        };
+        let found = findings(&with(&lines(from)));
+        assert!(found[0].message.contains(part), "{found:?}");
+        assert!(Policy::parse(&with(&lines("2027-10-31T02:30:00+01:00"))).is_ok(), "an offset says which");
+    }
+}
+
+#[test]
+fn windows_that_a_schedule_or_a_full_day_misses_are_warned_of() {
+    let keys = |lines: &str| -> Vec<String> {
+        Policy::parse(&with(lines)).unwrap().warnings().into_iter().map(|warning| warning.key).collect()
+    };
+    let hourly = "schedule = { cron = \"0 * * * *\" }\nwindows = { allowed = [\"20:00-06:00\"] }";
+    assert_eq!(keys(hourly), ["windows.allowed"]);
+    assert_eq!(keys("windows = { allowed = [\"mon-sat 00:00-24:00\"] }"), ["windows.allowed", "full.day"]);
+    let weekdays = "schedule = { cron = \"0 2 * * 1-5\" }\nfull = { day = \"friday\" }\nwindows = { allowed = [\"mon-fri 01:00-05:00\"] }";
+    assert_eq!(keys(weekdays), [] as [&str; 0]);
+}
+
+#[test]
 fn every_example_of_the_document_on_selection_is_part_of_a_policy() {
     let document = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/SELECTION.md"));
     let examples: Vec<&str> = document.split("```selection\n").skip(1).collect();
@@ -255,6 +348,7 @@ fn another_rule_is_another_selection_and_a_policy_of_before_there_were_any_has_n
     stored.as_object_mut().unwrap().remove("rules");
     stored.as_object_mut().unwrap().remove("objectives");
     stored.as_object_mut().unwrap().remove("priority");
+    stored.as_object_mut().unwrap().remove("timing");
     assert_eq!(serde_json::from_value::<Policy>(stored).unwrap(), plain);
 }
 

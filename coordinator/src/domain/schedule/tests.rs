@@ -83,45 +83,6 @@ fn lines_and_zones_that_cannot_be_are_refused_in_words() {
     assert_eq!("europe/berlin".parse::<Zone>().unwrap().as_str(), "Europe/Berlin");
 }
 
-#[test]
-fn a_backup_is_overdue_when_two_due_times_have_gone_by() {
-    let daily = calendar("0 2 * * *", "UTC");
-    let captured = at("2026-11-20T02:10:00Z");
-    assert!(!daily.is_overdue(captured, at("2026-11-21T23:00:00Z")), "the next one may still be running");
-    assert!(daily.is_overdue(captured, at("2026-11-22T02:00:00Z")));
-}
-
-#[test]
-fn after_an_absence_the_latest_runs_and_the_older_ones_are_missed() {
-    let daily = calendar("0 2 * * *", "UTC");
-    let caught = daily.catch_up(at("2026-11-20T02:00:00Z"), at("2026-11-23T12:00:00Z"));
-    assert_eq!(caught.run, Some(at("2026-11-23T02:00:00Z")));
-    assert_eq!(caught.missed, [at("2026-11-21T02:00:00Z"), at("2026-11-22T02:00:00Z")]);
-    assert_eq!(caught.done_until, at("2026-11-23T12:00:00Z"));
-    let again = daily.catch_up(caught.done_until, at("2026-11-23T12:00:01Z"));
-    assert_eq!((again.run, again.missed.len()), (None, 0), "nothing is caught up twice");
-}
-
-#[test]
-fn a_long_absence_is_dealt_with_in_bounded_passes_and_one_run() {
-    let calendar = calendar("* * * * *", "UTC");
-    let now = at("2026-11-23T12:00:30Z");
-    let mut from = at("2026-11-21T12:00:30Z");
-    let (mut missed, mut runs) = (Vec::new(), Vec::new());
-    loop {
-        let pass = calendar.catch_up(from, now);
-        assert!(pass.missed.len() <= MAX_CATCH_UP);
-        missed.extend(pass.missed);
-        runs.extend(pass.run);
-        from = pass.done_until;
-        if !pass.more {
-            break;
-        }
-    }
-    assert_eq!(missed.len(), 2 * 24 * 60 - 1);
-    assert_eq!(runs, [at("2026-11-23T12:00:00Z")]);
-}
-
 /// Minutes and hours of a line of the oracle, and its weekdays (0 is Sunday; none: every day) or day of month.
 struct Line {
     cron: &'static str,

@@ -29,10 +29,10 @@ impl Reader {
         }
     }
 
-    pub(super) fn schedule(&mut self, top: &Table) -> Option<Calendar> {
-        let section = self.section(top, "", "schedule", &["cron", "zone"]);
-        let cron = self.cron(&section, "schedule", DEFAULT_CRON);
-        let zone = match self.text(&section, "schedule", "zone") {
+    /// The calendar of the section `schedule`.
+    pub(super) fn calendar(&mut self, section: &Table) -> Option<Calendar> {
+        let cron = self.cron(section, "schedule", DEFAULT_CRON);
+        let zone = match self.text(section, "schedule", "zone") {
             Some(text) => match text.parse::<Zone>() {
                 Ok(zone) => Some(zone),
                 Err(error) => {

@@ -1,0 +1,184 @@
+//! Runs whose time is over, and runs that make up for missed ones.
+
+use std::time::Duration;
+
+use coord_shared::ids::{Attempt, RunId};
+use coord_shared::run::{RunKind, RunState};
+use jiff::{SignedDuration, Timestamp};
+use tokio_postgres::Client;
+
+use super::fixture::{Fleet, LEASE};
+use crate::catalog::testing::with_config;
+use crate::catalog::{
+    Catalog, DueRun, FaultRecord, MadeUp, ReportedEvent, RunFilter, RunReport, ScheduleOutcome, ScheduleStep,
+};
+use crate::domain::timing::{Owing, Start};
+
+fn due(due_at: Timestamp, start: Start) -> DueRun {
+    DueRun { id: RunId::random(), due_at, missed: None, priority: 0, start, spec: serde_json::json!({}) }
+}
+
+/// Schedules a run, in a step that owes `owing`.
+async fn schedule(fleet: &Fleet, run: Option<&DueRun>, owing: Owing) {
+    let job = fleet.catalog.job(fleet.job).await.unwrap().unwrap();
+    let step = ScheduleStep {
+        job: fleet.job,
+        kind: RunKind::Backup,
+        seen_due_at: job.backup_due_at,
+        runs: run.cloned().into_iter().collect(),
+        next_due_at: Some("2100-01-01T00:00:00Z".parse().unwrap()),
+        owing,
+    };
+    assert_ne!(fleet.catalog.schedule(&step).await.unwrap(), ScheduleOutcome::Changed);
+}
+
+/// A fleet with a clock of its database, and a way to what no code does.
+async fn with_fleet<F>(test: F)
+where
+    F: AsyncFnOnce(Fleet, Client, Timestamp),
+{
+    with_config(async |config| {
+        let catalog = Catalog::new(config.clone()).unwrap();
+        let (fleet, client) = (Fleet::new(&catalog).await, config.connect().await.unwrap());
+        let now = catalog.now().await.unwrap();
+        test(fleet, client, now).await;
+    })
+    .await;
+}
+
+async fn lapse(catalog: &Catalog) -> Vec<(RunState, String)> {
+    let mut ended = Vec::new();
+    for run in catalog.lapsed_runs(100).await.unwrap() {
+        ended.extend(catalog.end_lapsed(run).await.unwrap().map(|lapsed| (lapsed.state, lapsed.why)));
+    }
+    ended
+}
+
+async fn report(fleet: &Fleet, (run, attempt): (RunId, Attempt), sequence: u64, event: ReportedEvent) {
+    let report = RunReport {
+        host: fleet.host,
+        session: fleet.session,
+        run,
+        attempt,
+        sequence,
+        event,
+        checked: Vec::new(),
+        lease: LEASE,
+        retry_after: Duration::ZERO,
+    };
+    fleet.catalog.accept_report(&report).await.unwrap();
+}
+
+fn fault(code: &str) -> FaultRecord {
+    FaultRecord { code: code.to_owned(), message: "what the host says".to_owned(), hint: String::new() }
+}
+
+#[tokio::test]
+async fn a_run_that_did_not_begin_in_time_is_missed_with_the_reason_of_its_policy() {
+    with_fleet(async |fleet, _, now| {
+        let start =
+            Start { by: Some(now), late: "it did not begin within 2h of being due".to_owned(), ..Start::default() };
+        let late = due(now, start);
+        schedule(&fleet, Some(&late), Owing::Unchanged).await;
+        assert_eq!(fleet.claim().await, None, "no host gets what is late");
+        assert_eq!(
+            lapse(&fleet.catalog).await,
+            [(RunState::Missed, "it did not begin within 2h of being due".to_owned())]
+        );
+        let run = fleet.catalog.run(late.id).await.unwrap().unwrap();
+        assert_eq!(
+            (run.machine.state, run.reason.as_str()),
+            (RunState::Missed, "it did not begin within 2h of being due")
+        );
+        assert!(run.ended_at.is_some() && lapse(&fleet.catalog).await.is_empty());
+        let in_time = due(
+            now + SignedDuration::from_secs(1),
+            Start { by: Some(now + SignedDuration::from_hours(1)), ..Start::default() },
+        );
+        schedule(&fleet, Some(&in_time), Owing::Unchanged).await;
+        assert!(lapse(&fleet.catalog).await.is_empty());
+        assert_eq!(fleet.claim().await, Some((in_time.id, Attempt(1))));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn another_attempt_begins_before_the_window_closes_or_the_run_is_cancelled() {
+    with_fleet(async |fleet, client, now| {
+        let soon = now + SignedDuration::from_hours(1);
+        let run = due(
+            now,
+            Start { by: Some(soon), closes_at: Some(soon), late: "its window closed".to_owned(), ..Start::default() },
+        );
+        schedule(&fleet, Some(&run), Owing::Unchanged).await;
+        let claimed = fleet.claim().await.unwrap();
+        let failed = ReportedEvent::Failed { fault: fault("io"), retryable: true, result: None, warnings_total: 0 };
+        report(&fleet, claimed, 1, failed).await;
+        client.execute("UPDATE runs SET closes_at = now()", &[]).await.unwrap();
+        assert_eq!(fleet.claim().await, None);
+        let ended = lapse(&fleet.catalog).await;
+        assert_eq!(ended[0].0, RunState::Cancelled);
+        let run = fleet.catalog.run(run.id).await.unwrap().unwrap();
+        let said = run.fault.unwrap();
+        assert_eq!(
+            (said.code.as_str(), said.message.ends_with("in time: its window closed")),
+            ("timed_out", true),
+            "{said:?}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_run_that_takes_too_long_is_cancelled_with_that_reason_whatever_its_host_says() {
+    with_fleet(async |fleet, client, now| {
+        let run = due(now, Start { max_duration_s: Some(21_600), ..Start::default() });
+        schedule(&fleet, Some(&run), Owing::Unchanged).await;
+        let claimed = fleet.claim().await.unwrap();
+        report(&fleet, claimed, 1, ReportedEvent::Started).await;
+        assert!(lapse(&fleet.catalog).await.is_empty(), "it has just begun");
+        client.execute("UPDATE runs SET started_at = now() - INTERVAL '6 hours'", &[]).await.unwrap();
+        let ended = lapse(&fleet.catalog).await;
+        assert_eq!(ended, [(RunState::Running, "it took longer than 6h, the most that its policy allows".to_owned())]);
+        assert!(lapse(&fleet.catalog).await.is_empty(), "its host is told already");
+        report(&fleet, claimed, 2, ReportedEvent::Stopped { fault: fault("cancelled") }).await;
+        let run = fleet.catalog.run(run.id).await.unwrap().unwrap();
+        assert_eq!(run.machine.state, RunState::Cancelled);
+        assert_eq!(run.fault.unwrap().message, "it took longer than 6h, the most that its policy allows");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_missed_run_is_made_up_for_once_by_any_number_of_coordinators() {
+    with_fleet(async |fleet, _, now| {
+        let catalog = &fleet.catalog;
+        let owe = |runs, most| Owing::More { runs, due_at: now, why: "paused".to_owned(), most, from: now };
+        schedule(&fleet, None, owe(3, 1)).await;
+        assert_eq!(catalog.owing_jobs(10, &[]).await.unwrap(), [fleet.job]);
+        assert!(catalog.owing_jobs(10, &[fleet.job]).await.unwrap().is_empty());
+        let owed = catalog.owed(fleet.job).await.unwrap().unwrap();
+        assert_eq!((owed.runs, owed.why.as_str(), owed.due_at), (1, "paused", now), "one for all of them");
+        let tries: Vec<DueRun> = (0..4).map(|_| due(now, Start::default())).collect();
+        let tries = tries.iter().map(|run| catalog.make_up(&owed, run, 1));
+        let done: Vec<MadeUp> = futures_util::future::join_all(tries).await.into_iter().map(Result::unwrap).collect();
+        assert_eq!(done.iter().filter(|done| matches!(done, MadeUp::Queued(_))).count(), 1, "{done:?}");
+        assert_eq!(done.iter().filter(|done| **done == MadeUp::Changed).count(), 3, "{done:?}");
+        assert_eq!(catalog.owed(fleet.job).await.unwrap(), None);
+        // While one is open, all of them wait for their turn, and one for all is settled by it.
+        schedule(&fleet, None, owe(2, 100)).await;
+        let owed = catalog.owed(fleet.job).await.unwrap().unwrap();
+        assert_eq!(catalog.make_up(&owed, &due(now, Start::default()), 100).await.unwrap(), MadeUp::Later);
+        let owed = catalog.owed(fleet.job).await.unwrap().unwrap();
+        assert_eq!((owed.runs, owed.from > now), (2, true));
+        assert!(catalog.put_off(&owed, now).await.unwrap() && !catalog.put_off(&owed, now).await.unwrap());
+        let owed = catalog.owed(fleet.job).await.unwrap().unwrap();
+        assert_eq!(catalog.make_up(&owed, &due(now, Start::default()), 1).await.unwrap(), MadeUp::Settled);
+        assert_eq!(catalog.owed(fleet.job).await.unwrap(), None);
+        assert_eq!(catalog.runs(RunFilter::default()).await.unwrap().len(), 1);
+        schedule(&fleet, None, owe(1, 1)).await;
+        schedule(&fleet, None, Owing::Settled).await;
+        assert_eq!(catalog.owed(fleet.job).await.unwrap(), None, "the next due run makes up for it");
+    })
+    .await;
+}

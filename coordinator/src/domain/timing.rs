@@ -1,0 +1,251 @@
+//! When a due run begins, and what becomes of one that may not: windows and blackouts, jitter, pauses, and catching up.
+//!
+//! Owns the invariant that a due instant is never lost: each becomes a run or a missed one with a reason. Jitter moves an instant later,
+//! by less than it says, never past the next one and never out of the window that holds the instant; the same job is moved by the
+//! same share each time.
+//!
+//! Not here: which instants a cron line has (`schedule`), the time now, and the rows.
+
+mod ahead;
+mod step;
+mod windows;
+
+use coord_archive::digest::Digest;
+use coord_shared::ids::HostId;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::policy::Policy;
+use super::schedule::Calendar;
+
+pub use ahead::{Ahead, Kind, ahead};
+pub use step::{MAX_OWED, MAX_ROWS, Owing, Row, Start, Step, start_of, step};
+pub use windows::{Blackout, Window, WindowError, Windows};
+
+/// How a policy's due runs begin.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timing {
+    /// When they may.
+    pub windows: Windows,
+    /// Runs of different hosts are spread over this many seconds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub jitter_s: u32,
+    /// A run that has not begun so many seconds after it was due is missed.
+    pub max_start_delay_s: Option<u32>,
+    /// A run that takes longer is cancelled.
+    pub max_duration_s: Option<u32>,
+    /// What becomes of runs that were missed.
+    pub catch_up: CatchUp,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it so")]
+fn is_zero(seconds: &u32) -> bool {
+    *seconds == 0
+}
+
+/// What becomes of runs that were missed because nothing could begin: nobody was there, or nothing was allowed to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CatchUp {
+    /// One run makes up for all of them.
+    #[default]
+    Latest,
+    /// Each is made up for, one after the other.
+    All,
+    /// The next due run is the next one.
+    None,
+}
+
+impl CatchUp {
+    /// Every way.
+    pub const ALL: [CatchUp; 3] = [CatchUp::Latest, CatchUp::All, CatchUp::None];
+
+    /// The word in policy files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            CatchUp::Latest => "latest",
+            CatchUp::All => "all",
+            CatchUp::None => "none",
+        }
+    }
+
+    /// Runs that may be owed at most.
+    pub const fn most(self) -> u32 {
+        match self {
+            CatchUp::Latest => 1,
+            CatchUp::All => MAX_OWED,
+            CatchUp::None => 0,
+        }
+    }
+}
+
+/// The due instants of a calendar, spread and windowed.
+#[derive(Debug, Clone, Copy)]
+pub struct Due<'a> {
+    calendar: &'a Calendar,
+    windows: &'a Windows,
+    jitter_s: u32,
+    /// How far into the jitter, in parts of 2^64.
+    share: u64,
+}
+
+impl<'a> Due<'a> {
+    /// The backups of a policy on a host.
+    pub fn backups(policy: &'a Policy, host: HostId) -> Self {
+        Self { share: share(host, policy.name.as_str()), ..Self::of_policy(policy) }
+    }
+
+    /// The backups of a policy on no host in particular: at the earliest instants that any host may have.
+    pub fn of_policy(policy: &'a Policy) -> Self {
+        let Timing { windows, jitter_s, .. } = &policy.timing;
+        Self { calendar: &policy.schedule, windows, jitter_s: *jitter_s, share: 0 }
+    }
+
+    /// The instants of a calendar as they are.
+    pub fn plain(calendar: &'a Calendar, windows: &'a Windows) -> Self {
+        Self { calendar, windows, jitter_s: 0, share: 0 }
+    }
+
+    /// The first due instant after `instant`.
+    pub fn next_after(&self, instant: Timestamp) -> Option<Timestamp> {
+        // What is moved past `instant` was due before it by less than the jitter.
+        let reach = SignedDuration::from_secs(i64::from(self.jitter_s));
+        let mut before = instant.checked_sub(reach).unwrap_or(Timestamp::MIN);
+        loop {
+            let plain = self.calendar.next_after(before)?;
+            let due = self.spread(plain);
+            if due > instant {
+                return Some(due);
+            }
+            before = plain;
+        }
+    }
+
+    /// The first due instant after `instant` that neither the windows nor a blackout hold back.
+    pub fn next_run_after(&self, instant: Timestamp) -> Option<Timestamp> {
+        let mut before = instant;
+        loop {
+            let due = self.next_after(before)?;
+            if let Some(blackout) = self.windows.blackout_at(due) {
+                before = before.max(blackout.to.checked_sub(SignedDuration::from_nanos(1)).ok()?).max(due);
+                continue;
+            }
+            if self.windows.allows(due, self.zone()) {
+                return Some(due);
+            }
+            let opens = self.windows.opens_at(due, self.zone())?;
+            before = opens.checked_sub(SignedDuration::from_nanos(1)).ok()?;
+        }
+    }
+
+    /// Whether a backup of `captured_at` is older than it should be `now`: the run due after it has gone by, and the one after
+    /// that is due as well.
+    pub fn is_overdue(&self, captured_at: Timestamp, now: Timestamp) -> bool {
+        let second = self.next_after(captured_at).and_then(|first| self.next_after(first));
+        second.is_some_and(|second| second <= now)
+    }
+
+    /// The zone of the windows.
+    pub fn zone(&self) -> &'a TimeZone {
+        self.calendar.zone.rules()
+    }
+
+    /// Where an instant of the calendar is moved to.
+    fn spread(&self, plain: Timestamp) -> Timestamp {
+        let is_held = || self.windows.blackout_at(plain).is_some() || !self.windows.allows(plain, self.zone());
+        // What is held back stays where it is: it is missed there.
+        if self.jitter_s == 0 || self.share == 0 || is_held() {
+            return plain;
+        }
+        let jitter = SignedDuration::from_secs(i64::from(self.jitter_s));
+        let closes = self.windows.closes_at(plain, self.zone());
+        let blackout = self.windows.blackout.iter().map(|blackout| blackout.from).find(|from| *from > plain);
+        let ends = closes.into_iter().chain(blackout).chain(self.calendar.next_after(plain));
+        let room = ends.map(|end| end.duration_since(plain)).fold(jitter, SignedDuration::min);
+        let moved = (u128::from(room.as_secs().max(0).unsigned_abs()) * u128::from(self.share)) >> 64;
+        let moved = SignedDuration::from_secs(i64::try_from(moved).unwrap_or(0));
+        plain.checked_add(moved).unwrap_or(plain)
+    }
+}
+
+/// A job's own share of the jitter: the same for as long as the host and the policy live.
+fn share(host: HostId, policy: &str) -> u64 {
+    let Digest(bytes) = Digest::of(&[host.uuid().as_bytes().as_slice(), policy.as_bytes()].concat());
+    bytes.iter().take(8).fold(0, |share, byte| share << 8 | u64::from(*byte))
+}
+
+/// A time in which an operator lets nothing begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pause {
+    /// From here on.
+    pub from: Timestamp,
+    /// Up to here, exclusive.
+    pub until: Timestamp,
+    /// What is paused, by whom and why, as a sentence.
+    pub why: String,
+}
+
+/// What holds back the runs of a job.
+#[derive(Debug, Clone, Copy)]
+pub struct Holds<'a> {
+    /// Windows and blackouts.
+    pub windows: &'a Windows,
+    /// The zone of the windows.
+    pub zone: &'a TimeZone,
+    /// Pauses, in any order.
+    pub pauses: &'a [Pause],
+}
+
+impl Holds<'_> {
+    /// What holds a run back at an instant, as a sentence; `None`: nothing.
+    pub fn at(&self, at: Timestamp) -> Option<String> {
+        if let Some(pause) = self.pause_at(at) {
+            return Some(pause.why.clone());
+        }
+        if let Some(blackout) = self.windows.blackout_at(at) {
+            return Some(format!("blackout until {}: {}", self.wall(blackout.to), blackout.reason));
+        }
+        (!self.windows.allows(at, self.zone)).then(|| "outside the windows of the policy".to_owned())
+    }
+
+    /// The first instant at or after `at` at which nothing holds a run back; `None`: never, as far as is known.
+    pub fn opens_at(&self, at: Timestamp) -> Option<Timestamp> {
+        let mut at = at;
+        // Each hold is left behind once; windows may close again between two.
+        for _ in 0..=2 * (self.pauses.len() + self.windows.blackout.len()) + 1 {
+            if let Some(pause) = self.pause_at(at) {
+                at = pause.until;
+            } else if let Some(blackout) = self.windows.blackout_at(at) {
+                at = blackout.to;
+            } else {
+                let opens = self.windows.opens_at(at, self.zone)?;
+                if opens == at {
+                    return Some(at);
+                }
+                at = opens;
+            }
+        }
+        None
+    }
+
+    /// The first instant after `at` from which on a window or a blackout lets nothing begin, and what that is.
+    fn closes_at(&self, at: Timestamp) -> Option<(Timestamp, String)> {
+        let blackout = self.windows.blackout.iter().find(|blackout| blackout.from > at);
+        let blackout = blackout.map(|blackout| (blackout.from, format!("a blackout began: {}", blackout.reason)));
+        let closes = self.windows.closes_at(at, self.zone);
+        let closes = closes.map(|closes| (closes, format!("its window closed at {}", self.wall(closes))));
+        blackout.into_iter().chain(closes).min_by_key(|(at, _)| *at)
+    }
+
+    fn pause_at(&self, at: Timestamp) -> Option<&Pause> {
+        self.pauses.iter().find(|pause| pause.from <= at && at < pause.until)
+    }
+
+    fn wall(&self, at: Timestamp) -> String {
+        at.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M").to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests;
