@@ -14,6 +14,7 @@ pub mod job;
 pub mod limit;
 pub mod login;
 pub mod logs;
+pub mod pause;
 pub mod policy;
 pub mod policy_change;
 pub mod policy_week;

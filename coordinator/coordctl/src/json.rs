@@ -17,7 +17,7 @@ pub use catalog::{
 };
 pub use fleet::{
     all_applied, applied, dedup, defaults, explanation, history, host, hosts, job, jobs, limit, limits, lint,
-    objectives, policies, policy, preview, schedule, status, token, tokens, user, users, version, what_if,
+    objectives, pause, policies, policy, preview, schedule, status, token, tokens, user, users, version, what_if,
 };
 
 /// An instant, or null.

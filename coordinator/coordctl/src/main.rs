@@ -39,6 +39,7 @@ use command::host::HostCommand;
 use command::job::JobCommand;
 use command::limit::LimitCommand;
 use command::login::{LoginArgs, LogoutArgs};
+use command::pause::FleetCommand;
 use command::policy::PolicyCommand;
 use command::report::ReportCommand;
 use command::restore::RestoreArgs;
@@ -144,6 +145,9 @@ enum Command {
     /// Each night shows what its fulls (#) and differentials (-) are expected to store, before compression. The levels are those that the
     /// engine would choose by what is known now; each run decides again by what it finds.
     Schedule(ScheduleArgs),
+    /// The fleet as a whole: let nothing begin on it, and again.
+    #[command(subcommand)]
+    Fleet(FleetCommand),
     /// Protected machines.
     #[command(subcommand)]
     Host(HostCommand),
@@ -363,6 +367,7 @@ async fn run_alone(
         | Command::Explain(_)
         | Command::WhatIf(_)
         | Command::Schedule(_)
+        | Command::Fleet(_)
         | Command::Host(_)
         | Command::Policy(_)
         | Command::Job(_)
@@ -390,6 +395,7 @@ async fn dispatch(session: &mut Session, command: &Command) -> Result<(), Failur
         Command::Explain(args) => command::fleet::explain(session, args).await,
         Command::WhatIf(args) => command::what_if::run(session, args).await,
         Command::Schedule(args) => command::schedule::run(session, args).await,
+        Command::Fleet(command) => command::pause::run(session, command).await,
         Command::Host(command) => command::host::run(session, command).await,
         Command::Policy(command) => command::policy::run(session, command).await,
         Command::Job(command) => command::job::run(session, command).await,

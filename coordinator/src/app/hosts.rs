@@ -9,7 +9,7 @@ use coord_shared::selector::Selector;
 use coord_shared::tls::PeerKind;
 use coord_shared::wire::{optional_us, to_us};
 
-use super::{App, names};
+use super::{App, names, pauses};
 use crate::catalog::{Host, JobFilter, JobState};
 
 /// Hosts whose labels fulfil a selector and whose name fits a glob.
@@ -41,10 +41,11 @@ pub async fn list(app: &App, request: &api::ListHostsRequest) -> Result<api::Hos
 pub async fn show(app: &App, text: &str) -> Result<api::Host, Fault> {
     let host = names::host(app, text).await?;
     let filter = JobFilter { host: Some(host.id), state: Some(JobState::Active), ..JobFilter::default() };
-    let policies = app.catalog.jobs(filter).await?.into_iter().map(|job| job.policy_name).collect();
+    let policies: Vec<String> = app.catalog.jobs(filter).await?.into_iter().map(|job| job.policy_name).collect();
+    let pauses = pauses::of_host(app, &host, &policies).await?;
     let certificate = app.catalog.newest_certificate(PeerKind::Agent, &host.id.to_string()).await?;
     let not_after = certificate.map(|certificate| certificate.not_after);
-    Ok(api::Host { certificate_not_after_us: optional_us(not_after), ..encode(&host, policies) })
+    Ok(api::Host { certificate_not_after_us: optional_us(not_after), pauses, ..encode(&host, policies) })
 }
 
 /// The hosts whose labels fulfil a selector; `None` for the empty one, which asks for nothing.
@@ -95,5 +96,6 @@ fn encode(host: &Host, policies: Vec<String>) -> api::Host {
         policies,
         certificate_not_after_us: 0,
         state: host.state.as_str().to_owned(),
+        pauses: Vec::new(),
     }
 }

@@ -8,8 +8,8 @@ use coord_shared::ids::JobId;
 use coord_shared::run::{RunKind, RunState};
 use coord_shared::wire::optional_us;
 
-use super::{App, backups, hosts, names, policies, runs, start_backup};
-use crate::catalog::{Job, JobFilter, JobStanding, JobState, MeasureFilter, RunFilter};
+use super::{App, backups, hosts, names, pauses, policies, runs, start_backup};
+use crate::catalog::{Job, JobFilter, JobStanding, JobState, MeasureFilter, PauseRecord, RunFilter};
 use crate::domain::chain::Growth;
 
 /// Jobs of hosts that fulfil a selector.
@@ -34,9 +34,10 @@ pub async fn list(app: &App, request: &api::ListJobsRequest) -> Result<api::JobL
     let ids: Vec<JobId> = found.iter().map(|job| job.id).collect();
     let standings = app.catalog.job_standings(&ids).await?;
     let standings: HashMap<JobId, JobStanding> = standings.into_iter().map(|one| (one.job, one)).collect();
+    let paused = pauses::in_force(app).await?;
     let mut jobs = Vec::with_capacity(found.len());
     for job in &found {
-        jobs.push(whole(app, job, standings.get(&job.id)).await?);
+        jobs.push(whole(app, job, standings.get(&job.id), &paused).await?);
     }
     Ok(api::JobList { jobs })
 }
@@ -53,7 +54,11 @@ pub async fn show(app: &App, host: &str, policy: &str) -> Result<api::Job, Fault
         (Some(record), Some(host)) if job.state == JobState::Active => policies::values(app, &record, Some(&host))?,
         (_, _) => Vec::new(),
     };
-    Ok(api::Job { growth: growth(app, &job).await?, values, ..whole(app, &job, standing.as_ref()).await? })
+    Ok(api::Job {
+        growth: growth(app, &job).await?,
+        values,
+        ..whole(app, &job, standing.as_ref(), &pauses::in_force(app).await?).await?
+    })
 }
 
 /// How the job's newest chain has grown.
@@ -68,7 +73,12 @@ async fn growth(app: &App, job: &Job) -> Result<Option<api::ChainGrowth>, Fault>
     }))
 }
 
-async fn whole(app: &App, job: &Job, standing: Option<&JobStanding>) -> Result<api::Job, Fault> {
+async fn whole(
+    app: &App,
+    job: &Job,
+    standing: Option<&JobStanding>,
+    paused: &[PauseRecord],
+) -> Result<api::Job, Fault> {
     let newest = app.catalog.newest_backup(job.id).await?;
     let newest_full = app.catalog.newest_full(job.id).await?;
     let open = app.catalog.open_runs_of_job(job.id).await?;
@@ -83,6 +93,12 @@ async fn whole(app: &App, job: &Job, standing: Option<&JobStanding>) -> Result<a
     };
     let missed = app.catalog.runs(missed).await?;
     let owed = app.catalog.owed(job.id).await?;
+    let paused: Vec<&PauseRecord> = match job.state {
+        JobState::Active => pauses::holding(paused, job.host, job.policy).collect(),
+        JobState::Ended => Vec::new(),
+    };
+    // Nobody knows when that ends.
+    let is_open = paused.iter().any(|pause| pause.until.is_none());
     Ok(api::Job {
         id: job.id.to_string(),
         host: job.host_name.clone(),
@@ -101,7 +117,8 @@ async fn whole(app: &App, job: &Job, standing: Option<&JobStanding>) -> Result<a
         last_good_at_us: optional_us(standing.and_then(|standing| standing.last_good_at)),
         last_missed: missed.first().map(runs::encode),
         owed_runs: owed.as_ref().map_or(0, |owed| owed.runs),
-        owed_from_us: optional_us(owed.map(|owed| owed.from)),
+        owed_from_us: optional_us(owed.map(|owed| owed.from).filter(|_| !is_open)),
+        pauses: paused.into_iter().map(pauses::encode).collect(),
     })
 }
 

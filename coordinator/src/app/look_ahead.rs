@@ -15,8 +15,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::host_policies::{HostPolicies, on_host};
 use super::jobs::readable;
 use super::level_fulls::{self, Levelled};
-use super::{App, hosts, names};
-use crate::catalog::{MeasureFilter, NewestChain};
+use super::{App, hosts, names, pauses};
+use crate::catalog::{MeasureFilter, NewestChain, PauseRecord};
 use crate::domain::decision::{Inputs, Rule, Rules};
 use crate::domain::forecast::{Forecast, forecast};
 use crate::domain::levelling;
@@ -93,6 +93,8 @@ pub(super) struct Looking {
     same: HashMap<(PolicyId, PolicyVersion, Option<HostId>), bool>,
     rates: HashMap<JobId, Rates>,
     levelled: Levelled,
+    /// Those in force.
+    pauses: Vec<PauseRecord>,
 }
 
 impl Looking {
@@ -121,7 +123,8 @@ impl Looking {
         let policies = HostPolicies::of(app, policies).await?;
         let levelled = level_fulls::plan(app, &policies, now).await?;
         let rates = measured.into_iter().map(|job| (job.job, job.rates)).collect();
-        Ok(Self { now, policies, versions, same: HashMap::new(), rates, levelled })
+        let pauses = app.catalog.pauses(now).await?;
+        Ok(Self { now, policies, versions, same: HashMap::new(), rates, levelled, pauses })
     }
 
     /// The time that is looked ahead from.
@@ -191,7 +194,9 @@ impl Looking {
     /// The due instants of a job, and what becomes of them.
     fn instants(&self, chain: &NewestChain, policy: &Policy, until: Timestamp) -> Vec<timing::Ahead> {
         let due = Due::backups(policy, chain.host);
-        let holds = Holds { windows: &policy.timing.windows, zone: due.zone(), pauses: &[] };
+        let paused = pauses::holding(&self.pauses, chain.host, chain.policy).map(pauses::to_domain);
+        let paused: Vec<timing::Pause> = paused.collect();
+        let holds = Holds { windows: &policy.timing.windows, zone: due.zone(), pauses: &paused };
         let how = (&due, &holds, policy.timing.catch_up);
         timing::ahead(how, chain.owed_runs, self.now, until, MAX_RUNS_OF_JOB)
     }

@@ -5,10 +5,10 @@ use coord_shared::ids::{JobId, RunId};
 use coord_shared::run::RunKind;
 use jiff::{SignedDuration, Timestamp};
 
-use super::App;
 use super::host_policies::on_host;
 use super::jobs::{leave_out, readable};
 use super::schedule::priority;
+use super::{App, pauses};
 use crate::catalog::{DueRun, MadeUp};
 use crate::domain::timing::{Holds, start_of};
 
@@ -54,8 +54,10 @@ async fn make_up(app: &App, id: JobId, now: Timestamp) -> Result<bool, Fault> {
     let Some(record) = app.catalog.policy(job.policy).await? else { return Ok(true) };
     let Some(policy) = readable(app, &record) else { return Ok(false) };
     let policy = on_host(app, policy, job.host).await?;
+    // Read after what is owed: whoever ends a pause changes that, and then nothing below is written.
+    let paused = pauses::of_job(app, &job, now).await?;
     let timing = &policy.timing;
-    let holds = Holds { windows: &timing.windows, zone: policy.schedule.zone.rules(), pauses: &[] };
+    let holds = Holds { windows: &timing.windows, zone: policy.schedule.zone.rules(), pauses: &paused };
     let opens = holds.opens_at(now).unwrap_or(now + MUCH_LATER);
     if opens > now {
         app.catalog.put_off(&owed, opens).await?;

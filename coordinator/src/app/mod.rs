@@ -35,6 +35,7 @@ pub mod make_up;
 pub mod names;
 pub mod pace;
 pub mod path_versions;
+pub mod pauses;
 pub mod plan_restore;
 pub mod policies;
 pub mod policy_change;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::host_policies::impossible;
 use super::jobs::readable;
-use super::{App, names};
+use super::{App, names, pauses};
 use crate::catalog::{Host, JobFilter, JobState, PolicyRecord};
 use crate::domain::policy::Origin;
 use crate::domain::timing::Due;
@@ -35,7 +35,9 @@ pub async fn show(app: &App, text: &str, host: &str) -> Result<api::Policy, Faul
     let record = names::policy(app, text).await?;
     let host = if host.is_empty() { None } else { Some(names::host(app, host).await?) };
     let values = values(app, &record, host.as_ref())?;
-    Ok(api::Policy { values, ..with_hosts(app, &record).await? })
+    let policy = with_hosts(app, &record).await?;
+    let pauses = pauses::of_policy(app, &record, &policy.hosts).await?;
+    Ok(api::Policy { values, pauses, ..policy })
 }
 
 /// Every value of a policy, and where it comes from, for one host or as its file says it. One that does not read has none.
@@ -97,6 +99,7 @@ fn encode(app: &App, record: &PolicyRecord, hosts: Vec<String>, now: Timestamp) 
         next_due_at_us: optional_us(next_due_at),
         state: state(record.is_deleted()).to_owned(),
         values: Vec::new(),
+        pauses: Vec::new(),
     }
 }
 

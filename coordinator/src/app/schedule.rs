@@ -7,12 +7,12 @@ use coord_shared::ids::{JobId, RunId};
 use coord_shared::run::{RunKind, RunState};
 use jiff::Timestamp;
 
-use super::App;
 use super::host_policies::on_host;
 use super::jobs::{leave_out, readable};
+use super::{App, pauses};
 use crate::catalog::{DueRun, Job, PassedOver, ScheduleOutcome, ScheduleStep};
 use crate::domain::policy::{DEFAULT_PRIORITY, Policy};
-use crate::domain::timing::{self, Holds, Owing, Start, Timing, Windows, start_of};
+use crate::domain::timing::{self, Holds, Owing, Pause, Start, Timing, Windows, start_of};
 
 /// Jobs looked at in one pass.
 const MAX_JOBS: u32 = 200;
@@ -92,8 +92,10 @@ async fn schedule_job(app: &App, id: JobId, now: Timestamp, without: &mut Passed
         return Ok(Scheduled::PassedOver);
     };
     let policy = on_host(app, policy, job.host).await?;
-    let backup = backup_step(&job, &policy, now);
-    let verify = verify_step(&job, &policy, now);
+    let since = job.backup_due_at.into_iter().chain(job.verify_due_at).fold(now, Timestamp::min);
+    let paused = pauses::of_job(app, &job, since).await?;
+    let backup = backup_step(&job, &policy, &paused, now);
+    let verify = verify_step(&job, &policy, &paused, now);
     let mut more = false;
     for (step, rest) in [backup, verify].into_iter().flatten() {
         more |= rest;
@@ -116,19 +118,26 @@ async fn schedule_job(app: &App, id: JobId, now: Timestamp, without: &mut Passed
 /// What is to be written, and whether more is due at once; `None` when the job's time has not come.
 type ToWrite = Option<(ScheduleStep, bool)>;
 
-fn backup_step(job: &Job, policy: &Policy, now: Timestamp) -> ToWrite {
+fn backup_step(job: &Job, policy: &Policy, pauses: &[Pause], now: Timestamp) -> ToWrite {
     let timing = &policy.timing;
     let due = timing::Due::backups(policy, job.host);
-    let holds = Holds { windows: &timing.windows, zone: due.zone(), pauses: &[] };
-    let (step, more) = step((job, RunKind::Backup, job.backup_due_at), (&due, &holds, timing), policy.priority, now)?;
+    let holds = Holds { windows: &timing.windows, zone: due.zone(), pauses };
+    let (mut step, more) =
+        step((job, RunKind::Backup, job.backup_due_at), (&due, &holds, timing), policy.priority, now)?;
+    // A pause may be ended sooner than is known here: what is owed is looked at again, and put off then.
+    if let Owing::More { from, .. } = &mut step.owing
+        && !pauses.is_empty()
+    {
+        *from = now;
+    }
     Some((step, more))
 }
 
-/// Windows are for backups, and so are the limits; what a blackout holds back is not made up for.
-fn verify_step(job: &Job, policy: &Policy, now: Timestamp) -> ToWrite {
+/// Windows are for backups, and so are the limits; what a blackout or a pause holds back is not made up for.
+fn verify_step(job: &Job, policy: &Policy, pauses: &[Pause], now: Timestamp) -> ToWrite {
     let windows = Windows { allowed: Vec::new(), blackout: policy.timing.windows.blackout.clone() };
     let due = timing::Due::plain(&policy.verify.calendar, &windows);
-    let holds = Holds { windows: &windows, zone: due.zone(), pauses: &[] };
+    let holds = Holds { windows: &windows, zone: due.zone(), pauses };
     let timing = Timing::default();
     let (mut step, more) =
         step((job, RunKind::Verify, job.verify_due_at), (&due, &holds, &timing), policy.priority, now)?;

@@ -8,7 +8,7 @@ use coord_shared::run::RunKind;
 use coord_shared::tls::PeerKind;
 
 use super::schedule::priority_of;
-use super::{App, names, runs};
+use super::{App, names, pauses, runs};
 use crate::catalog::{Asked, AskedRun, Job, JobState, NewAudit, RunRecord};
 
 /// Longest key of a wish, in bytes.
@@ -18,7 +18,7 @@ const MAX_KEY: usize = 200;
 ///
 /// # Errors
 /// `not_found` for names and for a policy that does not select the host; `not_now` when the job has ended, or has an open backup
-/// run of another level than the one asked for; `invalid_argument` for the key.
+/// run of another level than the one asked for, or is paused; `invalid_argument` for the key.
 pub async fn start(app: &App, user: &str, request: &api::StartBackupRequest) -> Result<api::Run, Fault> {
     let job = job(app, &request.host, &request.policy).await?;
     queue(app, user, &job, Level::from_api(request.level()), key(&request.key)?).await
@@ -48,6 +48,7 @@ pub async fn queue(
         )
         .with_hint(format!("coordctl host label {} KEY=VALUE sets the labels that it asks for", job.host_name)));
     }
+    pauses::refuse(app, job).await?;
     let asked = AskedRun {
         id: RunId::random(),
         kind: RunKind::Backup,

@@ -11,9 +11,9 @@ use jiff::Timestamp;
 
 use super::host_policies::HostPolicies;
 use super::jobs::readable;
-use super::{App, names};
+use super::{App, names, pauses};
 use crate::catalog::{
-    BackupStatus, Host, HostState, JobHealth, JobMeasures, MeasureFilter, PolicyRecord, SCHEMA_VERSION,
+    BackupStatus, Host, HostState, JobHealth, JobMeasures, MeasureFilter, PauseRecord, PolicyRecord, SCHEMA_VERSION,
 };
 use crate::domain::objectives::{self, Standing};
 use crate::domain::policy::{Objectives, Policy};
@@ -104,6 +104,8 @@ pub async fn fleet(app: &App, host: &str) -> Result<api::FleetStatus, Fault> {
     let with_jobs: HashSet<_> = healths.iter().map(|health| health.host).collect();
     troubles.extend(hosts.iter().filter_map(|host| host_trouble(host, with_jobs.contains(&host.id))));
     troubles.sort_by_key(|trouble| (trouble.badness, trouble.shown.since_us));
+    let paused = pauses::in_force(app).await?;
+    let holds = |pause: &&PauseRecord| one.is_none() || pause.scope.host.is_none_or(|host| Some(host) == one);
     Ok(api::FleetStatus {
         hosts: number(hosts.len()),
         hosts_connected: number(hosts.iter().filter(|host| host.connected).count()),
@@ -118,6 +120,7 @@ pub async fn fleet(app: &App, host: &str) -> Result<api::FleetStatus, Fault> {
         now_us: to_us(now),
         local_only_hosts: figures.hosts_with_archives,
         next_due_at_us: optional_us(figures.next_due_at),
+        pauses: paused.iter().filter(holds).map(pauses::encode).collect(),
     })
 }
 

@@ -3,7 +3,7 @@
 use coord_shared::fault::Fault;
 use coord_shared::run::{RunKind, RunState};
 
-use super::App;
+use super::{App, pauses};
 use crate::catalog::{HeldRuns, Host, LimitRecord, RunRecord};
 use crate::domain::queue::Scope;
 
@@ -24,6 +24,15 @@ pub async fn for_what(app: &App, run: &RunRecord) -> Result<String, Fault> {
     }
     if run.kind == RunKind::Restore {
         return Ok(String::new());
+    }
+    let job = match run.job {
+        Some(job) => app.catalog.job(job).await?,
+        None => None,
+    };
+    if let Some(job) = job
+        && let Some(pause) = pauses::of_job(app, &job, app.catalog.now().await?).await?.first()
+    {
+        return Ok(pause.why.clone());
     }
     let (limits, held) = (app.catalog.limits().await?, app.catalog.held_runs().await?);
     let full = limits.iter().find_map(|limit| Some((limit, used(limit, &host, &held)?)));

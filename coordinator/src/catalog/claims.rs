@@ -50,7 +50,7 @@ const HELD: Sql = Sql("
         WHERE state IN ('leased', 'running', 'verifying') AND kind <> 'restore' GROUP BY host
     ) r JOIN hosts h ON h.host = r.host");
 
-// Runs of hosts at other coordinators are read as well: they have their turn, and are claimed over there.
+// What is paused waits, and has no turn. Runs of hosts at other coordinators are read as well: they have their turn, and are claimed over there.
 pub(super) const WAITING: Sql = Sql("
     SELECT w.run_id, w.host_id, w.labels, w.patient, w.rank, w.is_ours
     FROM (
@@ -58,10 +58,15 @@ pub(super) const WAITING: Sql = Sql("
                (extract(epoch FROM r.run_after) * 1000)::bigint - r.priority * $3::bigint AS rank
         FROM runs r
         JOIN hosts h ON h.host = r.host
+        LEFT JOIN jobs j ON j.job = r.job
         LEFT JOIN unnest($1::uuid[], $2::bigint[]) AS s (host_id, session)
             ON s.host_id = h.host_id AND s.session = h.session_number
         WHERE r.state = 'queued' AND r.run_after <= now() AND r.attempt < r.max_attempts AND h.state = 'active'
           AND coalesce(CASE WHEN r.attempt = 0 THEN r.start_by ELSE r.closes_at END, 'infinity') > now()
+          AND (r.kind = 'restore' OR NOT EXISTS (
+              SELECT FROM pauses p
+              WHERE p.ended_at IS NULL AND (p.until IS NULL OR p.until > now())
+                AND (p.host IS NULL OR p.host = r.host) AND (p.policy IS NULL OR p.policy = j.policy)))
           AND (s.host_id IS NOT NULL OR (h.session_open AND EXISTS (
               SELECT FROM coordinators c
               WHERE c.coordinator_id = h.session_coordinator AND c.last_beat_at > now() - INTERVAL '15 seconds')))

@@ -7,7 +7,7 @@ use super::error::CatalogError;
 use super::pool::{CatalogConfig, Sql};
 
 /// The schema this program is written for.
-pub const SCHEMA_VERSION: u32 = 13;
+pub const SCHEMA_VERSION: u32 = 14;
 
 /// Key of the advisory lock.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"\0\0\0coord");
@@ -88,6 +88,12 @@ const MIGRATIONS: &[Migration] = &[
         name: "timing",
         compatible_from: 3,
         text: include_str!("../../migrations/0013_timing.sql"),
+    },
+    Migration {
+        version: 14,
+        name: "pauses",
+        compatible_from: 3,
+        text: include_str!("../../migrations/0014_pauses.sql"),
     },
 ];
 

@@ -9,6 +9,7 @@ mod fixture;
 mod identity;
 mod outage;
 mod overlay;
+mod pauses;
 mod runs;
 mod scheduling;
 mod schema;

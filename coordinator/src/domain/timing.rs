@@ -7,6 +7,7 @@
 //! Not here: which instants a cron line has (`schedule`), the time now, and the rows.
 
 mod ahead;
+mod pause;
 mod step;
 mod windows;
 
@@ -20,6 +21,7 @@ use super::policy::Policy;
 use super::schedule::Calendar;
 
 pub use ahead::{Ahead, Kind, ahead};
+pub use pause::Pause;
 pub use step::{MAX_OWED, MAX_ROWS, Owing, Row, Start, Step, start_of, step};
 pub use windows::{Blackout, Window, WindowError, Windows};
 
@@ -175,17 +177,6 @@ fn share(host: HostId, policy: &str) -> u64 {
     bytes.iter().take(8).fold(0, |share, byte| share << 8 | u64::from(*byte))
 }
 
-/// A time in which an operator lets nothing begin.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pause {
-    /// From here on.
-    pub from: Timestamp,
-    /// Up to here, exclusive.
-    pub until: Timestamp,
-    /// What is paused, by whom and why, as a sentence.
-    pub why: String,
-}
-
 /// What holds back the runs of a job.
 #[derive(Debug, Clone, Copy)]
 pub struct Holds<'a> {
@@ -215,7 +206,7 @@ impl Holds<'_> {
         // Each hold is left behind once; windows may close again between two.
         for _ in 0..=2 * (self.pauses.len() + self.windows.blackout.len()) + 1 {
             if let Some(pause) = self.pause_at(at) {
-                at = pause.until;
+                at = pause.ends_at()?;
             } else if let Some(blackout) = self.windows.blackout_at(at) {
                 at = blackout.to;
             } else {

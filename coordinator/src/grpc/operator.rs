@@ -17,9 +17,9 @@ use super::{Caller, caller, refused};
 use crate::app::relay::Part;
 use crate::app::{
     App, apply_policy, backups, cancel_run, catalog_status, delete_policy, diff_files, explain, files, hosts,
-    label_host, limits, list_jobs, look_ahead, path_versions, plan_restore, policies, policy_history, preview_policy,
-    read_file, rebuild_catalog, relay, report_dedup, report_objectives, retry_run, revoke_host, rollback_policy,
-    run_events, runs, start_backup, start_restore, status, tokens, users, watch_run, what_if,
+    label_host, limits, list_jobs, look_ahead, path_versions, pauses, plan_restore, policies, policy_history,
+    preview_policy, read_file, rebuild_catalog, relay, report_dedup, report_objectives, retry_run, revoke_host,
+    rollback_policy, run_events, runs, start_backup, start_restore, status, tokens, users, watch_run, what_if,
 };
 use crate::relays::Receiving;
 
@@ -261,6 +261,21 @@ impl OperatorService for Operators {
     async fn remove_limit(&self, request: Request<api::RemoveLimitRequest>) -> Answer<api::Limit> {
         let (caller, request) = open(request)?;
         answer(&caller, limits::remove(&self.app, caller.user(), &request.name).await)
+    }
+
+    async fn list_pauses(&self, request: Request<api::ListPausesRequest>) -> Answer<api::PauseList> {
+        let (caller, _) = open(request)?;
+        answer(&caller, pauses::list(&self.app).await)
+    }
+
+    async fn set_pause(&self, request: Request<api::SetPauseRequest>) -> Answer<api::Pause> {
+        let (caller, request) = open(request)?;
+        answer(&caller, pauses::set(&self.app, caller.user(), &request).await)
+    }
+
+    async fn end_pause(&self, request: Request<api::EndPauseRequest>) -> Answer<api::Pause> {
+        let (caller, request) = open(request)?;
+        answer(&caller, pauses::end(&self.app, caller.user(), &request).await)
     }
 
     async fn list_runs(&self, request: Request<api::ListRunsRequest>) -> Answer<api::RunList> {

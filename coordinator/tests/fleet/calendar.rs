@@ -37,8 +37,14 @@ async fn scheduled(fleet: &Fleet) -> Job {
 
 /// Makes a backup due a moment ago, as if its time had come.
 pub(super) async fn come_due(fleet: &Fleet) -> Timestamp {
-    let job = scheduled(fleet).await;
     let due_at = fleet.catalog.now().await.unwrap() - SignedDuration::from_secs(1);
+    come_due_at(fleet, due_at).await;
+    due_at
+}
+
+/// Makes a backup due at an instant that is over.
+pub(super) async fn come_due_at(fleet: &Fleet, due_at: Timestamp) {
+    let job = scheduled(fleet).await;
     let step = ScheduleStep {
         job: job.id,
         kind: RunKind::Backup,
@@ -48,7 +54,6 @@ pub(super) async fn come_due(fleet: &Fleet) -> Timestamp {
         owing: Owing::Unchanged,
     };
     assert_ne!(fleet.catalog.schedule(&step).await.unwrap(), ScheduleOutcome::Changed);
-    due_at
 }
 
 /// The first run in a state.

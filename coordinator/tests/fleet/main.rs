@@ -9,6 +9,7 @@ mod limits;
 mod objectives;
 mod operator;
 mod outage;
+mod pauses;
 mod policies;
 mod policy_layers;
 mod retries;

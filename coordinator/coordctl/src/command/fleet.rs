@@ -10,6 +10,9 @@ use crate::output::color::Paint;
 use crate::session::Session;
 use crate::{complete, completer, json, shown};
 
+/// Pauses on the screen; JSON has them all.
+const MAX_PAUSES: usize = 10;
+
 /// One screen: am I safe, and what first?
 #[derive(Debug, Args)]
 pub struct StatusArgs {
@@ -78,6 +81,15 @@ fn screen(s: &api::FleetStatus) -> String {
         text.push_str(&format!(
             "{number} backups are protected but not searchable: coordctl catalog status says why\n"
         ));
+    }
+    if !s.pauses.is_empty() {
+        text.push('\n');
+    }
+    for pause in s.pauses.iter().take(MAX_PAUSES) {
+        text.push_str(&format!("paused: {}\n", shown::safe(&super::pause::sentence(pause))));
+    }
+    if let Some(more) = s.pauses.len().checked_sub(MAX_PAUSES).filter(|more| *more > 0) {
+        text.push_str(&format!("and {more} more; coordctl status -o json lists them\n"));
     }
     for trouble in &s.troubles {
         let place = match (trouble.host.as_str(), trouble.policy.as_str()) {

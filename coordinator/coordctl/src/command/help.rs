@@ -64,6 +64,7 @@ const EXAMPLES: &[(&[&str], &[&str])] = &[
     (&["policy", "preview"], &["coordctl policy preview -f web.toml --host web-17"]),
     (&["policy", "apply"], &["coordctl policy apply -f web.toml"]),
     (&["job", "run"], &["coordctl job run web-17/web", "coordctl job run web-17/web --level full --detach"]),
+    (&["host", "pause"], &["coordctl host pause web-17 --until \"2026-11-29 06:00\" --reason \"new disks\""]),
     (&["run", "watch"], &["coordctl run watch 8f3c1d2e --timeout 30m"]),
     (&["catalog", "rebuild"], &["coordctl catalog rebuild web-17/web", "coordctl catalog rebuild --all --detach"]),
     (&["token", "create"], &["coordctl token create --label role=web --label env=prod"]),

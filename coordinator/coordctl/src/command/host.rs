@@ -1,4 +1,4 @@
-//! `coordctl host list | show | label | revoke`.
+//! `coordctl host list | show | label | pause | resume | revoke`.
 
 use std::collections::HashMap;
 
@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use coord_shared::api::{self, GetHostRequest, LabelHostRequest, ListHostsRequest, RevokeHostRequest};
 
 use super::backup::bound;
+use super::pause::{self, PauseArgs, Paused};
 use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::Align::Left;
@@ -32,6 +33,26 @@ pub enum HostCommand {
         /// KEY=VALUE sets, KEY- removes.
         #[arg(required = true, value_name = "KEY=VALUE|KEY-")]
         labels: Vec<String>,
+        /// Say what would change, change nothing.
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+    },
+    /// Let no backup and no verification of a host begin, until a time or until it is resumed.
+    ///
+    /// What comes due meanwhile is missed with the pause as its reason, and made up for afterwards as the policy says (catch_up). What is
+    /// going on goes on, what waits begins afterwards, and restores begin as ever. What is paused already is paused anew.
+    Pause {
+        /// Name or id.
+        #[arg(add = completer(complete::hosts))]
+        host: String,
+        #[command(flatten)]
+        pause: PauseArgs,
+    },
+    /// End a pause of a host before its time.
+    Resume {
+        /// Name or id.
+        #[arg(add = completer(complete::hosts))]
+        host: String,
         /// Say what would change, change nothing.
         #[arg(short = 'n', long)]
         dry_run: bool,
@@ -142,6 +163,8 @@ pub async fn run(session: &mut Session, command: &HostCommand) -> Result<(), Fai
             ));
             if session.out.is_json() { session.out.json(&json::host(&found)) } else { Ok(()) }
         }
+        HostCommand::Pause { host, pause } => pause::pause(session, &Paused::Host(host.clone()), pause).await,
+        HostCommand::Resume { host, dry_run } => pause::resume(session, &Paused::Host(host.clone()), *dry_run).await,
         HostCommand::Revoke { host, confirm, dry_run } => {
             let now = answer(session.client.get_host(request(GetHostRequest { host: host.clone() })).await)?;
             let what = revocation(&now);
@@ -246,6 +269,7 @@ fn show(session: &Session, h: &api::Host) -> Result<(), Failure> {
         ("host", h.name.clone()),
         ("id", h.id.clone()),
         ("state", connection(h).to_owned()),
+        ("paused", pause::told(&h.pauses)),
         ("labels", labels_of(h)),
         ("policies", h.policies.join(", ")),
         ("joined", shown::instant(h.joined_at_us)),

@@ -1,4 +1,4 @@
-//! `coordctl job list | show | run`.
+//! `coordctl job list | show | run | pause | resume`.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use coord_shared::api::{self, GetJobRequest, ListJobsRequest, StartBackupRequest};
 use coord_shared::duration;
 
+use super::pause::{self, PauseArgs, Paused};
 use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::Align::{Left, Right};
@@ -41,6 +42,26 @@ pub enum JobCommand {
     ///
     /// A job has at most one open backup run: if there is one, it is waited for instead.
     Run(RunArgs),
+    /// Let no backup and no verification of a job begin, until a time or until it is resumed.
+    ///
+    /// What comes due meanwhile is missed with the pause as its reason, and made up for afterwards as the policy says (catch_up). What is
+    /// going on goes on, what waits begins afterwards, and restores begin as ever. What is paused already is paused anew.
+    Pause {
+        /// HOST/POLICY.
+        #[arg(add = completer(complete::jobs))]
+        job: String,
+        #[command(flatten)]
+        pause: PauseArgs,
+    },
+    /// End a pause of a job before its time.
+    Resume {
+        /// HOST/POLICY.
+        #[arg(add = completer(complete::jobs))]
+        job: String,
+        /// Say what would change, change nothing.
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+    },
 }
 
 /// The orders of the list. Ties are by job.
@@ -161,6 +182,14 @@ pub async fn run(session: &mut Session, command: &JobCommand) -> Result<(), Fail
             let found = answer(session.client.get_job(request(GetJobRequest { host, policy })).await)?;
             show(session, &found)
         }
+        JobCommand::Pause { job, pause } => {
+            let (host, policy) = split(job)?;
+            pause::pause(session, &Paused::Job(host, policy), pause).await
+        }
+        JobCommand::Resume { job, dry_run } => {
+            let (host, policy) = split(job)?;
+            pause::resume(session, &Paused::Job(host, policy), *dry_run).await
+        }
         JobCommand::Run(args) => {
             let (host, policy) = split(&args.job)?;
             let level = match args.level {
@@ -241,10 +270,11 @@ fn chain(job: &api::Job) -> String {
     }
 }
 
-/// Active, or why not any more.
+/// Active and perhaps paused, or why not any more.
 fn state(job: &api::Job) -> String {
     match job.ended_because.as_str() {
-        "" => job.state.clone(),
+        "" if job.pauses.is_empty() => job.state.clone(),
+        "" => format!("{}, paused", job.state),
         why => format!("{} ({})", job.state, why.replace('_', " ")),
     }
 }
@@ -294,6 +324,7 @@ fn missed(run: &api::Run) -> String {
 fn owed(job: &api::Job) -> String {
     match job.owed_runs {
         0 => String::new(),
+        runs if job.owed_from_us == 0 => format!("{runs} missed, when it is resumed"),
         runs => format!("{runs} missed, not before {}", shown::instant(job.owed_from_us)),
     }
 }
@@ -309,6 +340,7 @@ fn show(session: &Session, j: &api::Job) -> Result<(), Failure> {
     session.out.facts(&[
         ("job", format!("{}/{}", j.host, j.policy)),
         ("state", state(j)),
+        ("paused", pause::told(&j.pauses)),
         ("newest backup", newest(j)),
         ("chain", chain(j)),
         ("newest full", newest_full(j)),

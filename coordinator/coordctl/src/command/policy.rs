@@ -1,4 +1,4 @@
-//! `coordctl policy init | list | show | lint | preview`; the preview itself is in `preview`, what changes policies in `policy_change`.
+//! `coordctl policy init | list | show | lint | pause | resume | preview`; the preview itself is in `preview`, what changes policies in `policy_change`.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -7,6 +7,7 @@ use clap::Subcommand;
 use coord_shared::api::{self, GetPolicyDefaultsRequest, GetPolicyRequest, LintPolicyRequest, ListPoliciesRequest};
 use coord_shared::fault::{ErrorCode, Fault};
 
+use super::pause::{self, PauseArgs, Paused};
 use super::policy_change::{self, ApplyArgs, DeleteArgs, DiffArgs, RollbackArgs};
 use super::preview::{self, PreviewArgs};
 use crate::client::{answer, request};
@@ -14,7 +15,7 @@ use crate::failure::Failure;
 use crate::output::Align::{Left, Right};
 use crate::output::Output;
 use crate::session::Session;
-use crate::{json, shown};
+use crate::{complete, completer, json, shown};
 
 /// Largest policy file, in bytes.
 const MAX_POLICY_BYTES: u64 = 1 << 20;
@@ -58,6 +59,26 @@ pub enum PolicyCommand {
     },
     /// Make a new version of a policy that says what an older one said. A deleted policy comes back so.
     Rollback(RollbackArgs),
+    /// Let no backup and no verification of a policy begin, until a time or until it is resumed.
+    ///
+    /// What comes due meanwhile is missed with the pause as its reason, and made up for afterwards as the policy says (catch_up). What is
+    /// going on goes on, what waits begins afterwards, and restores begin as ever. What is paused already is paused anew.
+    Pause {
+        /// Its name.
+        #[arg(add = completer(complete::policies))]
+        policy: String,
+        #[command(flatten)]
+        pause: PauseArgs,
+    },
+    /// End a pause of a policy before its time.
+    Resume {
+        /// Its name.
+        #[arg(add = completer(complete::policies))]
+        policy: String,
+        /// Say what would change, change nothing.
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+    },
     /// End a policy. Its backups stay, under its name.
     Delete(DeleteArgs),
 }
@@ -101,6 +122,10 @@ pub async fn run(session: &mut Session, command: &PolicyCommand) -> Result<(), F
         PolicyCommand::Lint { file } => {
             let lint = answer(session.client.lint_policy(request(LintPolicyRequest { toml: read(file)? })).await)?;
             told(session, &lint)
+        }
+        PolicyCommand::Pause { policy, pause } => pause::pause(session, &Paused::Policy(policy.clone()), pause).await,
+        PolicyCommand::Resume { policy, dry_run } => {
+            pause::resume(session, &Paused::Policy(policy.clone()), *dry_run).await
         }
         PolicyCommand::Preview(args) => preview::run(session, args).await,
         PolicyCommand::Apply(args) => policy_change::apply(session, args).await,
@@ -171,6 +196,7 @@ fn show(session: &Session, p: &api::Policy) -> Result<(), Failure> {
         ("policy", p.name.clone()),
         ("version", p.version.to_string()),
         ("state", if p.state == "active" { String::new() } else { p.state.clone() }),
+        ("paused", pause::told(&p.pauses)),
         ("applied", format!("{} by {}", shown::instant(p.applied_at_us), p.applied_by)),
         ("hosts", p.hosts.join(", ")),
         ("next run", shown::instant(p.next_due_at_us)),

@@ -42,6 +42,7 @@ pub fn status(s: &api::FleetStatus) -> Value {
         "next_due_at": at(s.next_due_at_us),
         "now": at(s.now_us),
         "troubles": troubles,
+        "pauses": pauses(&s.pauses),
     })
 }
 
@@ -260,6 +261,24 @@ pub fn limits(list: &[api::Limit]) -> Value {
     json!({ "limits": list.iter().map(limit).collect::<Value>() })
 }
 
+/// One pause.
+#[must_use]
+pub fn pause(x: &api::Pause) -> Value {
+    json!({
+        "scope": x.scope,
+        "host": word(x.host.clone()),
+        "policy": word(x.policy.clone()),
+        "since": at(x.since_us),
+        "until": at(x.until_us),
+        "reason": x.reason,
+        "by": x.by,
+    })
+}
+
+fn pauses(list: &[api::Pause]) -> Value {
+    list.iter().map(pause).collect()
+}
+
 /// One user.
 #[must_use]
 pub fn user(u: &api::User) -> Value {
@@ -295,6 +314,7 @@ pub fn host(h: &api::Host) -> Value {
         "policies": h.policies,
         "certificate_not_after": at(h.certificate_not_after_us),
         "state": h.state,
+        "pauses": pauses(&h.pauses),
     });
     with_path(object, "archive_folder", &h.archive_folder)
 }
@@ -319,6 +339,7 @@ pub fn policy(p: &api::Policy) -> Value {
         "next_due_at": at(p.next_due_at_us),
         "state": p.state,
         "values": values(&p.values),
+        "pauses": pauses(&p.pauses),
     })
 }
 
@@ -460,6 +481,7 @@ pub fn job(j: &api::Job) -> Value {
         "last_missed": j.last_missed.as_ref().map_or(Value::Null, run),
         "owed_runs": j.owed_runs,
         "owed_from": at(j.owed_from_us),
+        "pauses": pauses(&j.pauses),
     })
 }
 

@@ -57,8 +57,13 @@ fn sample_job() -> api::Job {
         last_missed: Some(api::Run { reason: "r".into(), due_at_us: AT, ..Default::default() }),
         owed_runs: 1,
         owed_from_us: AT,
+        pauses: vec![sample_pause()],
         ..Default::default()
     }
+}
+
+fn sample_pause() -> api::Pause {
+    api::Pause { scope: "host".into(), host: "web-1".into(), since_us: AT, reason: "r".into(), ..Default::default() }
 }
 
 fn sample_policy() -> api::Policy {
@@ -99,6 +104,7 @@ fn documents_of_the_fleet() -> Vec<(&'static str, Value)> {
     vec![
         ("version", version(&api::VersionInfo::default())),
         ("status", status(&api::FleetStatus { troubles: vec![api::Trouble::default()], ..Default::default() })),
+        ("pause", pause(&sample_pause())),
         ("explain", explanation(&api::Explanation { decisions: vec![sample_decision()] })),
         (
             "schedule",

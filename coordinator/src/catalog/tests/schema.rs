@@ -13,7 +13,7 @@ use crate::catalog::{
     LimitScope, MigrateError, OperatorRole, RunEventKind, SCHEMA_VERSION, Searchable, TokenKind, VersionKind,
     VersionOrigin, audit, backups, certificates, changes, claims, commit, contents, decisions, duplicates, fleet,
     full_plan, health, history, hosts, index_asks, ingest, jobs, lapses, leases, left_out, limits, listing, measures,
-    merge, migrate, newest_chains, operators, owing, policies, policy_defaults, recorded, reports, revocation,
+    merge, migrate, newest_chains, operators, owing, pauses, policies, policy_defaults, recorded, reports, revocation,
     run_events, run_keys, run_policies, runs, schedule, sessions, tokens, walk,
 };
 
@@ -48,6 +48,7 @@ const FILES: &[(&str, Statements)] = &[
     ("newest_chains", newest_chains::STATEMENTS),
     ("operators", operators::STATEMENTS),
     ("owing", owing::STATEMENTS),
+    ("pauses", pauses::STATEMENTS),
     ("policies", policies::STATEMENTS),
     ("policy_defaults", policy_defaults::STATEMENTS),
     ("recorded", recorded::STATEMENTS),

@@ -178,6 +178,29 @@ fn a_run_that_is_paused_when_it_is_due_is_missed_with_that_reason_and_owed_from_
 }
 
 #[test]
+fn a_pause_holds_what_is_due_in_it_and_one_without_an_end_says_so() {
+    let (calendar, windows) = (daily(), Windows::default());
+    let due = Due::plain(&calendar, &windows);
+    let (from, until) = (at("2026-11-20T12:00:00Z"), at("2026-11-22T06:00:00Z"));
+    let ending = Pause::of("host web-1", (from, Some(until)), "ada", "new disks");
+    let endless = Pause::of("the fleet", (at("2026-11-22T05:00:00Z"), None), "bob", "a move");
+    assert_eq!(ending.why, "host web-1 is paused until 2026-11-22 06:00 UTC, by ada: new disks");
+    assert_eq!(endless.why, "the fleet is paused until it is resumed, by bob: a move");
+    assert_eq!((ending.ends_at(), endless.ends_at()), (Some(until), None));
+    let alone = Holds { windows: &windows, zone: due.zone(), pauses: std::slice::from_ref(&ending) };
+    assert_eq!((alone.at(from), alone.at(until)), (Some(ending.why.clone()), None));
+    assert_eq!(alone.opens_at(from), Some(until));
+    // They overlap: the second one holds what the first one lets go.
+    let pauses = [ending.clone(), endless];
+    let both = Holds { pauses: &pauses, ..alone };
+    assert_eq!(both.opens_at(from), None, "nobody knows when");
+    let seen = ahead((&due, &both, CatchUp::All), 0, from, at("2026-11-25T00:00:00Z"), 9);
+    assert!(seen.len() == 4 && seen.iter().all(|due| matches!(due.kind, Kind::Held(_))), "{seen:?}");
+    let seen = ahead((&due, &alone, CatchUp::Latest), 0, from, at("2026-11-23T00:00:00Z"), 9);
+    assert_eq!(seen.last(), Some(&Ahead { at: until, kind: Kind::CatchUp }), "{seen:?}");
+}
+
+#[test]
 fn what_nobody_saw_for_longer_than_its_delay_is_missed_and_not_made_up_for() {
     let (calendar, windows) = (daily(), Windows::default());
     let due = Due::plain(&calendar, &windows);
