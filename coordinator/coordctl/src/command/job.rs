@@ -409,7 +409,9 @@ mod tests {
         let run = Run { id: "0123456789".into(), reason: "outside the windows".into(), ..Run::default() };
         assert_eq!(missed(&run), "01234567 due -: outside the windows");
         assert_eq!(owed(&Job::default()), "");
-        assert!(owed(&Job { owed_runs: 2, ..Job::default() }).starts_with("2 missed, not before"));
+        let job = Job { owed_runs: 2, owed_from_us: 1, ..Job::default() };
+        assert!(owed(&job).starts_with("2 missed, not before"));
+        assert_eq!(owed(&Job { owed_from_us: 0, ..job }), "2 missed, when it is resumed");
     }
 
     #[test]
