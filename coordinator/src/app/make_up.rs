@@ -10,7 +10,7 @@ use super::jobs::{leave_out, readable};
 use super::schedule::priority;
 use super::{App, pauses};
 use crate::catalog::{DueRun, MadeUp};
-use crate::domain::timing::{Holds, start_of};
+use crate::domain::timing::{Due, Holds, start_of};
 
 /// Jobs looked at in one pass.
 const MAX_JOBS: u32 = 200;
@@ -60,7 +60,8 @@ async fn make_up(app: &App, id: JobId, now: Timestamp) -> Result<bool, Fault> {
     let holds = Holds { windows: &timing.windows, zone: policy.schedule.zone.rules(), pauses: &paused };
     let opens = holds.opens_at(now).unwrap_or(now + MUCH_LATER);
     if opens > now {
-        app.catalog.put_off(&owed, opens).await?;
+        let from = Due::backups(&policy, job.host).making_up(&holds, now, opens);
+        app.catalog.put_off(&owed, from).await?;
         return Ok(true);
     }
     let run = DueRun {
@@ -68,7 +69,7 @@ async fn make_up(app: &App, id: JobId, now: Timestamp) -> Result<bool, Fault> {
         due_at: now,
         missed: None,
         priority: priority(RunKind::Backup, policy.priority),
-        start: start_of(&holds, timing, now),
+        start: start_of(&holds, timing, now, now),
         spec: serde_json::json!({ "makes_up_for": { "due_at": owed.due_at, "why": owed.why } }),
     };
     if let MadeUp::Queued(run) = app.catalog.make_up(&owed, &run, timing.catch_up.most()).await? {

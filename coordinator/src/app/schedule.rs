@@ -172,7 +172,7 @@ fn step(
         id: RunId::random(),
         due_at: row.due_at,
         priority: priority(kind, points),
-        start: if row.missed.is_none() { start_of(holds, timing, row.due_at) } else { Start::default() },
+        start: if row.missed.is_none() { start_of(holds, timing, row.due_at, now) } else { Start::default() },
         missed: row.missed,
         spec: serde_json::json!({}),
     };

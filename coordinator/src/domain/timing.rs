@@ -141,10 +141,21 @@ impl<'a> Due<'a> {
         }
     }
 
+    /// When what is owed `now` may begin, by this job's share of the jitter after `opens`, the first instant that nothing holds back:
+    /// what held back all hosts does not let all of them go at once. Never past what closes next.
+    pub fn making_up(&self, holds: &Holds<'_>, now: Timestamp, opens: Timestamp) -> Timestamp {
+        if opens <= now {
+            return opens;
+        }
+        let closes = holds.closes_at(opens).map(|(at, _)| at);
+        let pauses = holds.pauses.iter().map(|pause| pause.from).filter(|from| *from > opens);
+        self.moved(opens, closes.into_iter().chain(pauses))
+    }
+
     /// Whether a backup of `captured_at` is older than it should be `now`: the run due after it has gone by, and the one after
-    /// that is due as well.
+    /// that is due as well. What windows and blackouts hold back is not due.
     pub fn is_overdue(&self, captured_at: Timestamp, now: Timestamp) -> bool {
-        let second = self.next_after(captured_at).and_then(|first| self.next_after(first));
+        let second = self.next_run_after(captured_at).and_then(|first| self.next_run_after(first));
         second.is_some_and(|second| second <= now)
     }
 
@@ -160,14 +171,18 @@ impl<'a> Due<'a> {
         if self.jitter_s == 0 || self.share == 0 || is_held() {
             return plain;
         }
-        let jitter = SignedDuration::from_secs(i64::from(self.jitter_s));
         let closes = self.windows.closes_at(plain, self.zone());
         let blackout = self.windows.blackout.iter().map(|blackout| blackout.from).find(|from| *from > plain);
-        let ends = closes.into_iter().chain(blackout).chain(self.calendar.next_after(plain));
-        let room = ends.map(|end| end.duration_since(plain)).fold(jitter, SignedDuration::min);
+        self.moved(plain, closes.into_iter().chain(blackout).chain(self.calendar.next_after(plain)))
+    }
+
+    /// An instant moved by the share of the jitter, or of the room up to the first of `ends` where that is less.
+    fn moved(&self, at: Timestamp, ends: impl Iterator<Item = Timestamp>) -> Timestamp {
+        let jitter = SignedDuration::from_secs(i64::from(self.jitter_s));
+        let room = ends.map(|end| end.duration_since(at)).fold(jitter, SignedDuration::min);
         let moved = (u128::from(room.as_secs().max(0).unsigned_abs()) * u128::from(self.share)) >> 64;
         let moved = SignedDuration::from_secs(i64::try_from(moved).unwrap_or(0));
-        plain.checked_add(moved).unwrap_or(plain)
+        at.checked_add(moved).unwrap_or(at)
     }
 }
 

@@ -35,7 +35,7 @@ pub fn ahead(
     let (mut found, mut owed, mut at) = (Vec::new(), owed.min(rule.most()), now);
     while found.len() < limit {
         let next = due.next_after(at).filter(|next| *next <= until);
-        let opens = if owed > 0 { holds.opens_at(at) } else { None };
+        let opens = if owed > 0 { holds.opens_at(at).map(|opens| due.making_up(holds, at, opens)) } else { None };
         if let Some(opens) = opens.filter(|opens| *opens <= until && next.is_none_or(|next| *opens < next)) {
             found.extend((0..owed).map(|_| Ahead { at: opens, kind: Kind::CatchUp }));
             owed = 0;

@@ -100,7 +100,7 @@ pub fn step(due: &Due<'_>, holds: &Holds<'_>, timing: &Timing, first: Timestamp,
         _ if is_settled => Owing::Settled,
         Some((due_at, why)) if count > 0 => {
             // Held back for longer than can be seen, it is looked at again with every step.
-            let from = holds.opens_at(now).unwrap_or(now);
+            let from = holds.opens_at(now).map_or(now, |opens| due.making_up(holds, now, opens));
             Owing::More { runs: count, due_at, why, most: timing.catch_up.most(), from }
         }
         Some(_) | None => Owing::Unchanged,
@@ -111,11 +111,11 @@ pub fn step(due: &Due<'_>, holds: &Holds<'_>, timing: &Timing, first: Timestamp,
 /// Why a run that nothing held back when it was due does not begin now, and whether it is made up for.
 fn too_late(holds: &Holds<'_>, timing: &Timing, due_at: Timestamp, now: Timestamp) -> Option<(String, bool)> {
     let delay = now.duration_since(due_at);
-    if delay <= ON_TIME && holds.at(now).is_none() {
-        return None;
-    }
     if let Some(most) = timing.max_start_delay_s.filter(|most| delay >= SignedDuration::from_secs(i64::from(*most))) {
         return Some((format!("{NOBODY} nor {} later", duration::shown(most)), false));
+    }
+    if delay <= ON_TIME && holds.at(now).is_none() {
+        return None;
     }
     if timing.catch_up == CatchUp::None && delay > ON_TIME {
         return Some((format!("{NOBODY}, and the policy makes up for none"), false));
@@ -123,13 +123,14 @@ fn too_late(holds: &Holds<'_>, timing: &Timing, due_at: Timestamp, now: Timestam
     holds.at(now).map(|why| (format!("{NOBODY}, and then: {why}"), true))
 }
 
-/// How long a run that is due at `due_at` may wait. Neither for ever where nothing else is asked for: a window that closes ends it.
-pub fn start_of(holds: &Holds<'_>, timing: &Timing, due_at: Timestamp) -> Start {
+/// How long a run that was due at `due_at` and is queued `now` may wait: by its delay from when it was due, and until the window that is
+/// open now closes. Neither for ever where nothing else is asked for.
+pub fn start_of(holds: &Holds<'_>, timing: &Timing, due_at: Timestamp, now: Timestamp) -> Start {
     let delay = timing.max_start_delay_s.and_then(|most| {
         let by = due_at.checked_add(SignedDuration::from_secs(i64::from(most))).ok()?;
         Some((by, format!("it did not begin within {} of being due", duration::shown(most))))
     });
-    let closes = holds.closes_at(due_at).map(|(at, why)| (at, format!("it did not begin before {why}")));
+    let closes = holds.closes_at(due_at.max(now)).map(|(at, why)| (at, format!("it did not begin before {why}")));
     let closes_at = closes.as_ref().map(|(at, _)| *at);
     let (by, late) = delay.into_iter().chain(closes).min_by_key(|(at, _)| *at).unzip();
     Start { by, closes_at, late: late.unwrap_or_default(), max_duration_s: timing.max_duration_s }

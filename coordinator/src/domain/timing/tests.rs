@@ -125,6 +125,62 @@ fn a_backup_is_overdue_when_two_due_times_have_gone_by() {
 }
 
 #[test]
+fn what_windows_and_blackouts_hold_back_makes_no_backup_overdue() {
+    let policy = policy(
+        "schedule = { cron = \"0 */6 * * *\" }\n\
+         windows = { allowed = [\"20:00-06:00\"], blackout = [{ from = \"2026-12-24\", to = \"2026-12-26\", reason = \"r\" }] }",
+    );
+    let due = Due::of_policy(&policy);
+    let overdue = |captured, now| due.is_overdue(at(captured), at(now));
+    assert!(!overdue("2026-11-21T00:10:00Z", "2026-11-21T23:00:00Z"), "noon and evening are outside the window");
+    assert!(overdue("2026-11-21T00:10:00Z", "2026-11-23T00:00:00Z"), "two nights have gone by");
+    assert!(!overdue("2026-12-23T00:10:00Z", "2026-12-27T12:00:00Z"), "the blackout let none begin");
+}
+
+#[test]
+fn a_run_that_is_seen_late_may_begin_until_the_window_that_is_open_then_closes() {
+    let policy = policy("schedule = { cron = \"0 2 * * *\" }\nwindows = { allowed = [\"20:00-06:00\"] }");
+    let due = Due::of_policy(&policy);
+    let holds = Holds { windows: &policy.timing.windows, zone: due.zone(), pauses: &[] };
+    let (begun, now) = (at("2026-11-21T02:00:00Z"), at("2026-11-21T20:30:00Z"));
+    let step = step(&due, &holds, &policy.timing, begun, now);
+    assert_eq!((runs(&step), step.owing), (vec![begun], Owing::Settled));
+    assert_eq!(start_of(&holds, &policy.timing, begun, now).by, Some(at("2026-11-22T06:00:00Z")));
+}
+
+#[test]
+fn a_run_that_is_seen_when_its_delay_is_over_is_missed_however_short_the_delay_is() {
+    let (calendar, windows) = (daily(), Windows::default());
+    let due = Due::plain(&calendar, &windows);
+    let holds = Holds { windows: &windows, zone: due.zone(), pauses: &[] };
+    let timing = Timing { max_start_delay_s: Some(60), ..Timing::default() };
+    let step = step(&due, &holds, &timing, at("2026-11-21T02:00:00Z"), at("2026-11-21T02:01:00Z"));
+    assert_eq!(step.rows[0].missed.as_deref(), Some("no coordinator was running when it was due nor 1m later"));
+}
+
+#[test]
+fn what_makes_up_for_a_blackout_is_spread_over_the_jitter_and_not_past_the_next_closing() {
+    let policy = policy(
+        "schedule = { cron = \"0 2 * * *\", jitter = \"4h\" }\n\
+         windows = { allowed = [\"00:00-06:00\"], blackout = [{ from = \"2026-12-24\", to = \"2026-12-26 03:00\", reason = \"r\" }] }",
+    );
+    let (opens, closes) = (at("2026-12-26T03:00:00Z"), at("2026-12-26T06:00:00Z"));
+    let mut hours = [0; 3];
+    for number in 0..300 {
+        let due = Due::backups(&policy, HostId::from_uuid(Uuid::from_u128(number)));
+        let holds = Holds { windows: &policy.timing.windows, zone: due.zone(), pauses: &[] };
+        let first = due.next_after(at("2026-12-26T00:00:00Z")).unwrap();
+        let step = step(&due, &holds, &policy.timing, first, first);
+        let Owing::More { from, .. } = step.owing else { panic!("{step:?}") };
+        assert!(opens <= from && from < closes, "{from}");
+        assert_eq!(due.making_up(&holds, first, opens), from, "the same whoever asks");
+        assert_eq!(due.making_up(&holds, from, from), from, "what has come is not put off again");
+        hours[(from.duration_since(opens).as_hours()) as usize] += 1;
+    }
+    assert!(hours.iter().all(|there| (60..140).contains(there)), "{hours:?}");
+}
+
+#[test]
 fn after_an_absence_the_latest_runs_and_the_older_ones_are_missed() {
     let caught = stepped(CatchUp::Latest, &[], "2026-11-21T02:00:00Z", "2026-11-23T12:00:00Z");
     assert_eq!(runs(&caught), [at("2026-11-23T02:00:00Z")]);
@@ -222,10 +278,10 @@ fn a_run_waits_no_longer_than_its_delay_nor_than_its_window_and_blackouts_let_it
     );
     let due = Due::of_policy(&policy);
     let holds = Holds { windows: &policy.timing.windows, zone: due.zone(), pauses: &[] };
-    let start = start_of(&holds, &policy.timing, at("2026-11-21T22:00:00Z"));
+    let start = start_of(&holds, &policy.timing, at("2026-11-21T22:00:00Z"), at("2026-11-21T22:00:01Z"));
     assert_eq!((start.by, start.closes_at), (Some(at("2026-11-22T04:00:00Z")), Some(at("2026-11-22T06:00:00Z"))));
     assert_eq!((start.late.as_str(), start.max_duration_s), ("it did not begin within 6h of being due", Some(14_400)));
-    let start = start_of(&holds, &policy.timing, at("2026-12-23T22:00:00Z"));
+    let start = start_of(&holds, &policy.timing, at("2026-12-23T22:00:00Z"), at("2026-12-23T22:00:01Z"));
     assert_eq!(start.by, Some(at("2026-12-24T00:00:00Z")));
     assert_eq!(start.late, "it did not begin before a blackout began: closing");
     assert_eq!(holds.at(at("2026-12-26T23:59:00Z")).unwrap(), "blackout until 2026-12-27 00:00: closing", "whole days");
@@ -355,6 +411,10 @@ proptest! {
                 let step = step(&due, &holds, &policy.timing, pointer, now);
                 let run = step.rows.iter().filter(|row| row.missed.is_none());
                 prop_assert!(run.clone().all(|row| holds.at(row.due_at).is_none() && holds.at(now).is_none()));
+                for row in run.clone() {
+                    let start = start_of(&holds, &policy.timing, row.due_at, now);
+                    prop_assert!(start.by.into_iter().chain(start.closes_at).all(|end| end > now), "{row:?} cannot begin at {now}: {start:?}");
+                }
                 prop_assert!(run.count() <= 1 && step.rows.iter().all(|row| row.missed.as_deref() != Some("")));
                 if let Owing::More { runs, most, from, .. } = step.owing {
                     prop_assert!(runs > 0 && runs <= most && holds.at(from).is_none());
