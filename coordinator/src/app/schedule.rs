@@ -157,6 +157,7 @@ fn step(
 ) -> ToWrite {
     let nothing = |next_due_at| ScheduleStep {
         job: job.id,
+        policy_version: job.policy_version,
         kind,
         seen_due_at,
         runs: Vec::new(),

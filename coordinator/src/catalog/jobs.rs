@@ -157,11 +157,12 @@ const STANDINGS: Sql = Sql("
     ) f ON true
     WHERE j.job_id = ANY ($1::uuid[])");
 
-// An instant that has come is left to the scheduler, which makes a run of it.
+// An instant that has come is left to the scheduler, which makes a run of it; what holds back the runs that are owed is looked at anew.
 const RESCHEDULE_HOST: Sql = Sql("
     UPDATE jobs j
     SET backup_due_at = CASE WHEN backup_due_at > now() THEN NULL ELSE backup_due_at END,
-        verify_due_at = CASE WHEN verify_due_at > now() THEN NULL ELSE verify_due_at END
+        verify_due_at = CASE WHEN verify_due_at > now() THEN NULL ELSE verify_due_at END,
+        owed_from = CASE WHEN owed_from IS NOT NULL THEN now() END
     FROM hosts h WHERE h.host_id = $1 AND j.host = h.host AND j.state = 'active'");
 
 #[cfg(test)]

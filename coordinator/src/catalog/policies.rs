@@ -172,10 +172,12 @@ const END_JOBS: Sql = Sql("
     WHERE j.policy = $1 AND j.state = 'active' AND h.host = j.host AND h.host_id <> ALL ($2::uuid[])
     RETURNING h.name");
 
-// Due instants are worked out again for the new version. What has come and was not seen yet is still due.
+// Due instants are worked out again for the new version. What has come and was not seen yet is still due. What held back the runs
+// that are owed may not do so any more: that is looked at at once.
 const RESCHEDULE: Sql = Sql("
     UPDATE jobs SET backup_due_at = CASE WHEN backup_due_at <= now() THEN backup_due_at END,
-        verify_due_at = CASE WHEN verify_due_at <= now() THEN verify_due_at END
+        verify_due_at = CASE WHEN verify_due_at <= now() THEN verify_due_at END,
+        owed_from = CASE WHEN owed_from IS NOT NULL THEN now() END
     WHERE policy = $1");
 
 #[cfg(test)]

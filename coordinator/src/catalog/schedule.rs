@@ -37,6 +37,8 @@ pub struct DueRun {
 pub struct ScheduleStep {
     /// The job.
     pub job: JobId,
+    /// The newest version of its policy that the caller saw.
+    pub policy_version: PolicyVersion,
     /// Backup or verify.
     pub kind: RunKind,
     /// The job's next due instant that the caller saw; `None`: not worked out.
@@ -54,7 +56,7 @@ pub struct ScheduleStep {
 pub enum ScheduleOutcome {
     /// Done. The runs that were inserted, each queued or missed.
     Scheduled(Vec<(RunId, RunState)>),
-    /// Somebody else was faster, or the job has ended: nothing was written.
+    /// Somebody else was faster, the policy has another version, or the job has ended: nothing was written.
     Changed,
 }
 
@@ -93,9 +95,10 @@ pub(super) const DUE_JOBS: Sql = Sql("
     LIMIT $1");
 
 const LOCK_JOB: Sql = Sql("
-    SELECT job, host, state, backup_due_at, verify_due_at,
-           (SELECT version FROM policies p WHERE p.policy = j.policy) AS version
-    FROM jobs j WHERE job_id = $1 FOR NO KEY UPDATE");
+    SELECT job, host, policy, state, backup_due_at, verify_due_at FROM jobs WHERE job_id = $1 FOR NO KEY UPDATE");
+
+// A statement of its own: one that has waited for the job's lock would still see what was before it waited.
+const VERSION: Sql = Sql("SELECT version FROM policies WHERE policy = $1");
 
 const PLANNED_ID: Sql = Sql("SELECT run_id FROM planned_runs WHERE job = $1 AND kind = $2 AND due_at = $3");
 
@@ -137,6 +140,7 @@ const FORGET_PLANS: Sql = Sql("DELETE FROM planned_runs WHERE due_at < now() - I
 pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
     ("DUE_JOBS", &DUE_JOBS),
     ("LOCK_JOB", &LOCK_JOB),
+    ("VERSION", &VERSION),
     ("PLANNED_ID", &PLANNED_ID),
     ("OPEN_RUN", &OPEN_RUN),
     ("INSERT_RUN", &INSERT_RUN),
@@ -193,7 +197,13 @@ impl Catalog {
         if get::<&str>(&row, "state")? != "active" || due_at != step.seen_due_at {
             return Ok(ScheduleOutcome::Changed);
         }
-        let job = LockedJob { job: get(&row, "job")?, host: get(&row, "host")?, version: get(&row, "version")? };
+        let policy: i32 = get(&row, "policy")?;
+        let version = transaction.query_opt(&VERSION, &[&policy]).await?;
+        let version: i64 = get(&version.ok_or_else(|| CatalogError::not_found("policy of job", step.job))?, "version")?;
+        if version != big(step.policy_version.get(), "policy version")? {
+            return Ok(ScheduleOutcome::Changed);
+        }
+        let job = LockedJob { job: get(&row, "job")?, host: get(&row, "host")?, version };
         let mut inserted = Vec::new();
         for due in &step.runs {
             inserted.extend(insert_due(&transaction, &job, step.kind, due).await?);

@@ -429,6 +429,7 @@ async fn two_coordinators_on_one_database_give_each_due_instant_one_run() {
     let minute = fleet.catalog.now().await.unwrap().as_second() / 60;
     let back = ScheduleStep {
         job: job.id,
+        policy_version: job.policy_version,
         kind: RunKind::Backup,
         seen_due_at: job.backup_due_at,
         runs: Vec::new(),

@@ -4,7 +4,7 @@ use coord_shared::api::run_order::Task;
 use coord_shared::api::{self, Disposition};
 use coord_shared::ids::InstanceId;
 use coord_shared::run::{RunKind, RunState};
-use coordinator::catalog::{JobFilter, RunFilter, RunRecord, ScheduleOutcome, ScheduleStep};
+use coordinator::catalog::{Job, JobFilter, RunFilter, RunRecord, ScheduleOutcome, ScheduleStep};
 use coordinator::domain::timing::Owing;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -44,8 +44,9 @@ async fn the_daily_verification_is_one_durable_run_whatever_number_of_coordinato
     let told = six.to_zoned(TimeZone::UTC);
     assert_eq!((told.hour(), told.minute(), jobs[1].verify_due_at), (6, 0, Some(six)), "in the policy's zone");
     // As if nobody had looked since the day before.
-    let back = |job, seen: Timestamp| ScheduleStep {
-        job,
+    let back = |job: &Job, seen: Timestamp| ScheduleStep {
+        job: job.id,
+        policy_version: job.policy_version,
         kind: RunKind::Verify,
         seen_due_at: Some(seen),
         runs: Vec::new(),
@@ -53,7 +54,7 @@ async fn the_daily_verification_is_one_durable_run_whatever_number_of_coordinato
         owing: Owing::Unchanged,
     };
     for job in &jobs {
-        assert_ne!(fleet.catalog.schedule(&back(job.id, six)).await.unwrap(), ScheduleOutcome::Changed);
+        assert_ne!(fleet.catalog.schedule(&back(job, six)).await.unwrap(), ScheduleOutcome::Changed);
     }
     let order = agent.order().await;
     let Some(Task::Verify(task)) = &order.task else { panic!("not a verification: {order:?}") };
@@ -68,7 +69,7 @@ async fn the_daily_verification_is_one_durable_run_whatever_number_of_coordinato
     assert_eq!(facts(&runs[1]), ("two".into(), RunState::Missed, six - DAY, "schedule".into()));
     assert_eq!(runs[1].reason, "there is no backup to verify yet");
     // The same instant again is no second run.
-    assert_ne!(fleet.catalog.schedule(&back(jobs[0].id, six)).await.unwrap(), ScheduleOutcome::Changed);
+    assert_ne!(fleet.catalog.schedule(&back(&jobs[0], six)).await.unwrap(), ScheduleOutcome::Changed);
     let moved_on = || async {
         let job = fleet.catalog.job(jobs[0].id).await.unwrap().unwrap();
         (job.verify_due_at == Some(six)).then_some(())

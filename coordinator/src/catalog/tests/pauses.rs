@@ -1,5 +1,6 @@
 //! Pauses: what they hold back, and how they end.
 
+use coord_shared::ids::PolicyVersion;
 use coord_shared::run::RunKind;
 use jiff::{SignedDuration, Timestamp};
 
@@ -83,6 +84,7 @@ async fn what_is_paused_is_paused_anew_and_what_is_owed_is_looked_at_again() {
         let owing = Owing::More { runs: 1, due_at: now, why: "paused".to_owned(), most: 1, from: tomorrow };
         let step = ScheduleStep {
             job: fleet.job,
+            policy_version: PolicyVersion(1),
             kind: RunKind::Backup,
             seen_due_at: None,
             runs: Vec::new(),

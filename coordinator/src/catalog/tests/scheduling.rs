@@ -31,6 +31,7 @@ fn due(second: i64) -> DueRun {
 fn step(fleet: &Fleet, seen: Option<i64>, runs: Vec<DueRun>, next: i64) -> ScheduleStep {
     ScheduleStep {
         job: fleet.job,
+        policy_version: PolicyVersion(1),
         kind: RunKind::Backup,
         seen_due_at: seen.map(at),
         runs,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coord_shared::ids::{Attempt, RunId};
+use coord_shared::ids::{Attempt, JobId, PolicyVersion, RunId};
 use coord_shared::run::{RunKind, RunState};
 use jiff::{SignedDuration, Timestamp};
 use tokio_postgres::Client;
@@ -10,7 +10,8 @@ use tokio_postgres::Client;
 use super::fixture::{Fleet, LEASE};
 use crate::catalog::testing::with_config;
 use crate::catalog::{
-    Catalog, DueRun, FaultRecord, MadeUp, ReportedEvent, RunFilter, RunReport, ScheduleOutcome, ScheduleStep,
+    Catalog, DueRun, FaultRecord, MadeUp, NewPolicyVersion, ReportedEvent, RunFilter, RunReport,
+    ScheduleOutcome, ScheduleStep, VersionOrigin,
 };
 use crate::domain::timing::{Owing, Start};
 
@@ -23,6 +24,7 @@ async fn schedule(fleet: &Fleet, run: Option<&DueRun>, owing: Owing) {
     let job = fleet.catalog.job(fleet.job).await.unwrap().unwrap();
     let step = ScheduleStep {
         job: fleet.job,
+        policy_version: job.policy_version,
         kind: RunKind::Backup,
         seen_due_at: job.backup_due_at,
         runs: run.cloned().into_iter().collect(),
@@ -125,6 +127,67 @@ async fn another_attempt_begins_before_the_window_closes_or_the_run_is_cancelled
             ("timed_out", true),
             "{said:?}"
         );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_owed_is_looked_at_anew_when_what_held_it_back_may_be_gone() {
+    with_fleet(async |fleet, client, now| {
+        let later = now + SignedDuration::from_hours(24 * 30);
+        let owe = || Owing::More { runs: 1, due_at: now, why: "held".to_owned(), most: 1, from: later };
+        schedule(&fleet, None, owe()).await;
+        assert!(fleet.catalog.owing_jobs(10, &[]).await.unwrap().is_empty(), "it is held back for a month");
+        fleet.catalog.reschedule_host(fleet.host).await.unwrap();
+        assert_eq!(fleet.catalog.owing_jobs(10, &[]).await.unwrap(), [fleet.job], "its host has other labels");
+        client.execute("UPDATE jobs SET owed_from = now() + INTERVAL '30 days'", &[]).await.unwrap();
+        let policy = fleet.catalog.policy(fleet.policy).await.unwrap().unwrap();
+        let changed = NewPolicyVersion {
+            name: policy.name,
+            toml: "another".to_owned(),
+            spec: policy.spec,
+            applied_by: "ada".to_owned(),
+            hosts: vec![fleet.host],
+            new_job_ids: vec![JobId::random()],
+            origin: VersionOrigin::Applied,
+            equals: None,
+            renew: false,
+        };
+        fleet.catalog.apply_policy(&changed).await.unwrap();
+        assert_eq!(fleet.catalog.owing_jobs(10, &[]).await.unwrap(), [fleet.job], "the policy has changed");
+        assert_eq!(fleet.catalog.owed(fleet.job).await.unwrap().unwrap().runs, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_step_by_a_policy_that_changes_meanwhile_writes_nothing() {
+    with_fleet(async |fleet, mut client, now| {
+        let watcher = fleet.catalog.clone();
+        let step = ScheduleStep {
+            job: fleet.job,
+            policy_version: PolicyVersion(1),
+            kind: RunKind::Backup,
+            seen_due_at: None,
+            runs: vec![due(now, Start::default())],
+            next_due_at: Some(now),
+            owing: Owing::Unchanged,
+        };
+        // The policy is applied while the step waits for the job, as it does when both come at once.
+        let applying = client.transaction().await.unwrap();
+        applying.execute("UPDATE jobs SET backup_due_at = NULL", &[]).await.unwrap();
+        let scheduling = fleet.catalog.schedule(&step);
+        let apply = async {
+            let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted) AS waits";
+            while !applying.query_one(waits, &[]).await.unwrap().get::<_, bool>("waits") {
+                tokio::task::yield_now().await;
+            }
+            applying.execute("UPDATE policies SET version = 2", &[]).await.unwrap();
+            applying.commit().await.unwrap();
+        };
+        let (outcome, ()) = tokio::join!(scheduling, apply);
+        assert_eq!(outcome.unwrap(), ScheduleOutcome::Changed);
+        assert!(watcher.runs(RunFilter::default()).await.unwrap().is_empty());
     })
     .await;
 }
