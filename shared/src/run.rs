@@ -56,6 +56,8 @@ pub enum Event {
     Cancelled,
     /// It cannot start when it was due: another is open, or the coordinators were away for longer than the catch-up.
     Missed,
+    /// No other attempt may begin any more: the run that waits for one has failed. The result of a reaped attempt may still come.
+    OutOfTime,
 }
 
 /// Why an event does not apply. None of these is an error of the machine: each is a race outcome with a name.
@@ -129,6 +131,7 @@ impl Run {
             Event::Reaped(attempt) => self.reap(attempt),
             Event::Cancelled => self.cancel(),
             Event::Missed => self.miss(),
+            Event::OutOfTime => self.run_out_of_time(),
         }
     }
 
@@ -303,6 +306,18 @@ impl Run {
             }
             RunState::Cancelled => Err(Illegal::WasCancelled),
             RunState::Succeeded | RunState::Failed => Err(Illegal::Ended(self.state)),
+        }
+    }
+
+    fn run_out_of_time(self) -> Result<Run, Illegal> {
+        match self.state {
+            RunState::Queued if self.attempt > Attempt(0) => Ok(Run { state: RunState::Failed, ..self }),
+            RunState::Failed => Ok(self),
+            RunState::Queued | RunState::Leased | RunState::Running | RunState::Verifying => {
+                Err(Illegal::NotNow(self.state))
+            }
+            RunState::Cancelled => Err(Illegal::WasCancelled),
+            RunState::Succeeded | RunState::Missed => Err(Illegal::Ended(self.state)),
         }
     }
 }

@@ -2,27 +2,46 @@
 //! the reason.
 
 use coord_shared::fault::Fault;
+use coord_shared::ids::RunId;
 use coord_shared::run::RunState;
 
+use super::jobs::leave_out;
 use super::{App, cancel_run};
 
 /// Runs ended in one pass, of each kind.
 const MAX_LAPSED: u32 = 100;
 
-/// One pass. Answers whether more is waiting.
+/// One pass. A run that cannot be ended is left out, so that it stands in nobody's way. Answers whether more is waiting.
 ///
 /// # Errors
 /// Those of the catalog.
 pub async fn end_lapsed_runs(app: &App) -> Result<bool, Fault> {
-    let found = app.catalog.lapsed_runs(MAX_LAPSED).await?;
-    for id in &found {
-        let Some(lapsed) = app.catalog.end_lapsed(*id).await? else { continue };
-        tracing::warn!(run = %lapsed.run, state = %lapsed.state, why = %lapsed.why, "its time is over");
-        if RunState::HELD.contains(&lapsed.state)
-            && let Some(run) = app.catalog.run(lapsed.run).await?
-        {
-            cancel_run::tell_host(app, &run, &lapsed.why);
+    let mut without: Vec<RunId> = Vec::new();
+    loop {
+        let found = app.catalog.lapsed_runs(MAX_LAPSED, &without).await?;
+        let full = found.len() >= MAX_LAPSED as usize;
+        let mut passed_over = false;
+        for id in found {
+            if let Err(fault) = end(app, id).await {
+                leave_out(app, &format!("run {id}"), fault)?;
+                without.push(id);
+                passed_over = true;
+            }
+        }
+        // A page that holds some of these may hold nothing else: the next one is without them.
+        if !full || !passed_over {
+            return Ok(full);
         }
     }
-    Ok(found.len() >= MAX_LAPSED as usize)
+}
+
+async fn end(app: &App, id: RunId) -> Result<(), Fault> {
+    let Some(lapsed) = app.catalog.end_lapsed(id).await? else { return Ok(()) };
+    tracing::warn!(run = %lapsed.run, state = %lapsed.state, why = %lapsed.why, "its time is over");
+    if RunState::HELD.contains(&lapsed.state)
+        && let Some(run) = app.catalog.run(lapsed.run).await?
+    {
+        cancel_run::tell_host(app, &run, &lapsed.why);
+    }
+    Ok(())
 }

@@ -17,7 +17,7 @@ use super::row::{count, get, optional_json, optional_word};
 pub struct FleetFigures {
     /// Runs that have not ended.
     pub runs_open: u64,
-    /// Runs that failed within the last day.
+    /// Runs that failed within the last day, or that took longer than they may and were stopped for it.
     pub runs_failed_24h: u64,
     /// Restore points.
     pub backups: u64,
@@ -55,7 +55,7 @@ pub struct JobHealth {
 /// A run that has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndedRun {
-    /// How.
+    /// How; what was stopped because its time was over has failed.
     pub state: RunState,
     /// When.
     pub ended_at: Timestamp,
@@ -72,7 +72,7 @@ const FIGURES: Sql = Sql("
     WITH chosen AS (SELECT host FROM hosts WHERE $1::uuid IS NULL OR host_id = $1),
     r AS (
         SELECT count(*) FILTER (WHERE state IN ('queued', 'leased', 'running', 'verifying')) AS runs_open,
-               count(*) FILTER (WHERE state = 'failed' AND ended_at > now() - INTERVAL '24 hours') AS runs_failed
+               count(*) FILTER (WHERE (state = 'failed' OR (state = 'cancelled' AND stop_fault IS NOT NULL)) AND ended_at > now() - INTERVAL '24 hours') AS runs_failed
         FROM runs
         WHERE host IN (SELECT host FROM chosen)
           AND (state IN ('queued', 'leased', 'running', 'verifying') OR due_at > now() - INTERVAL '7 days')
@@ -100,7 +100,9 @@ const JOBS: Sql = Sql("
         SELECT captured_at, status FROM backups WHERE job = j.job ORDER BY seq DESC LIMIT 1
     ) b ON true
     LEFT JOIN LATERAL (
-        SELECT state, ended_at, reason, fault FROM runs
+        SELECT CASE WHEN state = 'cancelled' AND stop_fault IS NOT NULL THEN 'failed' ELSE state END AS state,
+               ended_at, reason, fault
+        FROM runs
         WHERE job = j.job AND kind = 'backup' AND ended_at IS NOT NULL
         ORDER BY due_at DESC LIMIT 1
     ) r ON true

@@ -5,6 +5,7 @@ use coord_shared::duration;
 use coord_shared::fault::ErrorCode;
 use coord_shared::ids::RunId;
 use coord_shared::run::{Event, RunState};
+use uuid::Uuid;
 
 use super::Transition;
 use super::error::Result;
@@ -18,7 +19,7 @@ use super::runs::{LockedRun, StepContext, lock, step};
 pub struct Lapsed {
     /// The run.
     pub run: RunId,
-    /// Where it is now: missed, cancelled, or still held by its host, which is to stop it.
+    /// Where it is now: missed, cancelled, failed where its host may still finish it, or still held by its host, which is to stop it.
     pub state: RunState,
     /// Why.
     pub why: String,
@@ -26,13 +27,13 @@ pub struct Lapsed {
 
 pub(super) const LATE: Sql = Sql("
     SELECT run_id FROM runs
-    WHERE state = 'queued' AND (CASE WHEN attempt = 0 THEN start_by ELSE closes_at END) <= now()
+    WHERE state = 'queued' AND (CASE WHEN attempt = 0 THEN start_by ELSE closes_at END) <= now() AND run_id <> ALL ($2::uuid[])
     ORDER BY (CASE WHEN attempt = 0 THEN start_by ELSE closes_at END) LIMIT $1");
 
 pub(super) const LONG: Sql = Sql("
     SELECT run_id FROM runs
     WHERE max_duration_s IS NOT NULL AND state IN ('queued', 'leased', 'running', 'verifying') AND NOT cancelling
-      AND started_at + make_interval(secs => max_duration_s) <= now()
+      AND started_at + make_interval(secs => max_duration_s) <= now() AND run_id <> ALL ($2::uuid[])
     ORDER BY started_at LIMIT $1");
 
 const JUDGE: Sql = Sql("
@@ -50,11 +51,13 @@ pub(super) const STATEMENTS: &[(&str, &Sql)] =
     &[("LATE", &LATE), ("LONG", &LONG), ("JUDGE", &JUDGE), ("SAY", &SAY), ("SAY_STOPPED", &SAY_STOPPED)];
 
 impl Catalog {
-    /// Queued runs that did not begin when they had to, and runs that take longer than they may; at most `limit` of each.
-    pub async fn lapsed_runs(&self, limit: u32) -> Result<Vec<RunId>> {
+    /// Queued runs that did not begin when they had to, and runs that take longer than they may; at most `limit` of each,
+    /// without those of `without`.
+    pub async fn lapsed_runs(&self, limit: u32, without: &[RunId]) -> Result<Vec<RunId>> {
         let (connection, limit) = (self.connection().await?, i64::from(limit));
-        let mut rows = connection.query(&LATE, &[&limit]).await?;
-        rows.extend(connection.query(&LONG, &[&limit]).await?);
+        let without: Vec<Uuid> = without.iter().map(|id| id.uuid()).collect();
+        let mut rows = connection.query(&LATE, &[&limit, &without]).await?;
+        rows.extend(connection.query(&LONG, &[&limit, &without]).await?);
         rows.iter().map(|row| Ok(RunId::from_uuid(get(row, "run_id")?))).collect()
     }
 
@@ -70,6 +73,8 @@ impl Catalog {
         } else if long {
             let most = duration::shown(small(&row, "max_duration_s")?);
             stop(&transaction, &run, format!("it took longer than {most}, the most that its policy allows")).await?
+        } else if late && run.machine.reaped {
+            give_up(&transaction, &run, get(&row, "late_reason")?).await?
         } else if late {
             let why: String = get(&row, "late_reason")?;
             stop(&transaction, &run, format!("its attempt failed, and no other began in time: {why}")).await?
@@ -98,6 +103,19 @@ async fn stop(transaction: &Transaction<'_>, run: &LockedRun, why: String) -> Re
     transaction.execute(&SAY_STOPPED, &[&run.id.uuid(), &to_json(&fault)?]).await?;
     let context = StepContext { fault: Some(&fault), ..StepContext::default() };
     let outcome = step(transaction, run, Event::Cancelled, &context).await?;
+    Ok(ended(run.id, outcome, why))
+}
+
+/// Ends a run whose host was not heard of, and which may have no other attempt. What the host reports of it later still counts.
+async fn give_up(transaction: &Transaction<'_>, run: &LockedRun, late: String) -> Result<Option<Lapsed>> {
+    let why = format!("the host was not heard of while it held the run, and no other attempt began in time: {late}");
+    let fault = FaultRecord {
+        code: ErrorCode::LeaseLapsed.as_str().to_owned(),
+        message: why.clone(),
+        hint: "coordctl host show tells when it was last seen".to_owned(),
+    };
+    let context = StepContext { fault: Some(&fault), ..StepContext::default() };
+    let outcome = step(transaction, run, Event::OutOfTime, &context).await?;
     Ok(ended(run.id, outcome, why))
 }
 

@@ -73,18 +73,20 @@ const ADOPT_PLANNED: Sql = Sql("
     WHERE p.run_id = $1
     ON CONFLICT DO NOTHING");
 
+// A run that no other attempt may begin of has failed: it is not queued only to be cancelled, for its host may still finish it.
 // ANY(ARRAY(..)) and not IN: an IN that is run again after waiting for a lock may take more rows than the limit.
 pub(super) const REAP: Sql = Sql("
     WITH lapsed AS (
         UPDATE runs r SET
-            state = CASE WHEN r.cancelling THEN 'cancelled' WHEN r.attempt < r.max_attempts THEN 'queued' ELSE 'failed' END,
+            state = CASE WHEN r.cancelling THEN 'cancelled'
+                WHEN r.attempt < r.max_attempts AND (r.closes_at <= now()) IS NOT TRUE THEN 'queued' ELSE 'failed' END,
             reaped = NOT r.cancelling,
             cancelling = false,
             lease_session = NULL,
             lease_until = NULL,
             run_after = now() + make_interval(
                 secs => least($2 * power(2, least(r.attempt - 1, 20)), $3) * (0.5 + random() / 2)),
-            ended_at = CASE WHEN r.cancelling OR r.attempt >= r.max_attempts THEN now() END,
+            ended_at = CASE WHEN r.cancelling OR r.attempt >= r.max_attempts OR r.closes_at <= now() THEN now() END,
             fault = CASE WHEN r.cancelling THEN coalesce(r.stop_fault, $4) ELSE $4 END
         WHERE r.run_id = ANY (ARRAY(
             SELECT l.run_id FROM runs l
@@ -179,7 +181,7 @@ impl Catalog {
     }
 
     /// Gives up attempts whose lease ran out, at most a hundred: back to the queue after a backoff between `first` and `most`, or
-    /// failed after the last. Nothing is given up within `grace` of the database's start or in a coordinator's quiet time.
+    /// failed after the last and where no other may begin. Nothing is given up within `grace` of the database's start or in a coordinator's quiet time.
     pub async fn reap_lapsed_runs(&self, grace: Duration, first: Duration, most: Duration) -> Result<Vec<Reaped>> {
         let fault = to_json(&FaultRecord {
             code: coord_shared::fault::ErrorCode::LeaseLapsed.as_str().to_owned(),

@@ -424,7 +424,7 @@ async fn record_attempt(
             transaction.execute(&START_ATTEMPT, &[&id.uuid(), &attempt]).await?;
             return Ok(());
         }
-        Event::Claim | Event::Missed => return Ok(()),
+        Event::Claim | Event::Missed | Event::OutOfTime => return Ok(()),
         Event::Cancelled if before.state == RunState::Queued => return Ok(()),
         Event::Cancelled if after.state.is_open() => return Ok(()),
         Event::Cancelled | Event::Stopped(_) => AttemptOutcome::Cancelled,

@@ -45,6 +45,7 @@ fn events(newest: u32) -> Vec<(&'static str, Event)> {
         ("reaped", Event::Reaped(same)),
         ("cancelled", Event::Cancelled),
         ("missed", Event::Missed),
+        ("out of time", Event::OutOfTime),
         ("succeeded, next attempt", Event::Succeeded(same.next())),
     ];
     if newest > 1 {
@@ -123,6 +124,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         3 => attempt.prop_map(Event::Reaped),
         1 => Just(Event::Cancelled),
         1 => Just(Event::Missed),
+        1 => Just(Event::OutOfTime),
     ]
 }
 

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use coord_shared::ids::{Attempt, JobId, PolicyVersion, RunId};
+use coord_shared::level::Level;
 use coord_shared::run::{RunKind, RunState};
 use jiff::{SignedDuration, Timestamp};
 use tokio_postgres::Client;
 
-use super::fixture::{Fleet, LEASE};
+use super::fixture::{Fleet, LEASE, sealed};
 use crate::catalog::testing::with_config;
 use crate::catalog::{
-    Catalog, DueRun, FaultRecord, MadeUp, NewPolicyVersion, ReportedEvent, RunFilter, RunReport,
+    Catalog, Committed, DueRun, FaultRecord, MadeUp, NewPolicyVersion, ReportedEvent, RunFilter, RunReport,
     ScheduleOutcome, ScheduleStep, VersionOrigin,
 };
 use crate::domain::timing::{Owing, Start};
@@ -50,7 +51,7 @@ where
 
 async fn lapse(catalog: &Catalog) -> Vec<(RunState, String)> {
     let mut ended = Vec::new();
-    for run in catalog.lapsed_runs(100).await.unwrap() {
+    for run in catalog.lapsed_runs(100, &[]).await.unwrap() {
         ended.extend(catalog.end_lapsed(run).await.unwrap().map(|lapsed| (lapsed.state, lapsed.why)));
     }
     ended
@@ -131,6 +132,47 @@ async fn another_attempt_begins_before_the_window_closes_or_the_run_is_cancelled
     .await;
 }
 
+/// As if nobody had heard of the host for longer than its lease, after the window closed if `closed`.
+async fn lose_sight(fleet: &Fleet, client: &Client, closed: bool) -> RunState {
+    let window = if closed { "closes_at = now()," } else { "" };
+    let lapse = format!("UPDATE runs SET {window} lease_until = now() - INTERVAL '1 s' WHERE state = 'leased'");
+    client.execute(&lapse, &[]).await.unwrap();
+    client.execute("UPDATE coordinators SET quiet_until = now()", &[]).await.unwrap();
+    let none = Duration::ZERO;
+    fleet.catalog.reap_lapsed_runs(none, none, none).await.unwrap()[0].state
+}
+
+#[tokio::test]
+async fn a_backup_that_ends_after_its_lease_and_its_window_still_counts() {
+    with_fleet(async |fleet, client, now| {
+        let hours = |hours| now + SignedDuration::from_hours(hours);
+        let start = Start { by: Some(hours(1)), closes_at: Some(hours(1)), late: "closed".into(), ..Start::default() };
+        // The window closes before the lease lapses, then after it.
+        for (ordinal, closed) in [(1u64, true), (2, false)] {
+            let run = due(now + SignedDuration::from_secs(ordinal.cast_signed()), start.clone());
+            schedule(&fleet, Some(&run), Owing::Unchanged).await;
+            let (id, attempt) = fleet.claim().await.unwrap();
+            let state = lose_sight(&fleet, &client, closed).await;
+            assert_eq!(state, if closed { RunState::Failed } else { RunState::Queued });
+            client.execute("UPDATE runs SET closes_at = now() WHERE state = 'queued'", &[]).await.unwrap();
+            let ended = lapse(&fleet.catalog).await;
+            if closed {
+                assert_eq!(ended, []);
+            } else {
+                assert_eq!(ended[0].0, RunState::Failed);
+                assert!(ended[0].1.ends_with("and no other attempt began in time: closed"), "{ended:?}");
+            }
+            let run = fleet.catalog.run(id).await.unwrap().unwrap();
+            assert_eq!((run.machine.state, run.machine.reaped, run.ended_at.is_some()), (RunState::Failed, true, true));
+            assert_eq!(run.fault.unwrap().code, "lease_lapsed");
+            let commit = fleet.commit_of(id, attempt, ordinal, sealed(Level::Full, None, 0));
+            assert!(matches!(fleet.catalog.commit_backup(&commit).await.unwrap(), Committed::Committed(_)));
+            assert_eq!(fleet.catalog.run(id).await.unwrap().unwrap().machine.state, RunState::Succeeded);
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn what_is_owed_is_looked_at_anew_when_what_held_it_back_may_be_gone() {
     with_fleet(async |fleet, client, now| {
@@ -193,6 +235,17 @@ async fn a_step_by_a_policy_that_changes_meanwhile_writes_nothing() {
 }
 
 #[tokio::test]
+async fn a_run_that_is_left_out_of_a_pass_keeps_no_other_from_ending() {
+    with_fleet(async |fleet, _, now| {
+        let late = due(now, Start { by: Some(now), late: "late".to_owned(), ..Start::default() });
+        schedule(&fleet, Some(&late), Owing::Unchanged).await;
+        assert_eq!(fleet.catalog.lapsed_runs(1, &[]).await.unwrap(), [late.id]);
+        assert!(fleet.catalog.lapsed_runs(1, &[late.id]).await.unwrap().is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_run_that_takes_too_long_is_cancelled_with_that_reason_whatever_its_host_says() {
     with_fleet(async |fleet, client, now| {
         let run = due(now, Start { max_duration_s: Some(21_600), ..Start::default() });
@@ -208,6 +261,9 @@ async fn a_run_that_takes_too_long_is_cancelled_with_that_reason_whatever_its_ho
         let run = fleet.catalog.run(run.id).await.unwrap().unwrap();
         assert_eq!(run.machine.state, RunState::Cancelled);
         assert_eq!(run.fault.unwrap().message, "it took longer than 6h, the most that its policy allows");
+        let told = fleet.catalog.job_healths(None).await.unwrap().remove(0).last_run.unwrap();
+        assert_eq!(told.state, RunState::Failed, "nobody asked for that end");
+        assert_eq!(fleet.catalog.fleet_figures(None).await.unwrap().runs_failed_24h, 1);
     })
     .await;
 }
