@@ -67,7 +67,7 @@ fn encode(record: &DecisionRecord) -> Result<api::Decision, Fault> {
     let option = |choice: Choice| api::DecisionOption {
         level: choice.level.to_api().into(),
         taken: choice.taken,
-        predicted_bytes: choice.predicted_bytes.unwrap_or(0),
+        predicted_bytes: choice.predicted_bytes,
         why: choice.why,
         predicted_ms: choice.predicted_ms,
         predicted_restore_ms: choice.predicted_restore_ms,

@@ -470,21 +470,31 @@ pub fn after_scan(decided: &Decision, inputs: &Inputs, scan: &ScanFacts) -> Deci
         | Rule::ChainOverThreshold
         | Rule::Differential => decided.level,
     };
+    // With nothing to compare with, the scan is not made before the level is known: there are no figures.
+    let compared = !scan.base_unavailable && !scan.selection_changed;
     let stores = if scan.equals_newest { 0 } else { scan.changed_bytes };
     let differential = Prospect {
-        bytes: Some(stores),
-        restores: Some(whole.saturating_add(scan.changed_bytes)),
-        why: format!("{found}, allowed {allowed}"),
+        bytes: compared.then_some(stores),
+        restores: compared.then(|| whole.saturating_add(scan.changed_bytes)),
+        why: if compared {
+            format!("{found}, allowed {allowed}")
+        } else {
+            "there is nothing to compare with".to_owned()
+        },
     };
     let everything = Prospect {
-        bytes: Some(scan.source_bytes),
-        restores: Some(scan.source_bytes),
-        why: format!("everything again, {}", bytes_text(scan.source_bytes)),
+        bytes: compared.then_some(scan.source_bytes),
+        restores: compared.then_some(scan.source_bytes),
+        why: if compared {
+            format!("everything again, {}", bytes_text(scan.source_bytes))
+        } else {
+            "everything again".to_owned()
+        },
     };
     let options = choices(level, &reason, &inputs.rates, everything, differential);
     let base = decided.base.filter(|_| level == Level::Differential);
     // A scan for a full is not compared with anything.
-    let exact = Some(scan.changed_bytes).filter(|_| decided.level == Level::Differential);
+    let exact = Some(scan.changed_bytes).filter(|_| compared && decided.level == Level::Differential);
     Decision { stage: Stage::AfterScan, level, rule, reason, base, estimate: decided.estimate, exact, options }
 }
 

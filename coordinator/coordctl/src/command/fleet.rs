@@ -147,7 +147,7 @@ fn told(d: &api::Decision) -> String {
             "  {} {:<12} {:>10} {:>12} {:>12}  {}\n",
             if option.taken { "*" } else { " " },
             shown::level(option.level),
-            shown::size(option.predicted_bytes),
+            option.predicted_bytes.map_or_else(|| "-".to_owned(), shown::size),
             time(option.predicted_ms),
             time(option.predicted_restore_ms),
             shown::safe(&option.why)
@@ -197,7 +197,7 @@ mod tests {
         let option = |level, taken, why: &str| DecisionOption {
             level,
             taken,
-            predicted_bytes: 1024,
+            predicted_bytes: Some(1024),
             why: why.into(),
             predicted_ms: taken.then_some(1500),
             predicted_restore_ms: None,

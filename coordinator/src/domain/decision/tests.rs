@@ -197,6 +197,18 @@ fn exact_figures_confirm_the_level_or_raise_it() {
 }
 
 #[test]
+fn where_nothing_could_be_compared_no_figure_is_made_up() {
+    // What an agent sends that found no base to compare with, or one of another selection.
+    let nothing = ScanFacts { source_bytes: 0, changed_bytes: 0, ..scan(0) };
+    for facts in [ScanFacts { base_unavailable: true, ..nothing }, ScanFacts { selection_changed: true, ..nothing }] {
+        let decision = after(&inputs(wednesday()), facts);
+        assert_eq!((decision.level, decision.exact), (Level::Full, None));
+        let bytes: Vec<Option<u64>> = decision.options.iter().map(|option| option.predicted_bytes).collect();
+        assert_eq!(bytes, [None, None], "{:?}", decision.options);
+    }
+}
+
+#[test]
 fn nothing_new_since_the_newest_backup_stays_a_differential_however_large_the_chain() {
     let same = after(&inputs(wednesday()), ScanFacts { equals_newest: true, ..scan(900) });
     assert_eq!((same.level, same.rule), (Level::Differential, Rule::Confirmed));
