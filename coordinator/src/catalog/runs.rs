@@ -216,9 +216,10 @@ pub(super) const ASK: Sql = Sql("
     FROM hosts h LEFT JOIN jobs j ON j.host = h.host AND j.job_id = $4 LEFT JOIN policies p ON p.policy = j.policy
     WHERE h.host_id = $3");
 
+/// Not FOR UPDATE: rows that name the run are inserted by others meanwhile, and their foreign keys would wait for it.
 pub(super) const LOCK_RUN: Sql = Sql("
     SELECT run_id, kind, host, job, state, attempt, max_attempts, reaped, cancelling, backup_id, policy_version
-    FROM runs WHERE run_id = $1 FOR UPDATE");
+    FROM runs WHERE run_id = $1 FOR NO KEY UPDATE");
 
 pub(super) const HOST_KEY: Sql = Sql("SELECT host FROM hosts WHERE host_id = $1");
 
