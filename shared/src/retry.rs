@@ -110,12 +110,10 @@ mod tests {
             [(Class::Interrupted, "interrupted"), (Class::Passing, "passing"), (Class::Crowded, "full")]
         {
             let rule = class.rule();
-            let span = |time: Duration| match time.as_secs() {
-                seconds if seconds >= 60 => format!("{} min", seconds / 60),
-                seconds => format!("{seconds} s"),
-            };
-            let row =
-                format!("| {word} | {} | {} to {} |", rule.attempts, span(rule.backoff.first), span(rule.backoff.most));
+            let shortest = rule.backoff.wait(1, 0).as_secs();
+            let last = rule.backoff.first.saturating_mul(2u32.pow(rule.attempts - 2)).min(rule.backoff.most).as_secs();
+            let row = format!("| {word} | {} | {shortest} s to {last} s |", rule.attempts);
+            assert!(rule.backoff.wait(rule.attempts - 1, u64::MAX).as_secs() <= last, "{word}");
             assert!(guide.contains(&row), "docs/POLICY.md has no {row}");
         }
     }

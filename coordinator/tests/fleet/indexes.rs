@@ -162,7 +162,7 @@ async fn a_small_block_that_would_fill_the_memory_is_not_decoded() {
     assert!(stored.len() < 100 << 10, "{} bytes", stored.len());
     assert!(host.send(backup, stored).await.unwrap().complete);
     let found = host.backup(backup).await;
-    assert!(found.searchable_reason.contains("too long together"), "{}", found.searchable_reason);
+    assert!(found.searchable_reason.contains("too large together"), "{}", found.searchable_reason);
 
     let next = host.back_up().await;
     host.send(next, bomb(&folder, 10)).await.unwrap();
