@@ -13,8 +13,10 @@ use super::host_policies::HostPolicies;
 use super::jobs::readable;
 use super::{App, names, pauses};
 use crate::catalog::{
-    BackupStatus, Host, HostState, JobHealth, JobMeasures, MeasureFilter, PauseRecord, PolicyRecord, SCHEMA_VERSION,
+    BackupStatus, Host, HostState, JobHealth, JobMeasures, MeasureFilter, NewestChain, PauseRecord, PolicyRecord,
+    SCHEMA_VERSION,
 };
+use crate::domain::chain::Growth;
 use crate::domain::objectives::{self, Standing};
 use crate::domain::policy::{Objectives, Policy};
 use crate::domain::timing::Due;
@@ -35,6 +37,8 @@ enum Badness {
     TooOld,
     /// A restore is expected to take longer than the policy promises.
     TooSlow,
+    /// The newest differential is larger than its policy allows; the next run takes a full.
+    Outgrown,
     /// The last run ended badly; the one before may serve.
     RunFailed,
     /// Nothing is wrong with the backups yet.
@@ -84,6 +88,10 @@ pub async fn fleet(app: &App, host: &str) -> Result<api::FleetStatus, Fault> {
     }
     let measures = measures(app, one, policies.values()).await?;
     let policies = HostPolicies::of(app, policies).await?;
+    for chain in app.catalog.newest_chains(MeasureFilter { host: one, ..MeasureFilter::default() }).await? {
+        let policy = policies.on(app, chain.policy, chain.host);
+        troubles.extend(policy.and_then(|policy| outgrown(&chain, policy.diff_threshold_percent)));
+    }
     let mut protected = 0u64;
     for health in &healths {
         let policy = policies.on(app, health.policy, health.host);
@@ -164,6 +172,26 @@ fn broken(policy: &Policy, job: &JobMeasures, now: Timestamp) -> Option<Trouble>
         return Some(say(Badness::TooSlow, what, "coordctl report rto".to_owned()));
     }
     None
+}
+
+/// A newest differential of more than `allowed` percent of its full.
+fn outgrown(chain: &NewestChain, allowed: u32) -> Option<Trouble> {
+    let (full, _) = chain.full.as_ref()?;
+    let Growth { newest_bytes, .. } = Growth::of(full.source_bytes, full.differentials.iter().copied());
+    let is_over = u128::from(newest_bytes) * 100 > u128::from(full.source_bytes) * u128::from(allowed);
+    // Rounded up, so that what is over reads so.
+    let tenths = (u128::from(newest_bytes) * 1000).div_ceil(u128::from(full.source_bytes.max(1)));
+    let percent = format!("{}.{}", tenths / 10, tenths % 10);
+    is_over.then(|| Trouble {
+        badness: Badness::Outgrown,
+        shown: api::Trouble {
+            host: chain.host_name.clone(),
+            policy: chain.policy_name.clone(),
+            what: format!("the newest differential is {percent} percent of its full, and the policy allows {allowed}"),
+            hint: format!("coordctl job run {}/{} --level full", chain.host_name, chain.policy_name),
+            since_us: to_us(full.captured_at),
+        },
+    })
 }
 
 fn number(count: usize) -> u64 {
@@ -249,4 +277,42 @@ fn host_trouble(host: &Host, has_jobs: bool) -> Option<Trouble> {
         since_us: to_us(since),
     };
     Some(Trouble { badness, shown })
+}
+
+#[cfg(test)]
+mod tests {
+    use coord_shared::ids::{BackupId, PolicyVersion};
+
+    use super::*;
+    use crate::domain::decision::FullFacts;
+
+    fn chain(differentials: &[u64]) -> NewestChain {
+        let full = FullFacts {
+            backup: BackupId::random(),
+            captured_at: Timestamp::UNIX_EPOCH,
+            source_bytes: 1000,
+            stored_bytes: 400,
+            differentials: differentials.to_vec(),
+        };
+        NewestChain {
+            job: JobId::random(),
+            host: HostId::random(),
+            host_name: "web-1".to_owned(),
+            policy: PolicyId::random(),
+            policy_name: "web".to_owned(),
+            full: Some((full, PolicyVersion(1))),
+            source_bytes: Some(1000),
+            owed_runs: 0,
+        }
+    }
+
+    #[test]
+    fn a_chain_is_told_of_when_its_newest_differential_is_larger_than_the_policy_allows() {
+        assert!(outgrown(&chain(&[]), 50).is_none());
+        assert!(outgrown(&chain(&[900, 500]), 50).is_none(), "the newest is just as large as is allowed");
+        let told = outgrown(&chain(&[100, 501]), 50).map(|trouble| (trouble.badness, trouble.shown.what));
+        let what = "the newest differential is 50.1 percent of its full, and the policy allows 50".to_owned();
+        assert_eq!(told, Some((Badness::Outgrown, what)));
+        assert!(outgrown(&chain(&[501]), 51).is_none(), "another policy");
+    }
 }
