@@ -222,7 +222,9 @@ async fn a_chain_is_taken_and_each_of_its_states_comes_back() {
     let full = host.full().await;
     let sealed = full.backup().sealed.clone().unwrap();
     assert_eq!((sealed.ordinal, sealed.source_files, sealed.files), (1, 2, 2));
-    assert!(full.backup().checks.len() == 5 && full.backup().checks.iter().all(|check| check.passed), "{full:?}");
+    let checks: Vec<&str> = full.backup().checks.iter().map(|check| check.name.as_str()).collect();
+    assert_eq!(checks, ["exists", "size", "readable", "digest", "sample", "tar"]);
+    assert!(full.backup().checks.iter().all(|check| check.passed), "{full:?}");
 
     let unchanged = host.differential(&full, None).await;
     assert!(unchanged.scanned.as_ref().unwrap().equals_newest);
