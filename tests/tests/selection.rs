@@ -141,7 +141,7 @@ fn a_preview_that_cannot_be_is_refused_with_what_to_do() {
     for (file, name, code, hint) in [
         (good.as_str(), "web-2", 5, "did you mean web-1?"),
         (wrong.as_str(), "web-1", 2, "did you mean exclude_caches?"),
-        (elsewhere.as_str(), "web-1", 1, "a backup would fail so too"),
+        (elsewhere.as_str(), "web-1", 1, "take it out of the policy"),
         ("/no/such/file", "web-1", 2, "coordctl policy init"),
     ] {
         let answer = host.coordctl(&["policy", "preview", "-f", file, "--host", name]).unwrap();
