@@ -91,8 +91,9 @@ fn many_files_folder() -> tempfile::TempDir {
 
 #[test]
 fn memory_follows_from_the_settings_and_not_from_names_or_sizes() {
-    // Held in memory, a hundred thousand entries would be some forty megabytes, and the file would be eight gigabytes.
-    const ALLOWED_MIB: &str = "48";
+    // Held in memory, a hundred thousand entries would be some forty megabytes more than the buffers that a command has anyway, and
+    // the file would be eight gigabytes. What is promised is 64.
+    const ALLOWED_MIB: &str = "56";
     let folder = many_files_folder();
     let agent = binaries().unwrap().agent;
     let sizes = ["--names", "100000", "--folder", "100000", "--file", "8", "--scratch-dir", "."];

@@ -175,6 +175,29 @@ impl Decompressor {
         Ok(())
     }
 
+    /// As [`Self::decompress`]; and whether the frame is all that stock tools see there. zstd frames always are; behind a gzip
+    /// member may stand another one.
+    pub(crate) fn decompress_alone(
+        &mut self,
+        stored: &[u8],
+        limit: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, CodecError> {
+        if matches!(self.0, Outer::Zstd(_)) {
+            return self.decompress(stored, limit, out).map(|()| true);
+        }
+        let damaged = |_| CodecError::Damaged("gzip data or checksum is wrong");
+        out.resize(self.bounded_length(stored, limit)?, 0);
+        // Of our two programs for gzip this one says where a member ends.
+        let mut member = flate2::bufread::GzDecoder::new(stored);
+        member.read_exact(out).map_err(damaged)?;
+        // The checksum is looked at when the end is met.
+        if member.read(&mut [0]).map_err(damaged)? > 0 {
+            return Err(CodecError::Damaged("the gzip member has another length than it says"));
+        }
+        Ok(member.into_inner().is_empty())
+    }
+
     /// Replaces the content of `out` by the first `wanted` bytes of what the frame in `stored` holds, or by all of a
     /// shorter one. What comes behind them is not decompressed, so the frame's own checksum proves nothing here.
     pub(crate) fn decompress_prefix(
@@ -271,6 +294,13 @@ mod tests {
             let is_refused = decompressor.decompress(&twice, MAX_FRAME_BYTES, &mut back).is_err();
             assert!(is_refused || !decompressor.is_alone(&twice));
             assert!(decompressor.is_alone(&stored));
+            assert!(decompressor.decompress_alone(&stored, raw.len(), &mut back).unwrap());
+            assert_eq!(raw, back);
+            assert!(!decompressor.decompress_alone(&twice, MAX_FRAME_BYTES, &mut back).unwrap_or(false));
+            let flipped: Vec<u8> =
+                stored.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at == stored.len() / 2)).collect();
+            assert!(decompressor.decompress_alone(&flipped, raw.len(), &mut back).is_err());
+            assert!(decompressor.decompress_alone(&stored, raw.len() - 1, &mut back).is_err());
         }
     }
 

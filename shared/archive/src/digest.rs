@@ -76,10 +76,47 @@ pub fn piece_count(size: u64) -> u64 {
 /// The value of piece number `index` of a content that has more than one piece.
 #[must_use]
 pub fn piece_value(index: u64, piece: &[u8]) -> Digest {
-    let mut hasher = blake3::Hasher::new();
-    hasher.set_input_offset(index * PIECE_BYTES);
+    let mut hasher = PieceHasher::new(index);
     hasher.update(piece);
-    Digest(hasher.finalize_non_root())
+    hasher.finish()
+}
+
+/// Hashes one piece of a content that has more than one.
+#[derive(Debug)]
+pub(crate) struct PieceHasher(blake3::Hasher);
+
+impl PieceHasher {
+    /// For piece number `index`.
+    pub(crate) fn new(index: u64) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.set_input_offset(index * PIECE_BYTES);
+        Self(hasher)
+    }
+
+    /// Takes the next bytes; of all together there are at most [`PIECE_BYTES`].
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Takes `count` zero bytes.
+    pub(crate) fn update_zeros(&mut self, count: u64) {
+        zeros(count, |some| self.update(some));
+    }
+
+    /// The value of the piece.
+    pub(crate) fn finish(self) -> Digest {
+        Digest(self.0.finalize_non_root())
+    }
+}
+
+/// Gives `count` zero bytes, some at a time.
+fn zeros(mut count: u64, mut give: impl FnMut(&[u8])) {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    while count > 0 {
+        let some = &ZEROS[..usize::try_from(count).map_or(ZEROS.len(), |count| count.min(ZEROS.len()))];
+        give(some);
+        count -= some.len() as u64;
+    }
 }
 
 /// The digest of a content from the values of all its pieces, of which there are at least two; `None` for fewer.
@@ -158,13 +195,8 @@ impl ContentHasher {
     }
 
     /// Takes `count` zero bytes.
-    pub fn update_zeros(&mut self, mut count: u64) {
-        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-        while count > 0 {
-            let take = count.min(ZEROS.len() as u64);
-            self.update(&ZEROS[..usize::try_from(take).unwrap_or(ZEROS.len())]);
-            count -= take;
-        }
+    pub fn update_zeros(&mut self, count: u64) {
+        zeros(count, |some| self.update(some));
     }
 
     fn close_piece(&mut self) {

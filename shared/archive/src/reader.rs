@@ -350,9 +350,12 @@ impl ArchiveReader {
         StoredContent::new(self, entry)
     }
 
-    /// Whether frame `number`, which can be read, is all that stock tools see where it stands.
-    pub(crate) fn is_frame_alone(&self, number: u64) -> Result<bool, ReadError> {
-        self.is_alone(&self.frame_info(number)?, Part::Frame)
+    /// As [`Self::frame`]; and whether the frame is all that stock tools see where it stands.
+    pub(crate) fn frame_alone(&self, number: u64, raw: &mut Vec<u8>) -> Result<bool, ReadError> {
+        let info = self.frame_info(number)?;
+        self.with_scratch(|scratch| {
+            scratch.load_with(&self.store, &info, Part::Frame, raw, Decompressor::decompress_alone)
+        })
     }
 
     fn is_alone(&self, frame: &FrameInfo, part: Part) -> Result<bool, ReadError> {
@@ -458,12 +461,23 @@ fn read_checked(store: &dyn ReadAt, frame: &FrameInfo, part: Part, stored: &mut 
 
 impl Scratch {
     fn load(&mut self, store: &dyn ReadAt, frame: &FrameInfo, part: Part, raw: &mut Vec<u8>) -> Result<(), ReadError> {
+        self.load_with(store, frame, part, raw, Decompressor::decompress)
+    }
+
+    /// Reads and checks one part, and decompresses it in the given way.
+    fn load_with<T>(
+        &mut self,
+        store: &dyn ReadAt,
+        frame: &FrameInfo,
+        part: Part,
+        raw: &mut Vec<u8>,
+        decompress: impl FnOnce(&mut Decompressor, &[u8], usize, &mut Vec<u8>) -> Result<T, CodecError>,
+    ) -> Result<T, ReadError> {
         read_checked(store, frame, part, &mut self.stored)?;
-        self.decompressor
-            .decompress(&self.stored, frame.raw_length as usize, raw)
+        let result = decompress(&mut self.decompressor, &self.stored, frame.raw_length as usize, raw)
             .map_err(|source| ReadError::Codec { part, offset: frame.offset, source })?;
         if raw.len() == frame.raw_length as usize {
-            Ok(())
+            Ok(result)
         } else {
             Err(ReadError::Inconsistent("a frame has another length than the table says"))
         }

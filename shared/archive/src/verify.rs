@@ -9,16 +9,19 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::digest::{ContentHasher, Digest};
-use crate::entry::{DataRange, Entry};
+use crate::digest::Digest;
 use crate::header::escape;
 use crate::progress::{Advance, Progress};
 use crate::reader::{ArchiveReader, ReadError};
 
+mod blocks;
+mod content;
 mod members;
 mod plan;
 mod turns;
 
+use blocks::Blocks;
+use content::{content_digest, reads_alone};
 use members::{Likeness, Members};
 use plan::{Job, Planner, Span};
 use turns::Turns;
@@ -26,15 +29,12 @@ use turns::Turns;
 /// Most damaged files that a verification lists; the count goes on.
 pub const MAX_DAMAGED: usize = 1000;
 
-/// How much of a hole is hashed between two looks at whether to stop.
-const HOLE_STEP: u64 = 64 << 20;
-
 /// How to verify.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VerifyOptions {
     /// Worker threads; 0 means one for each core.
     pub threads: usize,
-    /// How many files are read one by one the way a restore of a single file reads them.
+    /// How many files are read one by one the way a restore of a single file reads them; of one that is longer than 8 MiB, that much.
     pub samples: usize,
     /// The archive's length and digest as known from elsewhere, so that one archive swapped for another is noticed.
     pub expected: Option<Expected>,
@@ -160,9 +160,17 @@ pub fn verify_reader(
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         some => some,
     };
-    let members = Turns::new(Members::new(reader));
-    let state = State { reader, progress, cancelled: AtomicBool::new(false), found: Mutex::default(), members };
-    let mut planner = Planner::new(reader, options.samples);
+    let blocks = Blocks::new(reader);
+    let members = Turns::new(Members::new(reader, &blocks), Members::frame);
+    let state = State {
+        reader,
+        progress,
+        cancelled: AtomicBool::new(false),
+        found: Mutex::default(),
+        sample: Mutex::new(Outcome::Passed),
+        members,
+    };
+    let mut planner = Planner::new(reader, &blocks, options.samples);
     std::thread::scope(|scope| {
         let (send, receive) = crossbeam_channel::bounded::<Job>(2 * threads);
         for _ in 0..threads {
@@ -180,13 +188,13 @@ pub fn verify_reader(
             !state.cancelled.load(Ordering::Relaxed) && send.send(job).is_ok()
         });
     });
-    let sample = sample(&state, planner.samples());
     if state.cancelled.load(Ordering::Relaxed) {
         return Err(Cancelled);
     }
+    let sample = state.sample.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut found = state.found.into_inner().unwrap_or_else(PoisonError::into_inner);
     found.damaged_blocks = planner.damaged_blocks();
-    let tar = likeness(state.members.into_inner().finish(), reader);
+    let tar = likeness(state.members.into_inner().map_or(Likeness::Unknown, Members::finish), reader);
     Ok(conclude(found, reader, options, [(CheckName::Sample, sample), (CheckName::Tar, tar)]))
 }
 
@@ -272,6 +280,8 @@ struct State<'a> {
     progress: &'a dyn Progress,
     cancelled: AtomicBool,
     found: Mutex<Verification>,
+    /// How reading the samples ended.
+    sample: Mutex<Outcome>,
     members: Turns<Members<'a>>,
 }
 
@@ -290,19 +300,38 @@ impl State<'_> {
                 part.files = 1;
                 part.bytes = entry.stored_bytes();
                 told = part.bytes;
-                match content_digest(self.reader, &entry, &|bytes| {
-                    self.goes_on(Advance { bytes, ..Advance::default() })
-                }) {
+                match content_digest(self.reader, &entry, &|bytes| self.has_read(bytes)) {
                     Ok(None) => return,
                     Ok(found) if found == entry.digest => {}
-                    Ok(Some(_)) | Err(_) => part.add_damaged(entry.path),
+                    Ok(Some(_)) | Err(_) => part.add_damaged(entry.path.clone()),
+                }
+            }
+            Job::Run(run) => {
+                part.files = u64::from(run.is_first());
+                part.bytes = run.stored_bytes;
+                told = part.bytes;
+                match run.check(self.reader, raw, &|bytes| self.has_read(bytes)) {
+                    Ok(None) => return,
+                    Ok(Some(true)) => {}
+                    Ok(Some(false)) | Err(_) => part.add_damaged(run.entry.path.clone()),
                 }
             }
             Job::Unreachable(path) => part.add_damaged(path),
+            Job::Sample(path) => {
+                if let Err(reason) = self.read_alone(&path) {
+                    let failed = Outcome::Failed(format!("{}: {reason}", escape(&path)));
+                    *self.sample.lock().unwrap_or_else(PoisonError::into_inner) = failed;
+                }
+            }
         }
         let advance = Advance { files: part.files, bytes: part.bytes - told, ..Advance::default() };
         self.goes_on(advance);
         self.found.lock().unwrap_or_else(PoisonError::into_inner).merge(part);
+    }
+
+    /// Tells of stored bytes that were read. `false`: nobody wants the rest.
+    fn has_read(&self, bytes: u64) -> bool {
+        self.goes_on(Advance { bytes, ..Advance::default() })
     }
 
     /// Tells what was done. `false`: nobody wants the rest.
@@ -314,13 +343,20 @@ impl State<'_> {
         !self.cancelled.load(Ordering::Relaxed)
     }
 
-    fn check_frame(&self, number: u64, spans: Vec<Span>, raw: &mut Vec<u8>, part: &mut Verification) {
-        let mut readable = self.reader.frame(number, raw).is_ok();
-        if readable && !self.reader.is_frame_alone(number).unwrap_or(false) {
-            // Stock tools would go on with what stands behind it.
-            readable = false;
+    /// Finds a file and reads it as a restore of it alone would; says what is wrong.
+    fn read_alone(&self, path: &[u8]) -> Result<(), String> {
+        let found = self.reader.find(path).map_err(|error| describe(&error))?;
+        let entry = found.ok_or("it is not found")?;
+        match reads_alone(self.reader, &entry, &|_| self.goes_on(Advance::default()))? {
+            Some(false) => Err("its content has another digest".to_owned()),
+            // A verification that was ended has no outcome.
+            Some(true) | None => Ok(()),
         }
-        self.members.take(number, |members| members.frame(number, readable.then_some(raw)));
+    }
+
+    fn check_frame(&self, number: u64, spans: Vec<Span>, raw: &mut Vec<u8>, part: &mut Verification) {
+        // Where it is not alone, stock tools would go on with what stands behind it.
+        let readable = self.reader.frame_alone(number, raw).unwrap_or(false);
         part.damaged_frames = u64::from(!readable);
         for span in spans {
             part.files += u64::from(span.is_first());
@@ -329,6 +365,7 @@ impl State<'_> {
                 part.add_damaged(span.path);
             }
         }
+        self.members.bring(number, raw, readable);
     }
 }
 
@@ -351,66 +388,6 @@ impl Verification {
         self.bytes = self.bytes.saturating_add(part.bytes);
         part.damaged.into_iter().for_each(|path| self.add_damaged(path));
     }
-}
-
-/// The digest of a content, read through all its frames; `None` when `goes_on`, which is told of the bytes read, ended it.
-fn content_digest(
-    reader: &ArchiveReader,
-    entry: &Entry,
-    goes_on: &dyn Fn(u64) -> bool,
-) -> Result<Option<Digest>, String> {
-    let mut stored = reader.stored_content(entry).map_err(|error| describe(&error))?;
-    let mut hasher = ContentHasher::new();
-    let whole = [DataRange { offset: 0, length: entry.size }];
-    let end = DataRange { offset: entry.size, length: 0 };
-    let mut at = 0;
-    for range in entry.data_ranges.as_deref().unwrap_or(&whole).iter().chain([&end]) {
-        while at < range.offset {
-            // A hole takes no reading, but its zeros are hashed: a look now and then at whether to stop.
-            let step = (range.offset - at).min(HOLE_STEP);
-            hasher.update_zeros(step);
-            at += step;
-            if !goes_on(0) {
-                return Ok(None);
-            }
-        }
-        while at < range.offset + range.length {
-            let left = usize::try_from(range.offset + range.length - at).unwrap_or(usize::MAX);
-            let bytes = stored.next_bytes(left).map_err(|error| describe(&error))?;
-            if bytes.is_empty() {
-                return Err("its content ends early".to_owned());
-            }
-            hasher.update(bytes);
-            let read = bytes.len() as u64;
-            at += read;
-            if !goes_on(read) {
-                return Ok(None);
-            }
-        }
-    }
-    Ok(Some(hasher.finish().digest))
-}
-
-fn sample(state: &State<'_>, paths: &[Vec<u8>]) -> Outcome {
-    let State { reader, .. } = state;
-    let goes_on = || state.goes_on(Advance::default());
-    for path in paths {
-        if !goes_on() {
-            return Outcome::NotDone;
-        }
-        let failed = |reason: &str| Outcome::Failed(format!("{}: {reason}", escape(path)));
-        match reader.find(path) {
-            Ok(Some(entry)) => match content_digest(reader, &entry, &|_| goes_on()) {
-                Ok(None) => return Outcome::NotDone,
-                Ok(digest) if digest == entry.digest => {}
-                Ok(_) => return failed("its content has another digest"),
-                Err(reason) => return failed(&reason),
-            },
-            Ok(None) => return failed("it is not found"),
-            Err(error) => return failed(&describe(&error)),
-        }
-    }
-    Outcome::Passed
 }
 
 /// An error with its causes, on one line.

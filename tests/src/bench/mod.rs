@@ -15,7 +15,7 @@ mod figures;
 mod goal;
 mod instructions;
 mod loopback;
-mod machine;
+pub mod machine;
 mod programs;
 mod prose;
 mod report;

@@ -16,6 +16,8 @@ pub struct StoredContent<'a> {
     reader: &'a ArchiveReader,
     raw: Vec<u8>,
     at: usize,
+    /// Bytes of the next frame that come before.
+    skip: usize,
     next_frame: u64,
     remaining: u64,
 }
@@ -26,7 +28,7 @@ impl<'a> StoredContent<'a> {
             return Err(ReadError::Inconsistent("an entry is larger than any file that is backed up"));
         }
         let remaining = entry.stored_bytes();
-        let mut content = Self { reader, raw: Vec::new(), at: 0, next_frame: 0, remaining };
+        let mut content = Self { reader, raw: Vec::new(), at: 0, skip: 0, next_frame: 0, remaining };
         if remaining == 0 && entry.digest.is_some() {
             return Ok(content);
         }
@@ -51,6 +53,17 @@ impl<'a> StoredContent<'a> {
             return Err(ReadError::Inconsistent("an entry refers behind its frame"));
         }
         Ok(content)
+    }
+
+    /// `remaining` stored bytes from a place on, frame and offset, which need not be where a content begins. `raw` is working memory.
+    pub(crate) fn at(reader: &'a ArchiveReader, mut raw: Vec<u8>, place: (u64, usize), remaining: u64) -> Self {
+        raw.clear();
+        Self { reader, raw, at: 0, skip: place.1, next_frame: place.0, remaining }
+    }
+
+    /// The working memory.
+    pub(crate) fn into_buffer(self) -> Vec<u8> {
+        self.raw
     }
 
     fn beginning_of_frame(&mut self, position: &ContentRef, wanted: usize) -> Result<(), ReadError> {
@@ -80,7 +93,10 @@ impl<'a> StoredContent<'a> {
         while self.at == self.raw.len() {
             self.reader.frame(self.next_frame, &mut self.raw)?;
             self.next_frame += 1;
-            self.at = 0;
+            self.at = std::mem::take(&mut self.skip);
+            if self.at > self.raw.len() {
+                return Err(ReadError::Inconsistent("a content begins behind its frame"));
+            }
         }
         let left = (self.raw.len() - self.at) as u64;
         let take = left.min(self.remaining).min(limit as u64);

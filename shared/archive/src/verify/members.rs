@@ -9,10 +9,11 @@
 
 use std::collections::HashMap;
 
+use super::blocks::{Blocks, Following, Found};
 use crate::digest::Digest;
 use crate::entry::{Attributes, ContentRef, Entry, Flags, Kind, Xattr, cmp_paths};
 use crate::header::{Level, dot_coord_name, escape};
-use crate::reader::{ArchiveReader, Entries};
+use crate::reader::ArchiveReader;
 use crate::tar::read::{self, What};
 use crate::tar::{BLOCK, acl};
 
@@ -63,15 +64,14 @@ impl Leader {
 
 /// See the module.
 pub(super) struct Members<'a> {
-    entries: Entries<'a>,
+    /// The entry at hand is behind the members so far.
+    entries: Following<'a>,
     level: Level,
     dot_coord: String,
     stage: Stage,
     /// Bytes of content and padding that are still to be passed over.
     left: u64,
     pending: Option<Pending>,
-    /// An entry that was read and is behind the members so far.
-    ahead: Option<Entry>,
     leaders: HashMap<u64, Leader>,
     /// Files and bytes of content that are stored here, and how many the footer says.
     stored: (u64, u64),
@@ -84,16 +84,15 @@ pub(super) struct Members<'a> {
 }
 
 impl<'a> Members<'a> {
-    pub(super) fn new(reader: &'a ArchiveReader) -> Self {
+    pub(super) fn new(reader: &ArchiveReader, blocks: &'a Blocks<'a>) -> Self {
         let header = reader.header();
         Self {
-            entries: reader.entries(),
+            entries: Following::new(blocks),
             level: header.level,
             dot_coord: dot_coord_name(header.dot_coord),
             stage: Stage::Beginning,
             left: 0,
             pending: None,
-            ahead: None,
             leaders: HashMap::new(),
             stored: (0, 0),
             expected: (reader.footer().files, reader.footer().bytes),
@@ -130,10 +129,9 @@ impl<'a> Members<'a> {
     pub(super) fn finish(mut self) -> Likeness {
         self.settle();
         while !self.is_over {
-            match self.next_entry() {
-                Some(entry) => self.without_member(&entry),
-                None => break,
-            }
+            let Some(entry) = self.entry() else { break };
+            self.entries.pass();
+            self.without_member(&entry);
         }
         if !self.is_over && (self.left > 0 || self.stage != Stage::Script) {
             self.differs("the tar ends early".to_owned());
@@ -164,17 +162,12 @@ impl<'a> Members<'a> {
         self.differs(format!("{}: {what}", escape(path)));
     }
 
-    fn next_entry(&mut self) -> Option<Entry> {
-        if let Some(entry) = self.ahead.take() {
-            return Some(entry);
-        }
-        match self.entries.next()? {
-            Ok(entry) => Some(entry),
-            Err(_) => {
-                self.give_up();
-                None
-            }
-        }
+    /// The entry at hand.
+    fn entry(&mut self) -> Option<Found> {
+        self.entries.entry().unwrap_or_else(|_| {
+            self.give_up();
+            None
+        })
     }
 
     fn take(&mut self, member: Pending) {
@@ -218,15 +211,16 @@ impl<'a> Members<'a> {
     fn settle(&mut self) {
         let Some(member) = self.pending.take() else { return };
         while !self.is_over {
-            let Some(entry) = self.next_entry() else { break };
-            match cmp_paths(&entry.path, &member.header.path) {
-                std::cmp::Ordering::Less => self.without_member(&entry),
-                std::cmp::Ordering::Equal => return self.compare(&entry, &member),
-                std::cmp::Ordering::Greater => {
-                    self.ahead = Some(entry);
-                    break;
-                }
+            let Some(entry) = self.entry() else { break };
+            let order = cmp_paths(&entry.path, &member.header.path);
+            if order.is_gt() {
+                break;
             }
+            self.entries.pass();
+            if order.is_eq() {
+                return self.compare(&entry, &member);
+            }
+            self.without_member(&entry);
         }
         if !self.is_over {
             self.differs_at(&member.header.path, "the index does not have it, or not there");

@@ -3,6 +3,10 @@
 //! Contents lie in the order of their paths, so one pass over the index gives every frame its files. What does not follow
 //! that order, or does not lie piece by piece in frames, is read on its own.
 
+use std::sync::Arc;
+
+use super::blocks::Blocks;
+use super::content::{Run, may_be_sample, runs};
 use crate::digest::{Digest, PIECE_BYTES, merge_pieces, piece_value};
 use crate::entry::{ContentRef, Entry, Flags, Kind};
 use crate::header::Level;
@@ -15,7 +19,11 @@ pub(super) enum Job {
     /// Decompress a frame and check what lies in it.
     Frame { number: u64, spans: Vec<Span> },
     /// Read one content through all its frames.
-    Long(Box<Entry>),
+    Long(Arc<Entry>),
+    /// Read a part of one.
+    Run(Run),
+    /// Find a file by its path and read it as a restore of it alone would.
+    Sample(Vec<u8>),
     /// A file whose reference leads nowhere.
     Unreachable(Vec<u8>),
 }
@@ -51,6 +59,7 @@ impl Span {
 /// See the module.
 pub(super) struct Planner<'a> {
     reader: &'a ArchiveReader,
+    blocks: &'a Blocks<'a>,
     frame: u64,
     spans: Vec<Span>,
     last: Option<(u64, u32)>,
@@ -63,31 +72,36 @@ pub(super) struct Planner<'a> {
 type Give<'g> = &'g mut dyn FnMut(Job) -> bool;
 
 impl<'a> Planner<'a> {
-    pub(super) fn new(reader: &'a ArchiveReader, wanted_samples: usize) -> Self {
-        Self { reader, frame: 0, spans: Vec::new(), last: None, wanted_samples, samples: Vec::new(), damaged_blocks: 0 }
+    pub(super) fn new(reader: &'a ArchiveReader, blocks: &'a Blocks<'a>, wanted_samples: usize) -> Self {
+        Self {
+            reader,
+            blocks,
+            frame: 0,
+            spans: Vec::new(),
+            last: None,
+            wanted_samples,
+            samples: Vec::new(),
+            damaged_blocks: 0,
+        }
     }
 
     pub(super) fn damaged_blocks(&self) -> u64 {
         self.damaged_blocks
     }
 
-    pub(super) fn samples(&self) -> &[Vec<u8>] {
-        &self.samples
-    }
-
     /// Goes through the index and gives out all jobs.
     pub(super) fn run(&mut self, give: Give<'_>) {
         let blocks = self.reader.block_count();
         for number in 0..blocks {
-            let Ok(entries) = self.reader.block(number) else {
+            let Ok(entries) = self.blocks.read(number) else {
                 self.damaged_blocks += 1;
                 continue;
             };
             // As many samples as asked for, spread over the blocks.
             let due = (number + 1) * self.wanted_samples / blocks;
             let stride = (entries.len() / (due - self.samples.len()).max(1)).max(1);
-            for (at, entry) in entries.into_iter().enumerate() {
-                if self.samples.len() < due && at % stride == 0 && is_stored(self.reader, &entry) {
+            for (at, entry) in entries.iter().enumerate() {
+                if self.samples.len() < due && at % stride == 0 && self.may_be_sample(entry) {
                     self.samples.push(entry.path.clone());
                 }
                 if !self.plan(entry, give) {
@@ -100,14 +114,15 @@ impl<'a> Planner<'a> {
                 return;
             }
         }
+        std::mem::take(&mut self.samples).into_iter().all(|path| give(Job::Sample(path)));
     }
 
-    fn plan(&mut self, entry: Entry, give: Give<'_>) -> bool {
-        if !is_stored(self.reader, &entry) {
+    fn plan(&mut self, entry: &Entry, give: Give<'_>) -> bool {
+        if !is_stored(self.reader, entry) {
             return true;
         }
         let (Some(content), Some(digest)) = (entry.content, entry.digest) else {
-            return entry.stored_bytes() == 0 || give(Job::Unreachable(entry.path));
+            return entry.stored_bytes() == 0 || give(Job::Unreachable(entry.path.clone()));
         };
         let place = (content.frame, content.offset);
         if entry.link_group != 0 && self.last.is_some_and(|last| place <= last) {
@@ -116,10 +131,10 @@ impl<'a> Planner<'a> {
         }
         // A restore of this file alone goes where the entry says, and not by the frame table.
         if self.reader.frame_info(content.frame).ok().is_none_or(|info| !is_at(&content, &info)) {
-            return give(Job::Unreachable(entry.path));
+            return give(Job::Unreachable(entry.path.clone()));
         }
         if content.frame < self.frame || self.last.is_some_and(|last| place <= last) {
-            return give(Job::Long(Box::new(entry)));
+            return self.plan_alone(entry, &content, give);
         }
         self.last = Some(place);
         while self.frame < content.frame {
@@ -130,13 +145,22 @@ impl<'a> Planner<'a> {
         if entry.data_ranges.is_none() && self.is_in_one_frame(&content, entry.size) {
             // Bounded by the frame's length.
             let (length, offset) = (entry.size as usize, content.offset as usize);
-            self.spans.push(Span { path: entry.path, length, offset, piece: None, digest });
+            self.spans.push(Span { path: entry.path.clone(), length, offset, piece: None, digest });
             return true;
         }
-        if self.is_in_pieces(&entry, &content) {
-            return self.plan_pieces(&entry, give);
+        if self.is_in_pieces(entry, &content) {
+            return self.plan_pieces(entry, give);
         }
-        give(Job::Long(Box::new(entry)))
+        self.plan_alone(entry, &content, give)
+    }
+
+    /// What does not lie in frames as it should is read by itself.
+    fn plan_alone(&self, entry: &Entry, content: &ContentRef, give: Give<'_>) -> bool {
+        let entry = Arc::new(entry.clone());
+        match runs(self.reader, &entry, content) {
+            Some(runs) => runs.into_iter().all(|run| give(Job::Run(run))),
+            None => give(Job::Long(entry)),
+        }
     }
 
     fn plan_pieces(&mut self, entry: &Entry, give: Give<'_>) -> bool {
@@ -157,6 +181,10 @@ impl<'a> Planner<'a> {
         let job = Job::Frame { number: self.frame, spans: std::mem::take(&mut self.spans) };
         self.frame += 1;
         give(job)
+    }
+
+    fn may_be_sample(&self, entry: &Entry) -> bool {
+        is_stored(self.reader, entry) && may_be_sample(entry)
     }
 
     fn is_in_one_frame(&self, content: &ContentRef, size: u64) -> bool {

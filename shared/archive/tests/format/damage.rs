@@ -1,6 +1,7 @@
 //! Damage is detected, named and contained; what was not finished is not an archive.
 
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use coord_archive::codec::Codec;
@@ -103,6 +104,44 @@ fn a_damaged_frame_names_its_files_and_leaves_the_others() {
             );
             let whole = read.is_ok() && Some(Digest::of(&content)) == entry.digest;
             assert!(whole || in_frame.contains(&entry.path), "{:?}", entry.path);
+        }
+    }
+}
+
+/// Data of this length, then a hole of it, twelve times, and a hole at the end: pieces lie across frames.
+const STRETCH: usize = 3_000_000 / 4096 * 4096;
+
+#[test]
+fn a_long_file_with_holes_is_checked_to_its_last_byte() {
+    for codec in [Codec::Zstd, Codec::Gzip] {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("tree");
+        std::fs::create_dir(&root).unwrap();
+        let sparse = std::fs::File::create(root.join("sparse")).unwrap();
+        for number in 0..12_u64 {
+            sparse.write_all_at(&noise(number, STRETCH), 2 * number * STRETCH as u64).unwrap();
+        }
+        sparse.set_len(25 * STRETCH as u64).unwrap();
+        std::fs::write(root.join("whole"), noise(99, 5000)).unwrap();
+        let archive = folder.path().join("x");
+        pack_full(&root, codec, &archive);
+        let reader = ArchiveReader::open_path(&archive).unwrap();
+        let entry = reader.find(b"sparse").unwrap().unwrap();
+        assert_eq!(entry.stored_bytes(), 12 * STRETCH as u64);
+        let options = VerifyOptions { threads: 2, samples: 2, expected: None };
+        let found = verify_reader(&reader, &options, &()).unwrap();
+        assert!(found.is_ok(), "{codec:?} {:?}", found.checks);
+        assert_eq!((found.files, found.bytes), (2, 12 * STRETCH as u64 + 5000));
+        let bytes = std::fs::read(&archive).unwrap();
+        let first = entry.content.unwrap().frame;
+        for frame in first..first + entry.stored_bytes().div_ceil(2 << 20) {
+            let info = reader.frame_info(frame).unwrap();
+            let mut damaged = bytes.clone();
+            damaged[usize::try_from(info.offset).unwrap() + info.stored_length as usize / 2] ^= 1;
+            let damaged = ArchiveReader::open(Box::new(damaged)).unwrap();
+            let found = verify_reader(&damaged, &VerifyOptions { samples: 0, ..options }, &()).unwrap();
+            assert!(found.damaged.contains(&b"sparse".to_vec()), "{codec:?} frame {frame}");
+            assert_eq!(found.damaged_frames, 1);
         }
     }
 }
