@@ -47,16 +47,36 @@ impl Lifecycle {
 
     /// Waits for SIGTERM or SIGINT, or for somebody else to end this life.
     pub async fn until_signal(&self) -> std::io::Result<()> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut signals = Signals::listen()?;
         tokio::select! {
-            _ = terminate.recv() => tracing::info!("terminated: ending"),
-            _ = interrupt.recv() => tracing::info!("interrupted: ending"),
+            () = signals.next() => {}
             () = self.ending.cancelled() => {}
         }
         self.end();
         Ok(())
+    }
+}
+
+/// The signals that ask a process to end. While this lives they do not end it by themselves.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    /// Listens from now on.
+    pub fn listen() -> std::io::Result<Signals> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Comes back with the next of them.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => tracing::info!("asked to end by SIGTERM"),
+            _ = self.interrupt.recv() => tracing::info!("asked to end by SIGINT"),
+        }
     }
 }
 

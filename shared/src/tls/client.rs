@@ -158,25 +158,38 @@ impl ClientTls {
 
     /// Dials `endpoint` (`host:port`) and completes the handshake.
     pub async fn connect(&self, endpoint: &str) -> Result<Channel, ConnectError> {
-        let malformed = || ConnectError::Endpoint { endpoint: endpoint.to_owned() };
-        if endpoint.rsplit_once(':').is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err()) {
-            return Err(malformed());
+        self.connect_any(&[endpoint.to_owned()]).await
+    }
+
+    /// Dials these endpoints (`host:port`) in turn until one completes the handshake, and does so again whenever the connection has broken:
+    /// who holds the channel goes from a coordinator that is gone to the next.
+    pub async fn connect_any(&self, endpoints: &[String]) -> Result<Channel, ConnectError> {
+        let malformed = |endpoint: &str| ConnectError::Endpoint { endpoint: endpoint.to_owned() };
+        let wrong = |endpoint: &str| {
+            endpoint.rsplit_once(':').is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err())
+        };
+        if let Some(endpoint) = endpoints.iter().find(|endpoint| wrong(endpoint)) {
+            return Err(malformed(endpoint));
         }
+        let first = endpoints.first().ok_or_else(|| malformed(""))?;
+        let number = u32::try_from(endpoints.len()).unwrap_or(u32::MAX);
         // The scheme is http because the connector below brings its own TLS.
-        let channel = Endpoint::from_shared(format!("http://{endpoint}"))
-            .map_err(|_| malformed())?
-            .connect_timeout(wire::HANDSHAKE_TIMEOUT * 2)
+        let channel = Endpoint::from_shared(format!("http://{first}"))
+            .map_err(|_| malformed(first))?
+            .connect_timeout(wire::HANDSHAKE_TIMEOUT.saturating_mul(2).saturating_mul(number))
             .http2_keep_alive_interval(wire::KEEPALIVE_INTERVAL)
             .keep_alive_timeout(wire::KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(wire::STREAM_WINDOW_BYTES)
             .initial_connection_window_size(wire::CONNECTION_WINDOW_BYTES)
             .user_agent("coord")
-            .map_err(|_| malformed())?;
-        let (address, connector) = (endpoint.to_owned(), TlsConnector::from(Arc::clone(&self.config)));
-        let dial = tower::service_fn(move |_uri: http::Uri| handshake(address.clone(), connector.clone()));
+            .map_err(|_| malformed(first))?;
+        let (addresses, connector): (Arc<[String]>, _) =
+            (endpoints.into(), TlsConnector::from(Arc::clone(&self.config)));
+        let dial =
+            tower::service_fn(move |_uri: http::Uri| handshake_with_any(Arc::clone(&addresses), connector.clone()));
         channel.connect_with_connector(dial).await.map_err(|source| {
-            let endpoint = endpoint.to_owned();
+            let endpoint = endpoints.join(", ");
             if is_distrust(&source) {
                 ConnectError::WrongAuthority { endpoint, source }
             } else {
@@ -184,6 +197,21 @@ impl ClientTls {
             }
         })
     }
+}
+
+/// The first of these addresses that completes the handshake, else why the last did not.
+async fn handshake_with_any(
+    addresses: Arc<[String]>,
+    connector: TlsConnector,
+) -> std::io::Result<TokioIo<tokio_rustls::client::TlsStream<TcpStream>>> {
+    let mut last = std::io::Error::other("no endpoint");
+    for address in addresses.iter() {
+        match handshake(address.clone(), connector.clone()).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 async fn handshake(

@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 
 use super::{PeerIdentity, TlsError, certificates, certified_key, provider};
 use crate::lifecycle::Lifecycle;
@@ -120,12 +121,18 @@ impl Acceptor {
 
     /// Starts accepting until `life` ends.
     pub fn start(self, life: &Lifecycle) -> Connections {
+        self.start_until(life, life.ending().clone())
+    }
+
+    /// Starts accepting until `closing` is cancelled, which may be before `life` ends, and not later: then nobody listens here.
+    pub fn start_until(self, life: &Lifecycle, closing: CancellationToken) -> Connections {
         let (ready, connections) = mpsc::channel(MAX_READY_CONNECTIONS);
         let life_of_handshakes = life.clone();
         life.spawn("accept", async move {
             let ending = life_of_handshakes.ending().clone();
             tokio::select! {
                 () = ending.cancelled() => {}
+                () = closing.cancelled() => {}
                 () = self.accept(ready, life_of_handshakes) => {}
             }
         });

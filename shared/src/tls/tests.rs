@@ -114,6 +114,20 @@ async fn nobody_listening_is_unreachable() {
 }
 
 #[tokio::test]
+async fn the_first_endpoint_that_answers_is_taken() {
+    let (life, fleet) = (Lifecycle::new(), authority());
+    let (address, mut connections, _) = listen(&life, &fleet, "spiffe://f/coordinator/c1", ClientAuth::Required).await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let tls = client(&fleet, &valid(&fleet, "spiffe://f/operator/ada"));
+    let _channel = tls.connect_any(&[free.clone(), address]).await.unwrap();
+    assert_eq!(arrival(&mut connections).await.unwrap().unwrap().id, "ada");
+    let nobody = tls.connect_any(&[free.clone(), free.clone()]).await.unwrap_err();
+    assert!(nobody.to_string().contains(&format!("{free}, {free}")), "{nobody}");
+    assert!(matches!(tls.connect_any(&[]).await, Err(ConnectError::Endpoint { .. })));
+    assert!(life.finish(Duration::from_secs(5)).await);
+}
+
+#[tokio::test]
 async fn a_joining_client_needs_no_certificate_where_it_is_optional() {
     let (life, fleet) = (Lifecycle::new(), authority());
     let lenient = ClientAuth::OptionalExpired { grace: Duration::from_secs(86_400) };
