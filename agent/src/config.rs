@@ -64,6 +64,14 @@ pub struct Config {
     /// Threads that pack, verify and restore; 0: one for each core.
     #[serde(default)]
     pub threads: usize,
+    /// A host that was without a session for this many seconds is cut off: it begins the due backups of its plan by itself,
+    /// each so long after it was due that a coordinator that comes back would have begun it.
+    #[serde(default = "default_cut_off_after_s")]
+    pub cut_off_after_s: u32,
+}
+
+const fn default_cut_off_after_s() -> u32 {
+    300
 }
 
 fn default_root() -> PathBuf {
@@ -91,7 +99,14 @@ impl Config {
     /// The configuration of a host that joined just now.
     pub fn joined(root: Option<PathBuf>, endpoints: Vec<String>, enrol_endpoints: Vec<String>) -> Config {
         let root = root.unwrap_or_else(default_root);
-        Config { root, archives: default_archives(), endpoints, enrol_endpoints, threads: 0 }
+        Config {
+            root,
+            archives: default_archives(),
+            endpoints,
+            enrol_endpoints,
+            threads: 0,
+            cut_off_after_s: default_cut_off_after_s(),
+        }
     }
 
     /// Reads the file of a state folder.

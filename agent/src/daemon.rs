@@ -10,9 +10,11 @@ use coord_shared::lifecycle::Lifecycle;
 use tokio::sync::watch;
 
 use crate::config::{Config, ConfigError, Overrides};
+use crate::contact::Contact;
 use crate::engine::{Deps, Engine, HostWork};
 use crate::identity::{Identity, IdentityError};
 use crate::journal::{Journal, SegmentError};
+use crate::plan::PlanFile;
 use crate::renewal::Renewal;
 use crate::session::{HELLO_TIMEOUT, Previews, Session};
 use crate::state::{StateError, StateFolder};
@@ -82,11 +84,20 @@ pub async fn run(
     let work = Arc::new(work);
     let previews = Previews::new(Arc::clone(&work));
     let identity = Arc::new(ArcSwap::from_pointee(identity));
-    let (engine, events) =
-        Engine::new(Deps { journal, store: store.clone(), work, clock: Arc::clone(&clock), life: life.clone() });
+    let (engine, events) = Engine::new(Deps {
+        journal,
+        store: store.clone(),
+        work,
+        clock: Arc::clone(&clock),
+        life: life.clone(),
+        plan: PlanFile::open(state.plan_file()),
+        cut_off_after: Duration::from_secs(u64::from(config.cut_off_after_s)),
+    });
+    let contact = Contact::open(state.contact_file(), config.endpoints, config.enrol_endpoints);
+    let contact = Arc::new(contact);
     let session = Session {
         patience: HELLO_TIMEOUT,
-        endpoints: config.endpoints,
+        contact: Arc::clone(&contact),
         identity: Arc::clone(&identity),
         held: Arc::clone(&held),
         generation: renewed,
@@ -97,7 +108,7 @@ pub async fn run(
         clock: Arc::clone(&clock),
         life: life.clone(),
     };
-    let renewal = Renewal { state, identity, held, endpoints: config.enrol_endpoints, generation, clock };
+    let renewal = Renewal { state, identity, held, contact, generation, clock };
     life.spawn("engine", engine.run());
     life.spawn("session", session.run());
     let ending = life.ending().clone();

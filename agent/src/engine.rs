@@ -8,8 +8,10 @@
 mod archive;
 mod attempt;
 mod backup;
+mod beats;
 mod content;
 mod failure;
+mod host_clock;
 mod notes;
 mod owner;
 mod pace;
@@ -25,9 +27,10 @@ use tokio::sync::{mpsc, oneshot};
 use crate::journal::AttemptKey;
 
 pub use archive::open_archive;
-pub use attempt::{Control, HostClock, NotTaken, RunContext};
+pub use attempt::{Control, NotTaken, RunContext};
 pub use content::{Part, read_file};
 pub use failure::Failure;
+pub use host_clock::HostClock;
 pub use owner::{Deps, Engine};
 pub use preview::preview;
 pub use work::{Done, HostWork, Work};

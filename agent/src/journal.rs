@@ -12,7 +12,7 @@ mod segment;
 use std::path::{Path, PathBuf};
 
 pub use memory::{AttemptKey, HeldAttempt, Memory};
-pub use record::{Acknowledged, Body, Closed, Forgotten, Record, RememberedBackup};
+pub use record::{Acknowledged, BegunFromPlan, Body, Closed, Forgotten, Record, RememberedBackup, Taken};
 use segment::Segment;
 pub use segment::SegmentError;
 
@@ -60,15 +60,21 @@ impl Journal {
 
     /// Appends durably, or not at all: an error says that the record does not count.
     pub fn append(&mut self, body: Body) -> Result<(), SegmentError> {
-        let record = Record { body: Some(body) };
+        self.append_all(vec![body])
+    }
+
+    /// Appends all of them durably, or none.
+    pub fn append_all(&mut self, bodies: Vec<Body>) -> Result<(), SegmentError> {
+        let new: Vec<Record> = bodies.into_iter().map(|body| Record { body: Some(body) }).collect();
         let mut all = std::mem::take(&mut self.waiting);
-        all.push(record.clone());
+        let waiting = all.len();
+        all.extend(new.iter().cloned());
         if let Err(error) = self.segment.append(&all) {
-            all.pop();
+            all.truncate(waiting);
             self.waiting = all;
             return Err(error);
         }
-        self.memory.apply(&record);
+        new.iter().for_each(|record| self.memory.apply(record));
         self.compact_if_large();
         Ok(())
     }

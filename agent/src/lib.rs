@@ -6,11 +6,13 @@
 pub mod archive_cli;
 pub mod chain;
 pub mod config;
+pub mod contact;
 pub mod daemon;
 pub mod engine;
 pub mod identity;
 pub mod join;
 pub mod journal;
+pub mod plan;
 pub mod printable;
 pub mod renewal;
 pub mod scan;

@@ -14,7 +14,7 @@ use coord_agent::daemon::{self, DaemonError};
 use coord_agent::join::{self, JoinOptions};
 use coord_agent::printable::printable;
 use coord_agent::state::{DEFAULT_STATE, StateError, StateFolder};
-use coord_agent::status;
+use coord_agent::status::{self, Shown};
 use coord_shared::clock::{Clock as _, SystemClock};
 use coord_shared::exit::Exit;
 use coord_shared::fault::{ErrorCode, Fault};
@@ -61,6 +61,9 @@ enum Command {
     Status {
         #[command(flatten)]
         state: StateArgs,
+        /// Exit with 6 unless an agent runs, is connected to a coordinator, and has a certificate that is valid.
+        #[arg(long)]
+        check: bool,
     },
     /// Make, read and verify archives by hand, with no coordinator.
     Archive(ArchiveArgs),
@@ -116,7 +119,7 @@ fn main() -> ExitCode {
     let ended = match arguments.command {
         Command::Join(args) => join(args),
         Command::Run(args) => run(args),
-        Command::Status { state } => show_status(&state),
+        Command::Status { state, check } => show_status(&state, check),
         Command::Archive(args) => return ExitCode::from(archive_cli::run(args)),
         Command::Version => {
             println!("coord-agent {}", env!("CARGO_PKG_VERSION"));
@@ -183,12 +186,15 @@ fn run(args: RunArgs) -> Result<(), Fault> {
     })
 }
 
-fn show_status(args: &StateArgs) -> Result<(), Fault> {
+fn show_status(args: &StateArgs, check: bool) -> Result<(), Fault> {
     let state = open(args)?;
     let shown = status::print(&state, SystemClock.now(), &mut std::io::stdout().lock());
     match shown.map_err(|error| Fault::new(ErrorCode::Io, chain(&error)))? {
-        true => Ok(()),
-        false => Err(Fault::new(ErrorCode::NotFound, "this host has not joined a fleet")
+        Shown::Joined { wrong } if check && !wrong.is_empty() => {
+            Err(Fault::new(ErrorCode::CheckFailed, wrong.join("; ")).with_hint("the agent's log says more"))
+        }
+        Shown::Joined { .. } => Ok(()),
+        Shown::NotJoined => Err(Fault::new(ErrorCode::NotFound, "this host has not joined a fleet")
             .with_hint("join first: coord-agent join --token-file FILE --endpoint HOST:PORT")),
     }
 }

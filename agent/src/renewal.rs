@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use crate::contact::Contact;
 use crate::identity::{Identity, PendingKey};
 use crate::state::StateFolder;
 
@@ -36,8 +37,8 @@ pub struct Renewal {
     pub identity: Arc<ArcSwap<Identity>>,
     /// The identity as TLS shows it.
     pub held: Arc<HeldIdentity>,
-    /// Enrolment listeners.
-    pub endpoints: Vec<String>,
+    /// Where the enrolment listeners are.
+    pub contact: Arc<Contact>,
     /// Tells the session that there is a new certificate.
     pub generation: watch::Sender<u32>,
     /// The wall clock: certificates go by it.
@@ -91,8 +92,8 @@ impl Renewal {
         let tls = ClientTls::new(&old.ca_pem, Arc::clone(&self.held)).map_err(|error| stored(&error))?;
         let mut last = Fault::new(ErrorCode::InvalidConfiguration, "no enrolment endpoint is configured")
             .with_hint("set enrol_endpoints in agent.toml");
-        for endpoint in &self.endpoints {
-            let answer = match tls.connect(endpoint).await {
+        for endpoint in self.contact.enrolment() {
+            let answer = match tls.connect(&endpoint).await {
                 Ok(channel) => {
                     let mut client = EnrolmentServiceClient::new(channel);
                     let asked = client.renew(RenewRequest { csr_pem: csr_pem.clone() });

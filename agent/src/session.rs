@@ -1,5 +1,5 @@
-//! The one conversation with the coordinator: dial, Hello, then messages both ways until the stream breaks; and again, for ever, with
-//! growing waits. It decides nothing: the engine says what to send and acts on what comes.
+//! The one conversation with the coordinator: dial, Hello, then messages both ways until the stream breaks; and again, for ever. It
+//! decides nothing: `Turns` says whom to dial next and when, the engine says what to send and acts on what comes.
 //!
 //! Invariant: nothing passes before Hello was answered, and every message is one of the engine's events or answered here at once
 //! (Ping). Indexes and files go beside the stream, in tasks of their own.
@@ -8,6 +8,7 @@ mod file;
 mod index;
 mod preview;
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,11 +17,12 @@ use coord_shared::api::agent_message::Message as ToCoordinator;
 use coord_shared::api::agent_service_client::AgentServiceClient;
 use coord_shared::api::coordinator_message::Message as FromCoordinator;
 use coord_shared::api::{AgentMessage, CoordinatorMessage, Hello, HelloAnswer, Pong};
-use coord_shared::backoff::Backoff;
 use coord_shared::clock::Clock;
 use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::lifecycle::Lifecycle;
 use coord_shared::tls::{ClientTls, HeldIdentity};
+use coord_shared::turns::Turns;
+use coord_shared::version;
 use coord_shared::wire::MAX_MESSAGE_BYTES;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -28,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
+use crate::contact::Contact;
 use crate::engine::{Event, Greeting, Outgoing};
 use crate::identity::Identity;
 use crate::printable::printable;
@@ -38,8 +41,6 @@ use crate::store::LocalStore;
 const MAX_OUTGOING: usize = 64;
 /// Longest wait for the answer to Hello: a coordinator may first have to ask another session of ours.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
-/// A session that lasted this long was a good one: the next failure is the first again.
-const GOOD_SESSION: Duration = Duration::from_secs(10);
 
 pub use preview::Previews;
 
@@ -47,8 +48,8 @@ type Client = AgentServiceClient<Channel>;
 
 /// How to hold the conversation.
 pub struct Session {
-    /// Main listeners, tried in turn.
-    pub endpoints: Vec<String>,
+    /// Where the main listeners are, tried in turn.
+    pub contact: Arc<Contact>,
     /// Who we are.
     pub identity: Arc<ArcSwap<Identity>>,
     /// The same for TLS.
@@ -81,12 +82,9 @@ impl Session {
     /// Talks until the process is to end.
     pub async fn run(mut self) {
         let ending = self.life.ending().clone();
-        let mut failures = 0_u32;
-        for turn in 0_usize.. {
-            let endpoint = match self.endpoints.len() {
-                0 => String::new(),
-                count => self.endpoints[turn % count].clone(),
-            };
+        let mut turns = Turns::default();
+        let mut endpoint = self.contact.main().into_iter().next().unwrap_or_default();
+        loop {
             let began = tokio::time::Instant::now();
             let ended = tokio::select! {
                 ended = self.talk(&endpoint) => ended,
@@ -98,16 +96,17 @@ impl Session {
                 Ended::Renewed => continue,
                 Ended::Fault(fault) => fault,
             };
-            failures = if began.elapsed() >= GOOD_SESSION { 1 } else { failures + 1 };
-            let wait = Backoff::RECONNECT.wait(failures, random());
+            self.contact.not_connected(&endpoint, &fault, self.clock.now());
+            let next = turns.after(&endpoint, began.elapsed(), &self.contact.main(), random());
             tracing::warn!(
                 %endpoint, code = %fault.code, message = %printable(&fault.message), hint = %printable(&fault.hint), trace = %fault.trace,
-                wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), "not connected to the coordinator"
+                wait_ms = u64::try_from(next.wait.as_millis()).unwrap_or(u64::MAX), next = %next.endpoint, "not connected to the coordinator"
             );
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep(next.wait) => {}
                 () = ending.cancelled() => return,
             }
+            endpoint = next.endpoint;
         }
     }
 
@@ -140,6 +139,9 @@ impl Session {
         let (mut incoming, answer) =
             greeted.map_err(|_| Fault::new(ErrorCode::TimedOut, "Hello was not answered"))??;
         tracing::info!(%endpoint, host = %printable(&answer.host_name), session = answer.session_number, "connected to the coordinator");
+        check_version(&answer)?;
+        self.contact.connected(endpoint, self.clock.now());
+        self.contact.told(&answer.endpoints, &answer.enrol_endpoints);
         let (link, mut outgoing) = mpsc::channel(MAX_OUTGOING);
         self.tell(Event::Connected { answer: Box::new(answer), link }).await?;
         // What runs beside the stream ends with it.
@@ -164,6 +166,7 @@ impl Session {
         let (reply, greeting) = oneshot::channel();
         self.tell(Event::Greeting(reply)).await?;
         let Greeting { held, unsent_indexes, ordinals } = greeting.await.map_err(|_| engine_gone())?;
+        coord_shared::failpoint::reach("agent.hello.made");
         let facts = HostFacts::read();
         Ok(Hello {
             instance_id: self.instance_id.clone(),
@@ -207,7 +210,8 @@ impl Session {
                 | FromCoordinator::Ack(_)
                 | FromCoordinator::Cancel(_)
                 | FromCoordinator::HeartbeatAck(_)
-                | FromCoordinator::IndexWanted(_)),
+                | FromCoordinator::IndexWanted(_)
+                | FromCoordinator::Plan(_)),
             ) => self.tell(Event::Received(Box::new(message))).await,
             // A second answer, or a message of a later version: nothing to act on.
             Some(FromCoordinator::HelloAnswer(_)) | None => Ok(()),
@@ -239,7 +243,7 @@ impl Session {
 }
 
 enum Ended {
-    /// There is a new certificate: talk again at once.
+    /// There is a new certificate: talk again at once, to the same one.
     Renewed,
     Fault(Fault),
 }
@@ -251,6 +255,21 @@ fn engine_gone() -> Fault {
 async fn put(stream: &mpsc::Sender<AgentMessage>, message: ToCoordinator) -> Result<(), Fault> {
     let sent = stream.send(AgentMessage { message: Some(message) }).await;
     sent.map_err(|_| Fault::new(ErrorCode::Unavailable, "the stream is over"))
+}
+
+/// The coordinator may be older or newer by one minor version.
+fn check_version(answer: &HelloAnswer) -> Result<(), Fault> {
+    let Err(apart) = version::check(version::OURS, &answer.version) else { return Ok(()) };
+    let message = format!(
+        "the coordinator is of version {}, and this agent of {}: they do not work together",
+        answer.version,
+        version::OURS
+    );
+    let hint = match apart.theirs {
+        Ordering::Less => "upgrade the coordinator first, or install an older agent",
+        Ordering::Equal | Ordering::Greater => "upgrade this agent",
+    };
+    Err(Fault::new(ErrorCode::Unsupported, message).with_hint(hint))
 }
 
 async fn hello_answer(incoming: &mut Streaming<CoordinatorMessage>) -> Result<HelloAnswer, Fault> {

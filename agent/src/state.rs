@@ -75,6 +75,16 @@ impl StateFolder {
         self.path.join("journal")
     }
 
+    /// What this host does while it is cut off.
+    pub fn plan_file(&self) -> PathBuf {
+        self.path.join("plan")
+    }
+
+    /// Where coordinators are, and how it stands with them; losing it costs nothing.
+    pub fn contact_file(&self) -> PathBuf {
+        self.path.join("contact.json")
+    }
+
     /// What scans remember; losing it costs time only.
     pub fn cache_folder(&self) -> PathBuf {
         self.path.join("cache")

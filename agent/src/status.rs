@@ -9,8 +9,11 @@ use coord_shared::wire::from_us;
 use jiff::Timestamp;
 
 use crate::config::{Config, ConfigError};
+use crate::contact::{Kept, Standing};
 use crate::identity::{Identity, IdentityError};
 use crate::journal::{Journal, SegmentError};
+use crate::plan::{Kept as KeptPlan, PlanError, PlanFile};
+use crate::printable::printable;
 use crate::state::{StateError, StateFolder};
 use crate::store::{LocalStore, SET_ASIDE_KEPT, SetAside, StoreError};
 
@@ -75,9 +78,21 @@ impl fmt::Display for Daemon {
     }
 }
 
-/// Prints what is known. Answers `false` when this host has not joined.
-pub fn print(state: &StateFolder, now: Timestamp, out: &mut dyn Write) -> Result<bool, StatusError> {
-    let Some(identity) = Identity::load(state)? else { return Ok(false) };
+/// What is known, once it was printed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shown {
+    /// This host has not joined.
+    NotJoined,
+    /// It has; and these things keep it from being protected now, in words.
+    Joined {
+        /// Empty: all is well.
+        wrong: Vec<String>,
+    },
+}
+
+/// Prints what is known.
+pub fn print(state: &StateFolder, now: Timestamp, out: &mut dyn Write) -> Result<Shown, StatusError> {
+    let Some(identity) = Identity::load(state)? else { return Ok(Shown::NotJoined) };
     let config = Config::load(state)?;
     writeln!(out, "host         {} of fleet {}", identity.host_name, identity.fleet)?;
     writeln!(out, "host id      {}", identity.host_id)?;
@@ -86,6 +101,7 @@ pub fn print(state: &StateFolder, now: Timestamp, out: &mut dyn Write) -> Result
     writeln!(out, "root         {}", config.root.display())?;
     writeln!(out, "archives     {} (as safe as this host)", config.archive_folder(state).display())?;
     print_set_aside(&config.archive_folder(state), out)?;
+    print_plan(&PlanFile::read(&state.plan_file()), now, out)?;
     let lock = match state.lock() {
         Ok(lock) => Some(lock),
         Err(StateError::InUse { .. }) => None,
@@ -93,10 +109,81 @@ pub fn print(state: &StateFolder, now: Timestamp, out: &mut dyn Write) -> Result
     };
     let daemon = if lock.is_some() { Daemon::Stopped } else { Daemon::Running };
     writeln!(out, "agent        {daemon}")?;
+    let kept = Kept::read(&state.contact_file());
+    let told: Vec<&str> = kept.told.iter().filter(|one| !config.endpoints.contains(one)).map(String::as_str).collect();
+    if !told.is_empty() {
+        writeln!(out, "also known   {}", told.join(", "))?;
+    }
+    let standing = kept.standing.filter(|_| daemon == Daemon::Running);
+    if let Some(standing) = &standing {
+        print_standing(standing, out)?;
+    }
     if lock.is_some() {
         print_journal(state, out)?;
     }
-    Ok(true)
+    Ok(Shown::Joined { wrong: wrong(&identity, daemon, standing.as_ref(), now) })
+}
+
+fn print_standing(standing: &Standing, out: &mut dyn Write) -> Result<(), StatusError> {
+    let word = if standing.connected { "connected to" } else { "not connected, last tried" };
+    writeln!(out, "session      {word} {}, since {}", printable(&standing.endpoint), standing.since)?;
+    for text in standing.why.iter().chain(&standing.hint) {
+        writeln!(out, "  {}", printable(text))?;
+    }
+    Ok(())
+}
+
+/// What keeps this host from being protected now.
+fn wrong(identity: &Identity, daemon: Daemon, standing: Option<&Standing>, now: Timestamp) -> Vec<String> {
+    let mut wrong = Vec::new();
+    match (daemon, standing) {
+        (Daemon::Stopped, _) => wrong.push("no agent runs".to_owned()),
+        (Daemon::Running, Some(standing)) if standing.connected => {}
+        (Daemon::Running, Some(standing)) => {
+            wrong.push(format!("not connected to a coordinator since {}", standing.since));
+        }
+        (Daemon::Running, None) => wrong.push("not connected to a coordinator yet".to_owned()),
+    }
+    match PeerIdentity::from_pem(&identity.certificate_pem) {
+        Ok(peer) if peer.not_after > now => {}
+        Ok(peer) => wrong.push(format!("the certificate ended {}", peer.not_after)),
+        Err(_) => wrong.push("the certificate is unreadable".to_owned()),
+    }
+    wrong
+}
+
+/// What this host begins by itself while it is cut off. The daemon replaces the file whole, so it is read without the lock.
+fn print_plan(
+    kept: &Result<Option<KeptPlan>, PlanError>,
+    now: Timestamp,
+    out: &mut dyn Write,
+) -> Result<(), StatusError> {
+    const NOTHING: &str = "while cut off, nothing begins by itself";
+    let (plan, offset_us) = match kept {
+        Ok(Some(KeptPlan { plan: Some(plan), clock_offset_us })) => (plan, *clock_offset_us),
+        Ok(Some(KeptPlan { plan: None, .. }) | None) => {
+            writeln!(out, "plan         none yet: {NOTHING}")?;
+            return Ok(());
+        }
+        Err(error) => {
+            writeln!(out, "plan         {}: {NOTHING}", crate::chain::chain(error))?;
+            return Ok(());
+        }
+    };
+    let shown = |us: i64| from_us(us).map_or_else(|| "?".to_owned(), |at| at.to_string());
+    let now_us = now.as_microsecond().saturating_add(offset_us);
+    if plan.valid_until_us <= now_us {
+        writeln!(out, "plan         ended {}: {NOTHING}", shown(plan.valid_until_us))?;
+        return Ok(());
+    }
+    let ahead = plan.runs.iter().filter(|run| run.due_at_us > now_us);
+    let next = ahead.clone().next().map(|run| format!(", next {}", shown(run.due_at_us))).unwrap_or_default();
+    writeln!(out, "plan         {} backups ahead{next}, until {}", ahead.count(), shown(plan.valid_until_us))?;
+    for job in plan.jobs.iter().filter(|job| !job.held.is_empty()) {
+        let name = job.task.as_ref().map_or("?", |task| task.policy_name.as_str());
+        writeln!(out, "  {}  {}", name.escape_debug(), job.held.escape_debug())?;
+    }
+    Ok(())
 }
 
 /// Says nothing of a folder that is not there yet: only the agent makes it.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use coord_agent::engine::{Deps, Engine, Event, HostWork, Outgoing, Part, read_file};
 use coord_agent::journal::Journal;
+use coord_agent::plan::PlanFile;
 use coord_agent::store::LocalStore;
 use coord_shared::api::agent_message::Message as ToCoordinator;
 use coord_shared::api::coordinator_message::Message as FromCoordinator;
@@ -21,6 +22,8 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use tokio::sync::mpsc;
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Nothing here waits for it.
+const CUT_OFF_AFTER: Duration = Duration::from_secs(3600);
 const POLICY: &str = "7a1f4f57-6d3a-4a55-9a0e-0d5f6f1f5a01";
 const HOST: &str = "7a1f4f57-6d3a-4a55-9a0e-0d5f6f1f5a02";
 
@@ -82,8 +85,15 @@ impl Host {
         };
         let life = Lifecycle::new();
         let clock = Arc::new(SystemClock);
-        let (engine, events) =
-            Engine::new(Deps { journal, store: store.clone(), work: Arc::new(work), clock, life: life.clone() });
+        let (engine, events) = Engine::new(Deps {
+            journal,
+            store: store.clone(),
+            work: Arc::new(work),
+            clock,
+            life: life.clone(),
+            plan: PlanFile::open(scratch.path().join("plan")),
+            cut_off_after: CUT_OFF_AFTER,
+        });
         life.spawn("engine", engine.run());
         let (link, outgoing) = mpsc::channel(64);
         let host = Host { scratch, store, events, link: outgoing, life, runs: 0, exclude: Vec::new() };

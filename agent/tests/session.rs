@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use coord_agent::contact::Contact;
 use coord_agent::engine::{Deps, Engine, HostWork};
 use coord_agent::identity::Identity;
 use coord_agent::journal::Journal;
+use coord_agent::plan::PlanFile;
 use coord_agent::session::{Previews, Session};
 use coord_agent::store::LocalStore;
 use coord_shared::api::agent_message::Message as FromAgent;
@@ -171,16 +173,17 @@ struct Pair {
 
 impl Pair {
     async fn start() -> Pair {
-        Pair::start_with(PATIENCE, 0).await
+        Pair::start_with(PATIENCE, 0, Vec::new()).await
     }
 
-    /// An agent that waits so long for its first answer, and a coordinator that never answers the first so many calls.
-    async fn start_with(patience: Duration, unanswered: usize) -> Pair {
+    /// An agent that waits so long for its first answer and knows of others before this coordinator, which never answers the first
+    /// so many calls.
+    async fn start_with(patience: Duration, unanswered: usize, others: Vec<String>) -> Pair {
         let (scratch, life, authority) = (tempfile::tempdir().unwrap(), Lifecycle::new(), Authority::new());
         let (certificate, key) = authority.issue("spiffe://demo/coordinator/c1");
         let tls = ServerTls::new(&authority.pem, &certificate, &key, ClientAuth::Required).unwrap();
         let acceptor = Acceptor::bind("127.0.0.1:0".parse().unwrap(), tls).await.unwrap();
-        let endpoint = acceptor.local_address().unwrap().to_string();
+        let endpoints = [others, vec![acceptor.local_address().unwrap().to_string()]].concat();
         let connections = acceptor.start(&life);
         let (arrived, arrivals) = mpsc::channel(64);
         let pace = Arc::new(Semaphore::new(0));
@@ -192,7 +195,6 @@ impl Pair {
             .initial_connection_window_size(wire::CONNECTION_WINDOW_BYTES)
             .add_service(service);
         drop(tokio::spawn(serving.serve_with_incoming(connections)));
-
         let (certificate_pem, key_pem) = authority.issue("spiffe://demo/agent/h1");
         let identity = Identity {
             fleet: "demo".into(),
@@ -219,12 +221,19 @@ impl Pair {
         };
         let (clock, work) = (Arc::new(SystemClock), Arc::new(work));
         let previews = Previews::new(Arc::clone(&work));
-        let deps = Deps { journal, store: store.clone(), work, clock: clock.clone(), life: life.clone() };
-        let (engine, events) = Engine::new(deps);
+        let (engine, events) = Engine::new(Deps {
+            journal,
+            store: store.clone(),
+            work,
+            clock: clock.clone(),
+            life: life.clone(),
+            plan: PlanFile::open(scratch.path().join("plan")),
+            cut_off_after: PATIENCE,
+        });
         let identity = Arc::new(ArcSwap::from_pointee(identity));
         let session = Session {
             patience,
-            endpoints: vec![endpoint],
+            contact: Arc::new(Contact::open(scratch.path().join("contact"), endpoints, vec![])),
             identity: Arc::clone(&identity),
             held: Arc::clone(&held),
             generation: renewed,
@@ -309,7 +318,7 @@ async fn tell(to_agent: &mpsc::Sender<Result<CoordinatorMessage, Status>>, messa
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_that_hangs_is_left_for_the_next_try() {
-    let mut pair = Pair::start_with(Duration::from_millis(300), 2).await;
+    let mut pair = Pair::start_with(Duration::from_millis(300), 2, Vec::new()).await;
     let (hello, _, _to_agent) = pair.hello().await;
     assert_eq!(hello.generation, 1);
     pair.end().await;
@@ -332,6 +341,40 @@ async fn a_broken_stream_is_dialed_again_by_the_same_process() {
     drop(to_agent);
     let (second, _, _to_agent) = pair.hello().await;
     assert_eq!(second.instance_id, first.instance_id, "a reconnect, not a second agent");
+    pair.end().await;
+}
+
+/// An address whose connections end before a word was said, and how many there were.
+async fn deaf() -> (String, Arc<AtomicUsize>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, dialed) = (listener.local_addr().unwrap().to_string(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&dialed);
+    drop(tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::Relaxed);
+            drop(connection);
+        }
+    }));
+    (address, dialed)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_coordinator_that_is_known_is_tried_once_before_the_wait_grows() {
+    let (mut others, mut dialed) = (Vec::new(), Vec::new());
+    for _ in 0..12 {
+        let (address, count) = deaf().await;
+        others.push(address);
+        dialed.push(count);
+    }
+    // With a growing wait before each of them the last one would be reached after minutes.
+    let mut pair = Pair::start_with(PATIENCE, 0, others).await;
+    let (_, _, to_agent) = pair.hello().await;
+    let dials = || dialed.iter().map(|count| count.load(Ordering::Relaxed)).collect::<Vec<_>>();
+    assert_eq!(dials(), [1; 12]);
+    // A session that was too short for a good one ends the round, and the next round begins.
+    drop(to_agent);
+    let (_, _, _to_agent) = pair.hello().await;
+    assert_eq!(dials(), [2; 12]);
     pair.end().await;
 }
 

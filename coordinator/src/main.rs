@@ -11,6 +11,7 @@ use coord_shared::exit::Exit;
 use coord_shared::lifecycle::Lifecycle;
 use coord_shared::telemetry::{self, LogFormat};
 use coordinator::init::{self, InitError, NewFleet};
+use coordinator::probe::{self, ProbeError};
 use coordinator::server::{self, ServerError};
 use coordinator::settings::{DEFAULT_ENROL_LISTEN, DEFAULT_LISTEN, Settings, SettingsError};
 
@@ -83,6 +84,21 @@ enum Command {
         /// Postgres, as a URL or key-value string; without it a private server in the state folder is started.
         #[arg(long, env = "COORDINATOR_DATABASE", value_name = "URL")]
         database: Option<String>,
+        /// Answer /livez and /readyz there, over plain HTTP: 127.0.0.1:7445, for one.
+        #[arg(long, env = "COORDINATOR_HEALTH_LISTEN", value_name = "ADDRESS")]
+        health_listen: Option<SocketAddr>,
+    },
+    /// Ask the coordinator of this machine whether it is ready, or whether it lives; exit code 6 when it says no.
+    Health {
+        /// The state folder, which names the address.
+        #[arg(long, env = "COORDINATOR_STATE", value_name = "DIR", required_unless_present = "health_listen")]
+        state: Option<PathBuf>,
+        /// The address, instead.
+        #[arg(long, env = "COORDINATOR_HEALTH_LISTEN", value_name = "ADDRESS")]
+        health_listen: Option<SocketAddr>,
+        /// Whether its duties turn, and not whether it is of use.
+        #[arg(long)]
+        live: bool,
     },
     /// Print the version.
     Version,
@@ -123,10 +139,15 @@ fn run(command: Command) -> anyhow::Result<()> {
             eprintln!("valid for one hour, once. next: coordctl login --token-file - --endpoint HOST:PORT");
             Ok(())
         }
-        Command::Serve { state, database } => {
-            let settings = Settings::load(&state)?;
+        Command::Serve { state, database, health_listen } => {
+            let mut settings = Settings::load(&state)?;
+            settings.health_listen = health_listen.or(settings.health_listen);
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
             runtime.block_on(server::run(server::Config { state, settings, database }, Lifecycle::new()))?;
+            Ok(())
+        }
+        Command::Health { state, health_listen, live } => {
+            print!("{}", probe::ask(health_listen, state.as_deref(), live)?);
             Ok(())
         }
         Command::Version => {
@@ -167,12 +188,19 @@ fn advice(error: &anyhow::Error) -> (Exit, Option<&'static str>) {
     if let Some(settings) = settings {
         return match settings {
             SettingsError::NotInitialised { .. } => (Exit::Usage, Some("make one first: coordinator init --state DIR")),
-            SettingsError::Syntax { .. } | SettingsError::FleetName { .. } => (Exit::Usage, None),
+            SettingsError::Syntax { .. }
+            | SettingsError::FleetName { .. }
+            | SettingsError::Patience { .. }
+            | SettingsError::IdlePatience { .. }
+            | SettingsError::History { .. } => (Exit::Usage, None),
             SettingsError::File { .. } | SettingsError::Encode(_) => (Exit::Failed, None),
         };
     }
     if error.downcast_ref::<telemetry::BadFilter>().is_some() {
         return (Exit::Usage, None);
+    }
+    if let Some(error) = error.downcast_ref::<ProbeError>() {
+        return (error.exit(), error.hint());
     }
     match error.downcast_ref::<ServerError>() {
         Some(error) => (Exit::Failed, error.hint()),

@@ -27,6 +27,14 @@ const USER: &str = "postgres";
 const START_PATIENCE: Duration = Duration::from_secs(120);
 /// How long it may take to end.
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
+/// What differs from PostgreSQL's defaults, besides its memory. Much log between checkpoints, because an index of millions of entries is
+/// written at once, and every page that is touched first after a checkpoint is logged whole.
+const SETTINGS: [&str; 4] =
+    ["max_connections=100", "max_wal_size=4GB", "checkpoint_timeout=15min", "wal_compression=on"];
+/// The part of the machine's memory that the server keeps pages in, and its bounds in MiB.
+const MEMORY_PART: u64 = 16;
+const MIN_BUFFERS_MIB: u64 = 128;
+const MAX_BUFFERS_MIB: u64 = 2048;
 /// Pause between two looks at a starting or ending server.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Longest path of a socket's folder: the kernel's limit is 107 bytes with the socket's name.
@@ -176,6 +184,15 @@ impl Private {
             Err(error) => Err(server.no_answer(Some(error))),
         }
     }
+}
+
+/// Memory for pages, in MiB: a part of the machine's, which leaves the most to the kernel's own cache and to everything else.
+fn shared_buffers_mib() -> u64 {
+    let known = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
+    });
+    known.map_or(MIN_BUFFERS_MIB, |kibibytes| (kibibytes / 1024 / MEMORY_PART).clamp(MIN_BUFFERS_MIB, MAX_BUFFERS_MIB))
 }
 
 /// One statement on a connection of its own.
@@ -334,7 +351,11 @@ impl Server {
             .process_group(0)
             .arg("-D")
             .arg(&self.data)
-            .args(["-c", "listen_addresses=", "-c", "max_connections=100", "-c"])
+            .args(["-c", "listen_addresses="])
+            .args(SETTINGS.iter().flat_map(|setting| ["-c", setting]))
+            .arg("-c")
+            .arg(format!("shared_buffers={}MB", shared_buffers_mib()))
+            .arg("-c")
             .arg(socket)
             .stdout(log)
             .stderr(errors);

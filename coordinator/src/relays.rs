@@ -14,13 +14,15 @@ const MAX_RELAYS: usize = 64;
 #[derive(Debug)]
 struct Relay<T> {
     host: HostId,
-    parts: mpsc::Sender<T>,
+    /// Given out to the host's call, once.
+    parts: Option<mpsc::Sender<T>>,
 }
 
 /// All transfers of one kind at this coordinator.
 #[derive(Debug)]
 pub struct Relays<T> {
-    waiting: Arc<Mutex<HashMap<RequestId, Relay<T>>>>,
+    /// From the request to its end.
+    open: Arc<Mutex<HashMap<RequestId, Relay<T>>>>,
 }
 
 /// The operator's end of a transfer. Dropping it ends the transfer.
@@ -39,37 +41,37 @@ pub struct TooMany;
 
 impl<T> Default for Relays<T> {
     fn default() -> Self {
-        Relays { waiting: Arc::default() }
+        Relays { open: Arc::default() }
     }
 }
 
 impl<T> Relays<T> {
     fn locked<R>(&self, act: impl FnOnce(&mut HashMap<RequestId, Relay<T>>) -> R) -> R {
-        act(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.open.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Expects a transfer from `host`.
     pub fn open(&self, host: HostId) -> Result<Receiving<T>, TooMany> {
         let (sender, parts) = mpsc::channel(MAX_WAITING_PARTS);
         let id = RequestId::random();
-        self.locked(|waiting| {
-            if waiting.len() >= MAX_RELAYS {
+        self.locked(|open| {
+            if open.len() >= MAX_RELAYS {
                 return Err(TooMany);
             }
-            waiting.insert(id, Relay { host, parts: sender });
+            open.insert(id, Relay { host, parts: Some(sender) });
             Ok(())
         })?;
-        Ok(Receiving { id, parts, relays: Relays { waiting: Arc::clone(&self.waiting) } })
+        Ok(Receiving { id, parts, relays: Relays { open: Arc::clone(&self.open) } })
     }
 
     /// Where `host` is to put the parts of a request; `None` when nobody waits, or somebody else was asked. Given out once.
     pub fn take(&self, host: HostId, id: RequestId) -> Option<mpsc::Sender<T>> {
-        self.locked(|waiting| {
-            if waiting.get(&id)?.host != host {
-                return None;
-            }
-            waiting.remove(&id).map(|relay| relay.parts)
-        })
+        self.locked(|open| open.get_mut(&id).filter(|relay| relay.host == host)?.parts.take())
+    }
+
+    /// The hosts that are asked, or are sending.
+    pub fn hosts(&self) -> std::vec::IntoIter<HostId> {
+        self.locked(|open| open.values().map(|relay| relay.host).collect::<Vec<_>>()).into_iter()
     }
 }
 
@@ -82,7 +84,7 @@ impl<T> Receiving<T> {
 
 impl<T> Drop for Receiving<T> {
     fn drop(&mut self) {
-        self.relays.locked(|waiting| waiting.remove(&self.id));
+        self.relays.locked(|open| open.remove(&self.id));
     }
 }
 
@@ -100,9 +102,12 @@ mod tests {
         let sender = relays.take(host, receiving.id).unwrap();
         assert!(relays.take(host, receiving.id).is_none());
         sender.send(7).await.unwrap();
+        assert_eq!(relays.hosts().collect::<Vec<_>>(), [host]);
         drop(sender);
         assert!(receiving.next().await.is_some());
         assert!(receiving.next().await.is_none());
+        drop(receiving);
+        assert_eq!(relays.hosts().count(), 0);
     }
 
     #[tokio::test]

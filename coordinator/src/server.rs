@@ -2,36 +2,47 @@
 //! the reverse order.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use coord_shared::api::agent_service_server::AgentServiceServer;
 use coord_shared::api::enrolment_service_server::EnrolmentServiceServer;
 use coord_shared::api::operator_service_server::OperatorServiceServer;
 use coord_shared::clock::{Clock, SystemClock};
 use coord_shared::durable;
 use coord_shared::ids::CoordinatorId;
-use coord_shared::lifecycle::Lifecycle;
+use coord_shared::lifecycle::{Lifecycle, Signals};
 use coord_shared::tls::{Acceptor, ClientAuth, Connections, PeerKind, ServerTls, TlsError};
 use coord_shared::wire;
 use jiff::Timestamp;
+use tokio::sync::watch;
 use tonic::transport::Server;
 
 use crate::app::authorize::Standings;
+use crate::app::dispatch::Unordered;
+use crate::app::health::Health;
+use crate::app::heartbeat::Beats;
 use crate::app::jobs::Reported;
-use crate::app::{App, Endpoints, Nudges};
+use crate::app::known_policies::KnownPolicies;
+use crate::app::send_plans::Plans;
+use crate::app::{App, Endpoints, Nudges, drain};
 use crate::catalog::{Catalog, CatalogConfig, CatalogError, ConfigError, MigrateError};
+use crate::draining::Draining;
 use crate::grpc::agent::Agents;
 use crate::grpc::enrolment::Enrolment;
 use crate::grpc::identity::IdentityLayer;
 use crate::grpc::operator::Operators;
 use crate::pki::{Authority, AuthorityError, CertificateOrder};
 use crate::postgres::{self, Private};
+use crate::pulses::Pulses;
 use crate::relays::Relays;
 use crate::sessions::Sessions;
 use crate::settings::{Settings, reachable};
 use crate::tasks;
+use crate::web::health::HealthListener;
 
 /// How long an expired certificate may still renew.
 const RENEWAL_GRACE: Duration = Duration::from_secs(30 * 86_400);
@@ -39,11 +50,14 @@ const RENEWAL_GRACE: Duration = Duration::from_secs(30 * 86_400);
 const END_PATIENCE: Duration = Duration::from_secs(10);
 /// Calls under way on one connection.
 const MAX_CALLS_PER_CONNECTION: usize = 64;
-/// How often and at what pace a database that does not answer is tried at the start.
-const MAX_DATABASE_TRIES: u32 = 30;
+/// Pause between two tries of a database that does not answer at the start. It is waited for as long as it takes.
 const DATABASE_PAUSE: Duration = Duration::from_secs(1);
+/// Tries of one that answers and does not let us in: whoever sets it up may not be done yet.
+const MAX_REFUSED_TRIES: u32 = 30;
+/// Every so many tries it is said again that the database is waited for.
+const SAID_EVERY: u32 = 30;
 /// Written when the coordinator serves: where it listens.
-const ENDPOINTS_FILE: &str = "endpoints.json";
+pub const ENDPOINTS_FILE: &str = "endpoints.json";
 
 /// What to serve.
 #[derive(Debug)]
@@ -112,7 +126,7 @@ impl ServerError {
         match self {
             ServerError::Listen { .. } => Some("is another coordinator running? change listen in coordinator.toml"),
             ServerError::Database(_) | ServerError::Migrate(_) | ServerError::Catalog(_) => {
-                Some("check --database, and that the server runs")
+                Some("check --database, and that the server runs and lets this user in")
             }
             ServerError::OtherFleet { .. } => Some("give each fleet a database of its own"),
             ServerError::Postgres(_)
@@ -156,7 +170,15 @@ async fn serve(config: Config, database: &Database, life: &Lifecycle) -> Result<
     let Config { state, settings, .. } = config;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let authority = Authority::load(&state, &settings.fleet)?;
-    let catalog = open_catalog(&database.url, &settings.fleet).await?;
+    let mut signals = Signals::listen().map_err(ServerError::Signals)?;
+    let pulses = Pulses::default();
+    let health = Health::new(pulses.clone());
+    let health_address = answer_about_health(&settings, health.clone(), life).await?;
+    let catalog = tokio::select! {
+        catalog = open_catalog(&database.url, &settings.fleet) => catalog?,
+        () = signals.next() => return Ok(()),
+        () = life.ending().cancelled() => return Ok(()),
+    };
     let coordinator = CoordinatorId::random();
     let listeners = listen(&authority, &settings, coordinator, clock.as_ref()).await?;
     let endpoints = listeners.endpoints(&settings)?;
@@ -172,7 +194,15 @@ async fn serve(config: Config, database: &Database, life: &Lifecycle) -> Result<
         clock,
         nudges: Nudges::default(),
         standings: Standings::new(),
+        known_policies: KnownPolicies::default(),
+        unordered: Unordered::default(),
+        beats: Beats::default(),
         reported: Reported::default(),
+        plans: Plans::default(),
+        draining: Draining::default(),
+        pulses,
+        whereabouts: ArcSwap::default(),
+        certificate_ends: watch::Sender::new(listeners.certificate_ends),
     });
     // Whoever waits for the announcement below finds the first operator let in.
     if let Err(fault) = crate::app::bootstrap::take_grants(&app, &state).await {
@@ -182,18 +212,58 @@ async fn serve(config: Config, database: &Database, life: &Lifecycle) -> Result<
     if let Some((_, folder)) = &database.private {
         tasks::database_keeper::start(&app, folder, life);
     }
-    let (main, enrolment) = (listeners.main.start(life), listeners.enrolment.start(life));
+    let closing = app.draining.closing();
+    let main = listeners.main.start_until(life, closing.clone());
+    let enrolment = listeners.enrolment.start_until(life, closing.clone());
     life.spawn("main listener", serve_main(Arc::clone(&app), life.clone(), main));
     life.spawn("enrolment listener", serve_enrolment(Arc::clone(&app), life.clone(), enrolment));
-    announce(&state, &endpoints)?;
+    health.serves(&app);
+    announce(&state, &endpoints, health_address)?;
     tracing::info!(main = ?endpoints.main, enrolment = ?endpoints.enrolment, "serving");
-    let ended = life.until_signal().await.map_err(ServerError::Signals);
+    until_drained(&app, &mut signals, life).await;
+    life.end();
     crate::app::reap::say_goodbye(&app).await;
-    ended
+    Ok(())
 }
 
-/// Connects, brings the schema up to date, and makes sure that the database is this fleet's. A database that is still coming up is
-/// waited for.
+/// Opens the listener for probes, where one is wanted; where it listens.
+async fn answer_about_health(
+    settings: &Settings,
+    health: Health,
+    life: &Lifecycle,
+) -> Result<Option<SocketAddr>, ServerError> {
+    let Some(address) = settings.health_listen else { return Ok(None) };
+    let failed = |source| ServerError::Listen { address: address.to_string(), source };
+    let listener = HealthListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_address().map_err(failed)?;
+    listener.start(health, life);
+    Ok(Some(address))
+}
+
+/// Serves until a signal, an operator or a newer schema asks this coordinator to leave, and drains it then. A second signal, or the end of
+/// `life`, ends it at once.
+async fn until_drained(app: &App, signals: &mut Signals, life: &Lifecycle) {
+    tokio::select! {
+        () = signals.next() => app.draining.begin("asked by a signal"),
+        () = app.draining.begun().cancelled() => {}
+        () = life.ending().cancelled() => return,
+    }
+    let drained = async {
+        drain::drain(app).await;
+        // The main listener ends this life when its last call has ended.
+        if tokio::time::timeout(drain::CALLS_PATIENCE, life.ending().cancelled()).await.is_err() {
+            tracing::warn!("some calls did not end in time");
+        }
+    };
+    tokio::select! {
+        () = drained => {}
+        () = signals.next() => tracing::warn!("asked again: ending at once"),
+        () = life.ending().cancelled() => {}
+    }
+}
+
+/// Connects, brings the schema up to date, and makes sure that the database is this fleet's. A database that is not there is waited for: it
+/// may be started after us. One that does not let us in is given up after half a minute.
 async fn open_catalog(url: &str, fleet: &str) -> Result<Catalog, ServerError> {
     let config = CatalogConfig::from_url(url).map_err(ServerError::Database)?;
     let catalog = Catalog::new(config).map_err(ServerError::Database)?;
@@ -201,9 +271,13 @@ async fn open_catalog(url: &str, fleet: &str) -> Result<Catalog, ServerError> {
     let version = loop {
         match catalog.migrate().await {
             Ok(version) => break version,
-            Err(MigrateError::Database(error)) if error.is_retryable() && tries < MAX_DATABASE_TRIES => {
-                tracing::warn!(cause = %crate::app::chain(&error), "waiting for the database");
-                tries += 1;
+            Err(MigrateError::Database(error))
+                if error.is_retryable() && (!error.is_refused_login() || tries < MAX_REFUSED_TRIES) =>
+            {
+                if tries.is_multiple_of(SAID_EVERY) {
+                    tracing::warn!(cause = %crate::app::chain(&error), "waiting for the database");
+                }
+                tries = tries.wrapping_add(1);
                 tokio::time::sleep(DATABASE_PAUSE).await;
             }
             Err(error) => return Err(ServerError::Migrate(error)),
@@ -222,6 +296,7 @@ struct Listeners {
     main: Acceptor,
     enrolment: Acceptor,
     certificates: [Arc<ServerTls>; 2],
+    certificate_ends: Timestamp,
     renew_at: Timestamp,
 }
 
@@ -252,27 +327,32 @@ async fn listen(
     let (certificate, key) = authority.issue_with_key(order)?;
     let tls = |auth| ServerTls::new(authority.pem(), &certificate.pem, &key, auth).map_err(ServerError::Tls);
     let certificates = [tls(ClientAuth::Required)?, tls(ClientAuth::OptionalExpired { grace: RENEWAL_GRACE })?];
-    let bind = async |address: std::net::SocketAddr, tls: &Arc<ServerTls>| {
+    let bind = async |address: SocketAddr, tls: &Arc<ServerTls>| {
         Acceptor::bind(address, Arc::clone(tls))
             .await
             .map_err(|source| ServerError::Listen { address: address.to_string(), source })
     };
     let main = bind(settings.listen, &certificates[0]).await?;
     let enrolment = bind(settings.enrol_listen, &certificates[1]).await?;
-    Ok(Listeners { main, enrolment, certificates, renew_at: certificate.identity.life_at(2, 3) })
+    let (certificate_ends, renew_at) = (certificate.identity.not_after, certificate.identity.life_at(2, 3));
+    Ok(Listeners { main, enrolment, certificates, certificate_ends, renew_at })
 }
 
 fn start_tasks(app: &Arc<App>, listeners: &Listeners, state: &Path, life: &Lifecycle) {
     tasks::bootstrap_importer::start(app, state, life);
     tasks::certificate_renewer::start(app, &listeners.certificates, listeners.renew_at, life);
+    tasks::heartbeats::start(app, life);
+    tasks::session_judge::start(app, life);
     tasks::scheduler::start(app, life);
     tasks::dispatcher::start(app, life);
+    tasks::order_giver::start(app, life);
     tasks::canceller::start(app, life);
     tasks::lease_reaper::start(app, life);
     tasks::ingester::start(app, life);
     tasks::housekeeper::start(app, life);
     tasks::job_keeper::start(app, life);
     tasks::full_planner::start(app, life);
+    tasks::plan_sender::start(app, life);
 }
 
 fn builder() -> Server {
@@ -284,7 +364,19 @@ fn builder() -> Server {
         .concurrency_limit_per_connection(MAX_CALLS_PER_CONNECTION)
 }
 
+/// When a listener takes no more calls.
+fn closing(app: &App, life: &Lifecycle) -> impl Future<Output = ()> + Send + 'static {
+    let (closing, ending) = (app.draining.closing().clone(), life.ending().clone());
+    async move {
+        tokio::select! {
+            () = closing.cancelled() => {}
+            () = ending.cancelled() => {}
+        }
+    }
+}
+
 async fn serve_main(app: Arc<App>, life: Lifecycle, connections: Connections) {
+    let closing = closing(&app, &life);
     let agents = AgentServiceServer::new(Agents::new(Arc::clone(&app), life.clone()))
         .max_decoding_message_size(wire::MAX_MESSAGE_BYTES)
         .max_encoding_message_size(wire::MAX_MESSAGE_BYTES);
@@ -295,18 +387,18 @@ async fn serve_main(app: Arc<App>, life: Lifecycle, connections: Connections) {
         .layer(IdentityLayer::new(app))
         .add_service(agents)
         .add_service(operators)
-        .serve_with_incoming_shutdown(connections, life.ending().clone().cancelled_owned())
+        .serve_with_incoming_shutdown(connections, closing)
         .await;
     stop(served, &life);
 }
 
 async fn serve_enrolment(app: Arc<App>, life: Lifecycle, connections: Connections) {
+    let closing = closing(&app, &life);
     let enrolment = EnrolmentServiceServer::new(Enrolment::new(app)).max_decoding_message_size(64 << 10);
-    let served = builder()
-        .add_service(enrolment)
-        .serve_with_incoming_shutdown(connections, life.ending().clone().cancelled_owned())
-        .await;
-    stop(served, &life);
+    let served = builder().add_service(enrolment).serve_with_incoming_shutdown(connections, closing).await;
+    if let Err(error) = served {
+        stop(Err(error), &life);
+    }
 }
 
 /// A listener that stops takes the process with it: half a coordinator is worse than none.
@@ -318,11 +410,12 @@ fn stop(served: Result<(), tonic::transport::Error>, life: &Lifecycle) {
 }
 
 /// Says where the coordinator listens, for scripts: written when it serves.
-fn announce(state: &Path, endpoints: &Endpoints) -> Result<(), ServerError> {
+fn announce(state: &Path, endpoints: &Endpoints, health: Option<SocketAddr>) -> Result<(), ServerError> {
     let path = state.join(ENDPOINTS_FILE);
     let text = serde_json::json!({
         "main": endpoints.main,
         "enrolment": endpoints.enrolment,
+        "health": health.map(|address| address.to_string()),
         "process": std::process::id(),
     });
     durable::write(&path, text.to_string().as_bytes(), durable::PUBLIC_MODE)

@@ -11,10 +11,14 @@ use std::time::Duration;
 use coord_shared::api::{CoordinatorMessage, Ping, coordinator_message::Message};
 use coord_shared::fault::Fault;
 use coord_shared::ids::{HostId, InstanceId, SessionNumber};
+use coord_shared::tls::PeerIdentity;
 use tokio::sync::{mpsc, watch};
 
 /// Messages waiting for one agent. An agent that lets more pile up is disconnected: it reconnects and says what it holds.
 pub const MAX_WAITING_MESSAGES: usize = 256;
+
+/// A message on its way to an agent. Boxed, because channels keep room for some messages of the largest kind, and most sessions have none.
+pub type Outgoing = Box<CoordinatorMessage>;
 
 /// A session as the rest of the coordinator sees it.
 #[derive(Debug, Clone)]
@@ -25,7 +29,9 @@ pub struct Session {
     pub number: SessionNumber,
     /// The agent process at the other end.
     pub instance: InstanceId,
-    outgoing: mpsc::Sender<CoordinatorMessage>,
+    /// What its certificate says: looked at again every few seconds.
+    pub identity: Arc<PeerIdentity>,
+    outgoing: mpsc::Sender<Outgoing>,
     ending: watch::Sender<Option<Fault>>,
     pong: watch::Sender<u64>,
 }
@@ -34,7 +40,7 @@ pub struct Session {
 #[derive(Debug)]
 pub struct SessionStream {
     /// What to send to the agent.
-    pub outgoing: mpsc::Receiver<CoordinatorMessage>,
+    pub outgoing: mpsc::Receiver<Outgoing>,
     /// Becomes `Some` when the session is to end, with the reason for the agent.
     pub ending: watch::Receiver<Option<Fault>>,
 }
@@ -46,16 +52,21 @@ pub struct NotConnected;
 
 impl Session {
     /// A session and the end that its stream holds.
-    pub fn new(host: HostId, number: SessionNumber, instance: InstanceId) -> (Session, SessionStream) {
+    pub fn new(
+        host: HostId,
+        number: SessionNumber,
+        instance: InstanceId,
+        identity: Arc<PeerIdentity>,
+    ) -> (Session, SessionStream) {
         let (outgoing, receiver) = mpsc::channel(MAX_WAITING_MESSAGES);
         let (ending, ended) = watch::channel(None);
-        let session = Session { host, number, instance, outgoing, ending, pong: watch::Sender::new(0) };
+        let session = Session { host, number, instance, identity, outgoing, ending, pong: watch::Sender::new(0) };
         (session, SessionStream { outgoing: receiver, ending: ended })
     }
 
     /// Queues a message. An agent that does not read is cut off instead of waited for.
     pub fn send(&self, message: Message) -> Result<(), NotConnected> {
-        let sent = self.outgoing.try_send(CoordinatorMessage { message: Some(message) });
+        let sent = self.outgoing.try_send(Box::new(CoordinatorMessage { message: Some(message) }));
         sent.map_err(|_| {
             self.end(Fault::new(
                 coord_shared::fault::ErrorCode::LimitExceeded,
@@ -138,6 +149,11 @@ impl Sessions {
         self.locked(|live| live.get(&host).cloned())
     }
 
+    /// The hosts that have a session here, in no order.
+    pub fn hosts(&self) -> Vec<HostId> {
+        self.locked(|live| live.keys().copied().collect())
+    }
+
     /// Every session here, in no order.
     pub fn all(&self) -> Vec<Session> {
         self.locked(|live| live.values().cloned().collect())
@@ -152,8 +168,24 @@ impl Sessions {
 #[cfg(test)]
 mod tests {
     use coord_shared::fault::ErrorCode;
+    use coord_shared::tls::PeerKind;
+    use jiff::Timestamp;
 
     use super::*;
+
+    fn session(host: HostId, number: u64) -> (Session, SessionStream) {
+        let identity = PeerIdentity {
+            kind: PeerKind::Agent,
+            fleet: "demo".to_owned(),
+            id: host.to_string(),
+            serial: String::new(),
+            not_before: Timestamp::UNIX_EPOCH,
+            not_after: Timestamp::MAX,
+            public_key_sha256: [0; 32],
+            sha256: [0; 32],
+        };
+        Session::new(host, SessionNumber(number), InstanceId::random(), Arc::new(identity))
+    }
 
     fn reason() -> Fault {
         Fault::new(ErrorCode::Changed, "replaced by a newer session")
@@ -162,8 +194,8 @@ mod tests {
     #[tokio::test]
     async fn a_newer_session_replaces_an_older_one_and_never_the_other_way() {
         let (sessions, host) = (Sessions::new(), HostId::random());
-        let (old, old_stream) = Session::new(host, SessionNumber(1), InstanceId::random());
-        let (new, new_stream) = Session::new(host, SessionNumber(2), InstanceId::random());
+        let (old, old_stream) = session(host, 1);
+        let (new, new_stream) = session(host, 2);
         assert!(sessions.put(old.clone(), reason()));
         assert!(sessions.put(new, reason()));
         assert!(old_stream.ending.borrow().is_some());
@@ -175,7 +207,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_agent_that_does_not_read_is_cut_off() {
-        let (session, stream) = Session::new(HostId::random(), SessionNumber(1), InstanceId::random());
+        let (session, stream) = session(HostId::random(), 1);
         for number in 0..MAX_WAITING_MESSAGES {
             assert_eq!(session.send(Message::Ping(Ping { number: number as u64 })), Ok(()));
         }
@@ -185,10 +217,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_ping_tells_the_living_from_the_dead() {
-        let (session, mut stream) = Session::new(HostId::random(), SessionNumber(1), InstanceId::random());
+        let (session, mut stream) = session(HostId::random(), 1);
         let agent = session.clone();
         let answering = async {
-            if let Some(CoordinatorMessage { message: Some(Message::Ping(ping)) }) = stream.outgoing.recv().await {
+            if let Some(Message::Ping(ping)) = stream.outgoing.recv().await.and_then(|message| message.message) {
                 agent.record_pong(ping.number);
             }
         };

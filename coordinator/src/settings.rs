@@ -13,6 +13,21 @@ const FILE: &str = "coordinator.toml";
 pub const DEFAULT_LISTEN: &str = "0.0.0.0:7443";
 /// Enrolment listener when none is named.
 pub const DEFAULT_ENROL_LISTEN: &str = "0.0.0.0:7444";
+/// Longest time between two heartbeats, in seconds.
+pub const MAX_HEARTBEAT_S: u32 = 60;
+/// Shortest time between two heartbeats of an agent that holds no run, in seconds: there are many of them, and they say nothing else.
+pub const MIN_IDLE_HEARTBEAT_S: u32 = 5;
+/// Longest, in seconds. Whoever goes by when a host was last heard of waits for so long: a process that comes after one that was
+/// killed, and comes to another coordinator, is taken for a second one until then.
+pub const MAX_IDLE_HEARTBEAT_S: u32 = 300;
+/// A lease lasts for at least so many heartbeats: two may be lost.
+pub const MIN_LEASE_HEARTBEATS: u32 = 3;
+/// Longest lease, in seconds. A lost host's run is taken back after it.
+pub const MAX_LEASE_S: u32 = 3600;
+/// Shortest time that ended runs are kept, in days: what a cut-off host did by its plan is told within it.
+pub const MIN_KEEP_RUNS_DAYS: u32 = 60;
+/// Longest, in days: a century.
+pub const MAX_KEEP_RUNS_DAYS: u32 = 36_500;
 /// Longest fleet name.
 const MAX_FLEET_NAME: usize = 63;
 
@@ -44,6 +59,44 @@ pub enum SettingsError {
     /// The settings cannot be written as TOML.
     #[error("the settings cannot be written")]
     Encode(#[source] toml::ser::Error),
+    /// Heartbeats and leases that cannot work together.
+    #[error(
+        "{}: heartbeat_s = {heartbeat_s} and lease_s = {lease_s} do not go together: heartbeat_s is from 1 to {MAX_HEARTBEAT_S}, \
+         and lease_s from {MIN_LEASE_HEARTBEATS} heartbeats to {MAX_LEASE_S}",
+        path.display()
+    )]
+    Patience {
+        /// The settings file.
+        path: PathBuf,
+        /// As it says.
+        heartbeat_s: u32,
+        /// As it says.
+        lease_s: u32,
+    },
+    /// Idle heartbeats that flood the coordinators, or make hosts look lost.
+    #[error(
+        "{}: idle_heartbeat_s = {idle_heartbeat_s} cannot be used: it is from {MIN_IDLE_HEARTBEAT_S}, or a large fleet floods its \
+         coordinators, to {MAX_IDLE_HEARTBEAT_S}, or hosts look lost that are not",
+        path.display()
+    )]
+    IdlePatience {
+        /// The settings file.
+        path: PathBuf,
+        /// As it says.
+        idle_heartbeat_s: u32,
+    },
+    /// A history that is too short to be one.
+    #[error(
+        "{}: keep_runs_days = {keep_runs_days} cannot be used: it is from {MIN_KEEP_RUNS_DAYS}, or the report of a host that was long away finds \
+         nothing to belong to, to {MAX_KEEP_RUNS_DAYS}",
+        path.display()
+    )]
+    History {
+        /// The settings file.
+        path: PathBuf,
+        /// As it says.
+        keep_runs_days: u32,
+    },
     /// A fleet's name is in certificates.
     #[error("'{}' cannot be a fleet's name: write 1 to {MAX_FLEET_NAME} of a-z, 0-9 and '-'", name.escape_debug())]
     FleetName {
@@ -71,20 +124,42 @@ pub struct Settings {
     /// Postgres as a URL; empty: a private server in the state folder.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub database: String,
-    /// How often agents report that they live, in seconds.
+    /// Where `/livez` and `/readyz` are answered over plain HTTP; not set: nowhere. Whoever reaches it reads versions and errors, so it
+    /// belongs on loopback or into a pod's network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_listen: Option<SocketAddr>,
+    /// How often agents report that they live, in seconds: from 1 to [`MAX_HEARTBEAT_S`].
     #[serde(default = "default_heartbeat_s")]
     pub heartbeat_s: u32,
-    /// How long an attempt lives without being heard of, in seconds. It outlives a reconnect.
+    /// The same while they hold no run, in seconds: from [`MIN_IDLE_HEARTBEAT_S`] to [`MAX_IDLE_HEARTBEAT_S`]. A broken connection is
+    /// noticed by itself, so this is only for who was last heard of.
+    #[serde(default = "default_idle_heartbeat_s")]
+    pub idle_heartbeat_s: u32,
+    /// How long an attempt lives without being heard of, in seconds: from [`MIN_LEASE_HEARTBEATS`] heartbeats to [`MAX_LEASE_S`]. It
+    /// outlives a reconnect. The same on every coordinator of a fleet.
     #[serde(default = "default_lease_s")]
     pub lease_s: u32,
+    /// How long runs are kept after their end, in days: from [`MIN_KEEP_RUNS_DAYS`] to [`MAX_KEEP_RUNS_DAYS`]. A run that made a restore point
+    /// stays as long as that, without its steps. The same on every coordinator of a fleet: the shortest counts.
+    #[serde(default = "default_keep_runs_days")]
+    pub keep_runs_days: u32,
 }
 
 const fn default_heartbeat_s() -> u32 {
     5
 }
 
+const fn default_idle_heartbeat_s() -> u32 {
+    30
+}
+
 const fn default_lease_s() -> u32 {
     60
+}
+
+/// A year, and what happened at this time a year ago.
+const fn default_keep_runs_days() -> u32 {
+    400
 }
 
 impl Settings {
@@ -101,8 +176,11 @@ impl Settings {
             advertise: Vec::new(),
             advertise_enrol: Vec::new(),
             database: String::new(),
+            health_listen: None,
             heartbeat_s: default_heartbeat_s(),
+            idle_heartbeat_s: default_idle_heartbeat_s(),
             lease_s: default_lease_s(),
+            keep_runs_days: default_keep_runs_days(),
         })
     }
 
@@ -113,7 +191,21 @@ impl Settings {
             io::ErrorKind::NotFound => SettingsError::NotInitialised { folder: folder.to_owned() },
             _ => SettingsError::File { path: path.clone(), source },
         })?;
-        toml::from_str(&text).map_err(|source| SettingsError::Syntax { path, source })
+        let settings: Settings =
+            toml::from_str(&text).map_err(|source| SettingsError::Syntax { path: path.clone(), source })?;
+        let Settings { heartbeat_s, idle_heartbeat_s, lease_s, keep_runs_days, .. } = settings;
+        let fits = (1..=MAX_HEARTBEAT_S).contains(&heartbeat_s)
+            && (heartbeat_s * MIN_LEASE_HEARTBEATS..=MAX_LEASE_S).contains(&lease_s);
+        if !fits {
+            return Err(SettingsError::Patience { path, heartbeat_s, lease_s });
+        }
+        if !(MIN_IDLE_HEARTBEAT_S..=MAX_IDLE_HEARTBEAT_S).contains(&idle_heartbeat_s) {
+            return Err(SettingsError::IdlePatience { path, idle_heartbeat_s });
+        }
+        if !(MIN_KEEP_RUNS_DAYS..=MAX_KEEP_RUNS_DAYS).contains(&keep_runs_days) {
+            return Err(SettingsError::History { path, keep_runs_days });
+        }
+        Ok(settings)
     }
 
     /// Writes them to a state folder.
@@ -127,6 +219,11 @@ impl Settings {
     /// Whether a folder has been initialised.
     pub fn exist(folder: &Path) -> bool {
         folder.join(FILE).exists()
+    }
+
+    /// How long runs are kept after their end.
+    pub const fn keep_runs(&self) -> Duration {
+        Duration::from_secs(self.keep_runs_days as u64 * 86_400)
     }
 
     /// Lease of an attempt.
@@ -159,6 +256,58 @@ mod tests {
         let settings = Settings::new("demo", any, any).unwrap();
         settings.store(folder.path()).unwrap();
         assert_eq!(Settings::load(folder.path()).unwrap(), settings);
+    }
+
+    #[test]
+    fn a_lease_that_a_lost_heartbeat_would_end_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let any = "127.0.0.1:0".parse().unwrap();
+        let load = |heartbeat_s, lease_s| {
+            Settings { heartbeat_s, lease_s, ..Settings::new("demo", any, any).unwrap() }.store(folder.path()).unwrap();
+            Settings::load(folder.path())
+        };
+        for (heartbeat_s, lease_s) in [(1, 3), (5, 60), (60, 3600)] {
+            assert_eq!(load(heartbeat_s, lease_s).unwrap().lease_s, lease_s);
+        }
+        for (heartbeat_s, lease_s) in [(0, 60), (5, 14), (61, 3600), (60, 3601), (u32::MAX, u32::MAX)] {
+            let error = load(heartbeat_s, lease_s).unwrap_err();
+            assert!(matches!(error, SettingsError::Patience { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn idle_heartbeats_that_flood_or_make_hosts_look_lost_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let any = "127.0.0.1:0".parse().unwrap();
+        let load = |idle_heartbeat_s| {
+            Settings { idle_heartbeat_s, ..Settings::new("demo", any, any).unwrap() }.store(folder.path()).unwrap();
+            Settings::load(folder.path())
+        };
+        for seconds in [MIN_IDLE_HEARTBEAT_S, default_idle_heartbeat_s(), MAX_IDLE_HEARTBEAT_S] {
+            assert_eq!(load(seconds).unwrap().idle_heartbeat_s, seconds);
+        }
+        for seconds in [0, 4, 301, u32::MAX] {
+            let error = load(seconds).unwrap_err().to_string();
+            let says = format!("idle_heartbeat_s = {seconds} cannot be used: it is from 5, or");
+            assert!(error.contains(&says) && error.contains("to 300, or"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_history_that_forgets_what_may_still_be_reported_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let any = "127.0.0.1:0".parse().unwrap();
+        let load = |keep_runs_days| {
+            Settings { keep_runs_days, ..Settings::new("demo", any, any).unwrap() }.store(folder.path()).unwrap();
+            Settings::load(folder.path())
+        };
+        for days in [MIN_KEEP_RUNS_DAYS, default_keep_runs_days(), MAX_KEEP_RUNS_DAYS] {
+            assert_eq!(load(days).unwrap().keep_runs().as_secs(), u64::from(days) * 86_400);
+        }
+        for days in [0, 59, 36_501, u32::MAX] {
+            let error = load(days).unwrap_err().to_string();
+            assert!(error.contains(&format!("keep_runs_days = {days} cannot be used: it is from 60, or")), "{error}");
+        }
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! `tests/fuzz/corpus/TARGET` is tried first, so whatever once broke a target is tried for ever.
 //!
 //! `FUZZ_SECONDS=600 cargo test --workspace --test fuzz TARGET -- --nocapture` attacks one target for that long. What it finds is put into the
-//! corpus: `crash-*` made it panic, `slow-*` took too long, `found-*` had a new outcome. The first two are to be committed with what mends them.
+//! corpus: `crash-*` made it panic, `slow-*` took too long, `found-*` had a new outcome. The first two are to be committed with what mends them;
+//! of the last a corpus holds [`MAX_FOUND`].
 
 use std::collections::HashSet;
 use std::fs;
@@ -24,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MAX_KEPT: usize = 4096;
 /// Largest input with a new outcome that is put into the corpus, in bytes: a corpus is to be read, and stays small.
 const MAX_KEPT_BYTES: usize = 8 << 10;
+/// Most inputs with a new outcome that the corpus of one target holds, those found before included: all of a corpus is tried on every run
+/// of the tests. Room is made by deleting what others stand for as well.
+const MAX_FOUND: usize = 64;
 /// Largest input that is tried.
 const MAX_BYTES: usize = 1 << 20;
 
@@ -47,7 +51,8 @@ pub fn attack(name: &str, seeds: Vec<Vec<u8>>, run: Run<'_>) -> Attack {
     let asked = std::env::var_os("FUZZ_SECONDS").and_then(|text| text.to_str()?.parse().ok()).map(Duration::from_secs);
     let corpus = workspace().join("tests/fuzz/corpus").join(name);
     let seed = u64::from(std::process::id());
-    let mut fuzzer = Fuzzer { run, corpus: &corpus, seen: HashSet::new(), inputs: 0, keeps: asked.is_some() };
+    let room = if asked.is_some() { MAX_FOUND.saturating_sub(found_in(&corpus)) } else { 0 };
+    let mut fuzzer = Fuzzer { run, corpus: &corpus, seen: HashSet::new(), inputs: 0, room, turned_away: 0 };
     let mut kept: Vec<Vec<u8>> = read_all(&corpus).into_iter().chain(seeds).collect();
     for input in &kept {
         fuzzer.try_one(name, input);
@@ -65,6 +70,9 @@ pub fn attack(name: &str, seeds: Vec<Vec<u8>>, run: Run<'_>) -> Attack {
     }
     let attack = Attack { inputs: fuzzer.inputs, outcomes: fuzzer.seen.len() };
     println!("{name}: seed {seed}, {} inputs, {} outcomes", attack.inputs, attack.outcomes);
+    if asked.is_some() && fuzzer.turned_away > 0 {
+        println!("{name}: {} inputs with a new outcome were not kept: {MAX_FOUND} are there", fuzzer.turned_away);
+    }
     attack
 }
 
@@ -73,7 +81,10 @@ struct Fuzzer<'a> {
     corpus: &'a Path,
     seen: HashSet<String>,
     inputs: u64,
-    keeps: bool,
+    /// How many more inputs with a new outcome the corpus takes.
+    room: usize,
+    /// Inputs with a new outcome for which there was no room.
+    turned_away: u64,
 }
 
 impl Fuzzer<'_> {
@@ -93,23 +104,46 @@ impl Fuzzer<'_> {
                 let outcome =
                     outcome.chars().map(|letter| if letter.is_ascii_digit() { '0' } else { letter }).collect();
                 let is_new = self.seen.insert(outcome);
-                if is_new && self.keeps && input.len() <= MAX_KEPT_BYTES {
-                    self.keep("found", input);
+                if is_new && input.len() <= MAX_KEPT_BYTES {
+                    self.keep_found(input);
                 }
                 is_new
             }
         }
     }
 
-    fn keep(&self, what: &str, input: &[u8]) -> PathBuf {
+    fn keep_found(&mut self, input: &[u8]) {
+        if self.path_of("found", input).exists() {
+            return;
+        }
+        match self.room.checked_sub(1) {
+            Some(left) => {
+                self.room = left;
+                self.keep("found", input);
+            }
+            None => self.turned_away += 1,
+        }
+    }
+
+    fn path_of(&self, what: &str, input: &[u8]) -> PathBuf {
         let digest = blake3::hash(input).to_hex();
-        let path = self.corpus.join(format!("{what}-{}", &digest[..16]));
+        self.corpus.join(format!("{what}-{}", &digest[..16]))
+    }
+
+    fn keep(&self, what: &str, input: &[u8]) -> PathBuf {
+        let path = self.path_of(what, input);
         let written = fs::create_dir_all(self.corpus).and_then(|()| fs::write(&path, input));
         if let Err(error) = written {
             println!("{} cannot be written: {error}", path.display());
         }
         path
     }
+}
+
+/// How many inputs of a corpus are there because their outcome was new.
+fn found_in(corpus: &Path) -> usize {
+    let Ok(entries) = fs::read_dir(corpus) else { return 0 };
+    entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"found-")).count()
 }
 
 /// All inputs of a corpus, in the order of their names.
@@ -197,5 +231,23 @@ mod tests {
         let kept = read_all(&corpus);
         fs::remove_dir_all(&corpus).unwrap_or_default();
         assert!(kept.len() == 1 && !kept[0].starts_with(b"calm"), "{kept:?}");
+    }
+
+    #[test]
+    fn a_corpus_takes_so_many_new_outcomes_and_no_more() {
+        let corpus = workspace().join("tests/fuzz/corpus/full");
+        let run = |input: &[u8]| "x".repeat(input.len());
+        let mut fuzzer =
+            Fuzzer { run: &run, corpus: &corpus, seen: HashSet::new(), inputs: 0, room: MAX_FOUND, turned_away: 0 };
+        // The same ones are found once more, as in a later run.
+        for _ in 0..2 {
+            fuzzer.seen.clear();
+            for length in 0..MAX_FOUND + 3 {
+                fuzzer.try_one("full", &vec![0; length]);
+            }
+        }
+        let found = found_in(&corpus);
+        fs::remove_dir_all(&corpus).unwrap_or_default();
+        assert_eq!((found, fuzzer.room, fuzzer.turned_away), (MAX_FOUND, 0, 6));
     }
 }

@@ -69,7 +69,13 @@ fn contexts_are_added_chosen_and_explained_and_a_logout_leaves_no_key() {
     assert_eq!(json(&["whoami", "-o", "json"])["context"], "lab");
     assert_eq!(host.coordctl(&["context", "use", "nowhere"]).unwrap().code, 2);
 
-    host.coordctl(&["logout"]).unwrap().success().unwrap();
+    for unsaid in [&["logout"][..], &["logout", "--dry-run"], &["context", "use", &current, "-n"]] {
+        assert_eq!(host.coordctl(unsaid).unwrap().code == 0, unsaid.len() > 1, "{unsaid:?}");
+    }
+    assert_eq!(json(&["whoami", "-o", "json"])["context"], "lab", "only said");
+    let would = host.coordctl(&[&add[..2], &["more"], &add[3..], &["-n"]].concat()).unwrap().success().unwrap();
+    assert!(would.stdout.contains("add context more"), "{}", would.stdout);
+    host.coordctl(&["logout", "--yes"]).unwrap().success().unwrap();
     let out = host.coordctl(&["status"]).unwrap();
     assert_eq!(out.code, 4, "{out:?}");
     assert!(out.stderr.contains("lab is logged out"), "{}", out.stderr);

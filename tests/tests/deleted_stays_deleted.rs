@@ -41,7 +41,7 @@ fn added_then_removed_between_differentials_it_does_not_come_back() {
     let before = contents(&host);
     let counted = |key: &str| before["jobs"][0][key].as_u64().unwrap();
     assert_eq!((counted("backups"), counted("searchable"), counted("pending")), (3, 3, 0), "{before}");
-    let rebuilt = host.coordctl(&["catalog", "rebuild", "web-1", "--timeout", "60s", "-o", "json"]).unwrap();
+    let rebuilt = host.coordctl(&["catalog", "rebuild", "--yes", "web-1", "--timeout", "60s", "-o", "json"]).unwrap();
     let rebuilt = rebuilt.success().unwrap().json().unwrap();
     assert_eq!(rebuilt["jobs"], before["jobs"], "every index was taken in again");
     same_as_before(&host);
@@ -60,7 +60,7 @@ fn an_archive_that_is_away_during_a_rebuild_is_waited_for_and_taken_in_when_it_i
     let away = host.beside("unmounted");
     fs::rename(archives.join("web-1"), &away).unwrap();
 
-    let late = host.coordctl(&["catalog", "rebuild", "--all", "--timeout", "3s"]).unwrap();
+    let late = host.coordctl(&["catalog", "rebuild", "--yes", "--all", "--timeout", "3s"]).unwrap();
     assert_eq!(late.code, 7, "{late:?}");
     assert!(late.stderr.contains("rebuild continues: coordctl catalog status"), "{}", late.stderr);
     let status = contents(&host);
@@ -70,7 +70,7 @@ fn an_archive_that_is_away_during_a_rebuild_is_waited_for_and_taken_in_when_it_i
 
     fs::rename(&away, archives.join("web-1")).unwrap();
     // Begun again, it asks at once instead of at the end of its pause.
-    host.coordctl(&["catalog", "rebuild", "web-1/srv", "--timeout", "60s"]).unwrap().success().unwrap();
+    host.coordctl(&["catalog", "rebuild", "--yes", "web-1/srv", "--timeout", "60s"]).unwrap().success().unwrap();
     let shown = host.coordctl(&["cat", "web-1/srv/file"]).unwrap().success().unwrap();
     assert_eq!(shown.bytes, b"content");
 
@@ -80,7 +80,7 @@ fn an_archive_that_is_away_during_a_rebuild_is_waited_for_and_taken_in_when_it_i
         if shown == false { Ok(()) } else { Err(shown.to_string()) }
     })
     .unwrap();
-    let alone = host.coordctl(&["catalog", "rebuild", "--all"]).unwrap();
+    let alone = host.coordctl(&["catalog", "rebuild", "--yes", "--all"]).unwrap();
     assert_eq!(alone.code, 3, "{alone:?}");
     assert!(alone.stderr.contains("web-1/srv is left out: the host is not connected"), "{}", alone.stderr);
     assert_eq!(contents(&host)["jobs"][0]["searchable"], 1, "its entries stay");

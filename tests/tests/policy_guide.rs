@@ -42,6 +42,10 @@ fn every_command_of_the_policy_guide_does_what_it_says() {
         if fence != "commands" {
             continue;
         }
+        if text.contains("coordctl explain") {
+            // There is something to explain once a backup was taken.
+            host.fleet.backup("web-1", "web", None).unwrap();
+        }
         for line in text.lines() {
             let words = words(line);
             assert_eq!(words[0], "coordctl", "{line}");
@@ -49,6 +53,11 @@ fn every_command_of_the_policy_guide_does_what_it_says() {
             let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
             let answer = host.coordctl(&arguments).unwrap();
             assert_eq!(answer.code, 0, "{line}: {answer:?}");
+            if words[1] == "explain" {
+                for fact in ["web-1/web", "full", "differential", "why"] {
+                    assert!(answer.stdout.contains(fact), "{fact}: {}", answer.stdout);
+                }
+            }
             for form in ["json", "jsonl", "yaml"] {
                 // What only tells something tells it in every form.
                 if ["diff", "show", "history", "defaults", "list"].contains(words.get(2).unwrap_or(&"")) {
@@ -78,11 +87,17 @@ fn a_diff_ends_with_6_only_when_the_fleet_differs_from_the_folder() {
     let differs = host.coordctl(&["policy", "diff", "-f", &path, "--exit-code"]).unwrap();
     assert_eq!(differs.code, 6, "{differs:?}");
     assert!(differs.stdout.contains("the next seven days of web-1:"), "{}", differs.stdout);
-    host.coordctl(&["policy", "apply", "-f", &path]).unwrap().success().unwrap();
+    let asked = host.coordctl(&["policy", "apply", "-f", &path]).unwrap();
+    assert_eq!(asked.code, 2, "nobody is there to be asked: {asked:?}");
+    assert!(asked.stderr.contains("web become what the files say must be confirmed"), "{}", asked.stderr);
+    assert!(asked.stderr.contains("repeat with --yes"), "{}", asked.stderr);
+    host.coordctl(&["policy", "apply", "-f", &path, "--yes"]).unwrap().success().unwrap();
+    let same = host.coordctl(&["policy", "apply", "-f", &path]).unwrap();
+    assert_eq!(same.code, 0, "what changes nothing is not asked about: {same:?}");
     assert_eq!(host.coordctl(&["policy", "diff", "-f", &path, "--exit-code"]).unwrap().code, 0);
 
     fs::write(folder.join("web.toml"), "name = \"web\"\nhosts = \"role=db\"\nsources = [\"/etc\"]\n").unwrap();
-    let leaving = host.coordctl(&["policy", "apply", "-f", &path]).unwrap().success().unwrap();
+    let leaving = host.coordctl(&["policy", "apply", "-f", &path, "--yes"]).unwrap().success().unwrap();
     assert!(leaving.stderr.contains("warning: web-1 leaves web: there is no backup of it"), "{}", leaving.stderr);
     let listed = host.coordctl(&["job", "list", "--policy", "web"]).unwrap().success().unwrap();
     assert!(listed.stdout.contains("ended (not selected)"), "{}", listed.stdout);
@@ -123,7 +138,7 @@ schedule = { cron = "0 2 1 7 *" }
     assert_eq!(host.back_up().unwrap()["level"], "differential");
     next_run("01");
 
-    host.coordctl(&["host", "label", "web-1", "tier=gold"]).unwrap().success().unwrap();
+    host.coordctl(&["host", "label", "web-1", "tier=gold", "--yes"]).unwrap().success().unwrap();
     next_run("07");
     fs::write(host.source.join("small"), b"smaller").unwrap();
     let run = host.back_up().unwrap();

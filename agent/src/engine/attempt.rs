@@ -1,22 +1,21 @@
 //! One attempt as its own thread and the engine share it: a way to stop it, what it has done so far, and how it reports.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use coord_archive::progress::{Advance, Progress};
 use coord_shared::api::{self, run_report};
-use coord_shared::clock::Clock;
 use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::level::Level;
-use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::host_clock::HostClock;
 use super::pace::Pace;
 use super::{Event, Failure};
-use crate::journal::AttemptKey;
+use crate::journal::{AttemptKey, BegunFromPlan};
 
 /// How often a thread that waits looks whether it should stop.
 const STOP_POLL: Duration = Duration::from_millis(200);
@@ -39,6 +38,7 @@ pub enum NotTaken {
 #[derive(Debug, Default)]
 pub struct Control {
     stop: CancellationToken,
+    why: OnceLock<Fault>,
     phase: AtomicI32,
     files_done: AtomicU64,
     files_total: AtomicU64,
@@ -55,6 +55,17 @@ impl Control {
         self.stop.cancel();
         self.answered.notify_all();
         self.pace.wake();
+    }
+
+    /// The same, because of a fault: the attempt ends with it, and not as one that somebody stopped.
+    pub fn stop_for(&self, fault: Fault) {
+        self.why.get_or_init(|| fault);
+        self.stop();
+    }
+
+    /// Why it was stopped, if nobody asked for that.
+    pub fn why_stopped(&self) -> Option<&Fault> {
+        self.why.get()
     }
 
     /// How fast it may go from now on; none: as fast as it goes.
@@ -109,42 +120,6 @@ impl Progress for Control {
     }
 }
 
-/// The host's clock and what has to be added to it to get the coordinator's.
-#[derive(Clone)]
-pub struct HostClock {
-    clock: Arc<dyn Clock>,
-    offset_us: Arc<AtomicI64>,
-}
-
-impl HostClock {
-    /// A clock whose offset is not measured yet.
-    pub fn new(clock: Arc<dyn Clock>) -> HostClock {
-        HostClock { clock, offset_us: Arc::default() }
-    }
-
-    /// Now, by the host.
-    pub fn now(&self) -> Timestamp {
-        self.clock.now()
-    }
-
-    /// Takes the coordinator's time, as it was just now.
-    pub fn measure(&self, coordinator_us: i64) {
-        if coordinator_us != 0 {
-            self.offset_us.store(coordinator_us - self.now().as_microsecond(), Ordering::Relaxed);
-        }
-    }
-
-    /// Microseconds to add to the host's clock; 0 if never measured.
-    pub fn offset_us(&self) -> i64 {
-        self.offset_us.load(Ordering::Relaxed)
-    }
-
-    /// The host's instant by the coordinator's clock, with an offset measured at the beginning of the run.
-    pub fn corrected(at: Timestamp, offset_us: i64) -> Timestamp {
-        at.checked_add(SignedDuration::from_micros(offset_us)).unwrap_or(at)
-    }
-}
-
 /// What the thread of an attempt works with.
 pub struct RunContext {
     /// Which attempt.
@@ -153,6 +128,8 @@ pub struct RunContext {
     pub order: api::RunOrder,
     /// The archive that an earlier process of this agent sealed and did not verify to the end.
     pub resumed: Option<api::Sealed>,
+    /// Set when this host began the run by itself: then nobody is asked about its level.
+    pub from_plan: Option<BegunFromPlan>,
     /// The newest archives of the same job that were made here, newest first.
     pub newest_here: Vec<api::ArchiveLocation>,
     /// Stop flag and counters.

@@ -12,6 +12,7 @@ use coord_archive::reader::ArchiveReader;
 use coord_archive::rules::Rules;
 use coord_shared::api::{self, finished, run_report};
 use coord_shared::durable;
+use coord_shared::failpoint;
 use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::ids::PolicyId;
 use coord_shared::level::Level;
@@ -19,7 +20,7 @@ use coord_shared::slug::{HostSlug, PolicySlug};
 use jiff::Timestamp;
 
 use super::archive::open_archive;
-use super::attempt::HostClock;
+use super::host_clock::HostClock;
 use super::pack::{self, Parts};
 use super::work::report_notes;
 use super::{Done, Failure, HostWork, RunContext, notes, verify};
@@ -28,6 +29,9 @@ use crate::scan::{Against, Comparison, Scan, ScanError, ScanRequest};
 /// How long a run waits for the coordinator's word on its level. A coordinator that is away does not stop it: the level decided
 /// before the scan is then taken.
 const LEVEL_PATIENCE: Duration = Duration::from_secs(120);
+
+/// The level is the one that was ordered.
+const FROM_ORDER: Option<&str> = None;
 
 /// What is known before the archive is verified and belongs into the last report.
 #[derive(Debug, Clone, Copy, Default)]
@@ -85,7 +89,7 @@ pub(super) fn run(work: &HostWork, context: &RunContext, task: &api::BackupTask)
         chain,
     };
     match decided {
-        Level::Full => backup.full(),
+        Level::Full => backup.full(FROM_ORDER),
         Level::Differential => backup.differential(),
     }
 }
@@ -107,6 +111,7 @@ pub(super) fn finish_sealed(
             "look at the disk of the archive folder; the archive was set aside there (coord-agent status says where)";
         return Err(Failure::retryable(Fault::new(ErrorCode::ArchiveDamaged, message).with_hint(hint)));
     }
+    failpoint::reach("agent.verified");
     let result = api::BackupResult {
         sealed: Some(sealed.clone()),
         unchanged: None,
@@ -156,12 +161,14 @@ impl Backup<'_> {
             expected_mounts: self.expected_mounts.clone().unwrap_or_default(),
             started_at: self.started_at,
         };
-        Scan::begin(&request).map_err(|error| of_scan(&error))
+        let scan = Scan::begin(&request).map_err(|error| of_scan(&error))?;
+        failpoint::reach("agent.scan.begun");
+        Ok(scan)
     }
 
-    fn full(&self) -> Result<Done, Failure> {
+    fn full(&self, why: Option<&str>) -> Result<Done, Failure> {
         let scan = self.scan()?;
-        self.store(&scan, Level::Full, None)
+        self.store(&scan, (Level::Full, why), None)
     }
 
     fn differential(&self) -> Result<Done, Failure> {
@@ -169,7 +176,7 @@ impl Backup<'_> {
         let Some(base) = &self.chain.base else {
             let scanned = api::Scanned { base_unavailable: true, ..api::Scanned::default() };
             return self.ask(scanned, Level::Full).and_then(|level| match level {
-                Level::Full => self.full(),
+                Level::Full => self.full(Some("the full that the planned differential stands on cannot be read here")),
                 Level::Differential => {
                     let fault = Fault::new(
                         ErrorCode::ArchiveMissing,
@@ -182,9 +189,10 @@ impl Backup<'_> {
         if base.header().selection != scan.selection().digest() {
             let scanned = api::Scanned { selection_changed: true, ..api::Scanned::default() };
             self.ask(scanned, Level::Full)?;
-            return self.full();
+            return self.full(Some("the newest full here was taken with another selection"));
         }
         let comparison = self.compare(&scan, base)?;
+        failpoint::reach("agent.scan.done");
         let ended_at = self.context.clock.now();
         let figures = &comparison.figures;
         let equals_newest = match self.chain.newest {
@@ -203,9 +211,9 @@ impl Backup<'_> {
             base_unavailable: false,
         };
         match self.ask(scanned, Level::Differential)? {
-            Level::Full => self.full(),
+            Level::Full => self.full(FROM_ORDER),
             Level::Differential if equals_newest => self.unchanged(&scan, &comparison, ended_at),
-            Level::Differential => self.store(&scan, Level::Differential, Some((base, &comparison))),
+            Level::Differential => self.store(&scan, (Level::Differential, FROM_ORDER), Some((base, &comparison))),
         }
     }
 
@@ -224,11 +232,17 @@ impl Backup<'_> {
         Ok(self.work.cache.join(format!("{policy}.identities")))
     }
 
-    /// Reports the scan's figures and waits for the level; `otherwise` when the coordinator stays away.
+    /// Reports the scan's figures and waits for the level; `otherwise` when the coordinator stays away. About a run that this host
+    /// began by itself nothing was decided, so that there is nobody to ask.
     fn ask(&self, scanned: api::Scanned, otherwise: Level) -> Result<Level, Failure> {
+        if self.context.from_plan.is_some() {
+            return Ok(otherwise);
+        }
         self.context.control.enter(api::Phase::Deciding, 0, 0);
         self.context.report(run_report::Event::Scanned(scanned))?;
+        failpoint::reach("agent.level.asked");
         let answer = self.context.wait_level(LEVEL_PATIENCE)?;
+        failpoint::reach("agent.level.answered");
         if answer.is_none() {
             tracing::warn!(run = %self.context.key, level = %otherwise, "no word from the coordinator on the level: going on");
         }
@@ -251,6 +265,7 @@ impl Backup<'_> {
             source_bytes: comparison.figures.source_bytes,
             scan_ms: between_ms(self.started_at, ended_at),
             left_out: notes::left_out(&found),
+            level_reason: self.level_reason(FROM_ORDER),
         };
         let result = api::BackupResult { unchanged: Some(unchanged), ..api::BackupResult::default() };
         Ok(Done { result: finished::Result::Backup(result), warnings_total: found.warning_count + unchecked })
@@ -259,10 +274,11 @@ impl Backup<'_> {
     fn store(
         &self,
         scan: &Scan,
-        level: Level,
+        (level, why): (Level, Option<&str>),
         changes: Option<(&ArchiveReader, &Comparison)>,
     ) -> Result<Done, Failure> {
-        let packed = pack::pack(self, &Parts { scan, level, changes })?;
+        let mut packed = pack::pack(self, &Parts { scan, level, changes })?;
+        packed.sealed.level_reason = self.level_reason(why);
         report_notes(self.context, &packed.notes)?;
         let warnings = packed.warnings + self.warn_of_unchecked_mounts()?;
         self.context.report(run_report::Event::Sealed(packed.sealed.clone()))?;
@@ -271,6 +287,12 @@ impl Backup<'_> {
         }
         let result = api::BackupResult { sealed: Some(packed.sealed), ..api::BackupResult::default() };
         Ok(Done { result: finished::Result::Backup(result), warnings_total: warnings })
+    }
+
+    /// Why the level, where this host chose it: for this reason, or as its plan says.
+    fn level_reason(&self, why: Option<&str>) -> String {
+        let Some(begun) = &self.context.from_plan else { return String::new() };
+        why.unwrap_or(&begun.level_reason).to_owned()
     }
 
     /// A check that could not be made is said, never passed over in silence. Answers the number of warnings.

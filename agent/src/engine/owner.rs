@@ -1,5 +1,8 @@
 //! The loop: every event changes the state in turn, and only here.
 
+mod indexes;
+mod planned;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,23 +11,29 @@ use coord_shared::api::agent_message::Message as ToCoordinator;
 use coord_shared::api::coordinator_message::Message as FromCoordinator;
 use coord_shared::api::{self, Disposition, run_report};
 use coord_shared::clock::Clock;
+use coord_shared::failpoint;
 use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::level::Level;
 use coord_shared::lifecycle::Lifecycle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::attempt::{Control, HostClock, NotTaken, RunContext};
-use super::work::Work;
+use super::attempt::{Control, NotTaken, RunContext};
+use super::beats::Beats;
+use super::host_clock::HostClock;
+use super::work::{Work, backup_task, sealed_of};
+use planned::{Alone, Limit};
+
 use super::{Event, Failure, Greeting, MAX_EVENTS, Outgoing, Unsent};
 use crate::journal::{Acknowledged, AttemptKey, Body, Closed, Forgotten, HeldAttempt, Journal, RememberedBackup};
+use crate::plan::PlanFile;
 use crate::printable::printable;
 use crate::store::LocalStore;
 
 /// Runs that work at once; further ones wait, holding their lease.
 const MAX_RUNS_AT_ONCE: usize = 4;
 /// Attempts that are held at once; further orders are not taken.
-const MAX_HELD_ATTEMPTS: usize = 256;
+const MAX_HELD_ATTEMPTS: usize = 1024;
 /// Archives of the same job that a run is told of: the first that can be read says what was mounted.
 const MAX_NEWEST_HERE: usize = 8;
 /// How often the engine looks after what nobody reminds it of.
@@ -33,10 +42,6 @@ const TICK: Duration = Duration::from_millis(500);
 const FIRST_HEARTBEAT: Duration = Duration::from_secs(5);
 /// How often archives that were set aside are looked through.
 const CLEARING: Duration = Duration::from_secs(3600);
-/// Indexes that the coordinator asked for and that wait for their turn.
-const MAX_WANTED_INDEXES: usize = 1000;
-/// Wait before an index that could not be sent is tried again.
-const INDEX_RETRY: Duration = Duration::from_secs(10);
 
 /// What the engine stands on.
 pub struct Deps {
@@ -50,6 +55,10 @@ pub struct Deps {
     pub clock: Arc<dyn Clock>,
     /// Tracks the runs' threads.
     pub life: Lifecycle,
+    /// What this host does while it is cut off.
+    pub plan: PlanFile,
+    /// How long there is no session before this host is cut off.
+    pub cut_off_after: Duration,
 }
 
 struct Running {
@@ -57,6 +66,8 @@ struct Running {
     /// Reported and not answered yet; sent again after a reconnect.
     scanned: Option<api::RunReport>,
     succeeded: bool,
+    /// When it is stopped, if this host began it by itself.
+    limit: Option<Limit>,
 }
 
 struct Link {
@@ -78,8 +89,7 @@ pub struct Engine {
     slots: Arc<Semaphore>,
     link: Option<Link>,
     floors: BTreeMap<String, u64>,
-    heartbeat_every: Duration,
-    next_heartbeat: Instant,
+    beats: Beats,
     /// Index that the session is sending now.
     sending: Option<String>,
     next_index: Instant,
@@ -88,17 +98,22 @@ pub struct Engine {
     next_clearing: Instant,
     /// Archives whose index the coordinator asked for, in that order.
     wanted: VecDeque<api::ArchiveLocation>,
+    alone: Alone,
+    /// One backup of a job at a time, by policy.
+    turns: BTreeMap<String, Arc<tokio::sync::Mutex<()>>>,
 }
 
 impl Engine {
     /// An engine that has not started, and where to send its events.
     pub fn new(deps: Deps) -> (Engine, mpsc::Sender<Event>) {
         let (events, received) = mpsc::channel(MAX_EVENTS);
+        let clock = HostClock::new(deps.clock);
+        let alone = Alone::new(deps.plan, deps.cut_off_after, &clock);
         let engine = Engine {
             journal: deps.journal,
             store: deps.store,
             work: deps.work,
-            clock: HostClock::new(deps.clock),
+            clock,
             life: deps.life,
             events: events.clone(),
             received,
@@ -106,13 +121,14 @@ impl Engine {
             slots: Arc::new(Semaphore::new(MAX_RUNS_AT_ONCE)),
             link: None,
             floors: BTreeMap::new(),
-            heartbeat_every: FIRST_HEARTBEAT,
-            next_heartbeat: Instant::now(),
+            beats: Beats::every(FIRST_HEARTBEAT),
             sending: None,
             next_index: Instant::now(),
             failing: BTreeSet::new(),
             next_clearing: Instant::now(),
             wanted: VecDeque::new(),
+            alone,
+            turns: BTreeMap::new(),
         };
         (engine, events)
     }
@@ -161,11 +177,15 @@ impl Engine {
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::Greeting(reply) => drop(reply.send(self.greeting())),
+            Event::Greeting(reply) => {
+                self.clock.begin();
+                drop(reply.send(self.greeting()));
+            }
             Event::Connected { answer, link } => self.connected(*answer, link),
             Event::Disconnected => {
                 self.link = None;
                 self.sending = None;
+                self.alone.cut_off(&self.clock);
             }
             Event::Received(message) => self.receive(*message),
             Event::IndexSent { backup_id } | Event::IndexFailed { backup_id, why: Unsent::NotThere } => {
@@ -175,11 +195,6 @@ impl Engine {
             Event::IndexFailed { backup_id, why: Unsent::Again } => {
                 self.sending = None;
                 self.failing.insert(backup_id);
-                // One that cannot be read keeps no other back.
-                if self.unsent_indexes().all(|location| self.failing.contains(&location.backup_id)) {
-                    self.failing.clear();
-                    self.next_index = Instant::now() + INDEX_RETRY;
-                }
                 self.send_next_index();
             }
             Event::Report { key, event, taken } => {
@@ -193,7 +208,7 @@ impl Engine {
 
     fn greeting(&self) -> Greeting {
         let memory = self.journal.memory();
-        let held = memory.attempts().iter().map(|(key, held)| api::HeldRun {
+        let held = memory.in_order().map(|(key, held)| api::HeldRun {
             run_id: key.run_id.clone(),
             attempt: key.attempt,
             phase: match self.running.get(key) {
@@ -216,13 +231,15 @@ impl Engine {
         self.link = Some(Link { outgoing: link, behind: false });
         self.sending = None;
         self.next_index = Instant::now();
-        self.clock.measure(answer.now_us);
-        self.heartbeat_every = Duration::from_secs(u64::from(answer.heartbeat_interval_s.clamp(1, 3600)));
-        self.next_heartbeat = Instant::now();
+        self.alone.connected();
+        self.clock.answered(answer.now_us);
+        self.beats.greeted(&answer);
         for floor in answer.ordinal_floors {
             self.floors.insert(floor.policy_id, floor.ordinal);
         }
-        for held in &answer.held {
+        // A full has to arrive before the differentials that stand on it: whatever may be reported is, in order, below.
+        let is_reported = |held: &&api::HeldAnswer| held.disposition() == Disposition::Report;
+        for held in answer.held.iter().filter(|held| !is_reported(held)) {
             self.set_pace(held);
             self.dispose(&AttemptKey::new(&held.run_id, held.attempt), held.disposition());
         }
@@ -247,13 +264,14 @@ impl Engine {
                 }
             }
             FromCoordinator::HeartbeatAck(ack) => {
-                self.clock.measure(ack.now_us);
+                self.clock.answered(ack.now_us);
                 for held in &ack.runs {
                     self.set_pace(held);
                     self.dispose(&AttemptKey::new(&held.run_id, held.attempt), held.disposition());
                 }
             }
             FromCoordinator::IndexWanted(wanted) => self.index_wanted(wanted),
+            FromCoordinator::Plan(plan) => self.alone.take(plan, &self.clock),
             // The session itself answers these.
             FromCoordinator::HelloAnswer(_)
             | FromCoordinator::ReadFile(_)
@@ -283,14 +301,19 @@ impl Engine {
             self.dispose(&old, Disposition::Abort);
         }
         tracing::info!(run = %key, "run taken on");
+        failpoint::reach("agent.order.received");
         self.journal.note(Body::Accepted(order.clone()));
+        failpoint::reach("agent.order.accepted");
         self.start(key, order, None);
     }
 
     fn start(&mut self, key: AttemptKey, order: api::RunOrder, resumed: Option<api::Sealed>) {
         let control = Arc::new(Control::default());
         control.set_pace(order.pace);
+        let from_plan = self.journal.memory().attempt(&key).and_then(|held| held.from_plan.clone());
+        let turn = backup_task(&order).map(|task| Arc::clone(self.turns.entry(task.policy_id.clone()).or_default()));
         let context = RunContext {
+            from_plan,
             newest_here: backup_task(&order).map_or_else(Vec::new, |task| self.newest_here(&task.policy_id)),
             key: key.clone(),
             order,
@@ -299,15 +322,24 @@ impl Engine {
             clock: self.clock.clone(),
             events: self.events.clone(),
         };
-        self.running.insert(key.clone(), Running { control: Arc::clone(&control), scanned: None, succeeded: false });
+        let limit = self.limit(&key);
+        self.running
+            .insert(key.clone(), Running { control: Arc::clone(&control), scanned: None, succeeded: false, limit });
         let (work, slots, events) = (Arc::clone(&self.work), Arc::clone(&self.slots), self.events.clone());
         self.life.spawn("run", async move {
-            let slot = tokio::select! {
-                slot = slots.acquire_owned() => slot.ok(),
+            let admitted = async {
+                let turn = match turn {
+                    Some(turn) => Some(turn.lock_owned().await),
+                    None => None,
+                };
+                (turn, slots.acquire_owned().await.ok())
+            };
+            let held = tokio::select! {
+                held = admitted => Some(held),
                 () = control.stopping().cancelled() => None,
             };
             let ended = tokio::task::spawn_blocking(move || super::work::perform(work.as_ref(), &context)).await;
-            drop(slot);
+            drop(held);
             // Nobody listens when the agent is ending.
             drop(events.send(Event::Ended { key, panicked: ended.is_err() }).await);
         });
@@ -331,7 +363,8 @@ impl Engine {
         let durable = |error| NotTaken::journal(&error);
         match &report.event {
             Some(run_report::Event::Sealed(_)) => {
-                self.journal.append(Body::Reported(report.clone())).map_err(durable)?
+                self.journal.append(Body::Reported(report.clone())).map_err(durable)?;
+                failpoint::reach("agent.sealed.stored");
             }
             Some(run_report::Event::Finished(finished)) if finished.outcome() == api::Outcome::Succeeded => {
                 if let (Some(sealed), Some((policy_id, policy_name))) = (sealed_of(finished), policy) {
@@ -344,8 +377,10 @@ impl Engine {
                         index_unsent: true,
                     };
                     self.journal.append(Body::Backup(backup)).map_err(durable)?;
+                    failpoint::reach("agent.backup.remembered");
                 }
                 self.journal.append(Body::Reported(report.clone())).map_err(durable)?;
+                failpoint::reach("agent.finished.stored");
                 if let Some(running) = self.running.get_mut(key) {
                     running.succeeded = true;
                 }
@@ -356,10 +391,22 @@ impl Engine {
                 }
                 self.journal.note(Body::Reported(report.clone()));
             }
-            Some(run_report::Event::Started(_) | run_report::Event::Finished(_) | run_report::Event::Warnings(_))
-            | None => self.journal.note(Body::Reported(report.clone())),
+            Some(run_report::Event::Started(_)) => {
+                self.journal.note(Body::Reported(report.clone()));
+                let limit = self.limit(key);
+                if let Some(running) = self.running.get_mut(key) {
+                    running.limit = limit;
+                }
+            }
+            Some(run_report::Event::Finished(_) | run_report::Event::Warnings(_)) | None => {
+                self.journal.note(Body::Reported(report.clone()));
+            }
         }
+        let last = matches!(report.event, Some(run_report::Event::Finished(_)));
         self.send(ToCoordinator::Report(report));
+        if last {
+            failpoint::reach("agent.finished.sent");
+        }
         Ok(())
     }
 
@@ -380,6 +427,7 @@ impl Engine {
 
     fn ended(&mut self, key: &AttemptKey, panicked: bool) {
         let Some(running) = self.running.remove(key) else { return };
+        self.turns.retain(|_, turn| Arc::strong_count(turn) > 1);
         if panicked {
             tracing::error!(run = %key, "a run ended by a defect of this program");
             let fault = Fault::new(ErrorCode::Internal, "the run ended by a defect of the agent; its log has more");
@@ -395,6 +443,7 @@ impl Engine {
         if self.journal.memory().attempt(&key).is_none() {
             return;
         }
+        failpoint::reach("agent.acknowledged");
         let record = Acknowledged { run_id: key.run_id.clone(), attempt: key.attempt, sequence: ack.sequence };
         self.journal.note(Body::Acknowledged(record));
         self.dispose(&key, ack.disposition());
@@ -439,6 +488,7 @@ impl Engine {
 
     fn close(&mut self, key: &AttemptKey) {
         self.journal.note(Body::Closed(Closed { run_id: key.run_id.clone(), attempt: key.attempt }));
+        failpoint::reach("agent.closed");
         self.next_index = Instant::now();
     }
 
@@ -477,7 +527,8 @@ impl Engine {
 
     fn send(&mut self, message: ToCoordinator) {
         let Some(link) = &mut self.link else { return };
-        if link.outgoing.try_send(Outgoing::Message(Box::new(message))).is_err() {
+        // What comes after something that was left out waits for it: reports of a job arrive in order.
+        if link.behind || link.outgoing.try_send(Outgoing::Message(Box::new(message))).is_err() {
             link.behind = true;
         }
     }
@@ -493,7 +544,7 @@ impl Engine {
     }
 
     fn send_everything_again(&mut self) {
-        let keys: Vec<AttemptKey> = self.journal.memory().attempts().keys().cloned().collect();
+        let keys: Vec<AttemptKey> = self.journal.memory().in_order().map(|(key, _)| key.clone()).collect();
         for key in keys {
             self.send_reports(&key);
         }
@@ -504,13 +555,15 @@ impl Engine {
         if self.next_clearing <= Instant::now() {
             self.remove_set_aside();
         }
+        self.begin_planned();
+        self.stop_overdue();
         let Some(link) = &mut self.link else { return };
-        if std::mem::take(&mut link.behind) {
-            self.send_everything_again();
-        }
-        if self.next_heartbeat <= Instant::now() {
-            self.next_heartbeat = Instant::now() + self.heartbeat_every;
+        let behind = std::mem::take(&mut link.behind);
+        if self.beats.take_due(!self.running.is_empty(), Instant::now()) {
             self.send(ToCoordinator::Heartbeat(self.heartbeat()));
+        }
+        if behind {
+            self.send_everything_again();
         }
         self.send_next_index();
     }
@@ -523,74 +576,6 @@ impl Engine {
             attempt: key.attempt,
             progress: Some(running.control.progress()),
         };
-        api::Heartbeat { sent_at_us: self.clock.now().as_microsecond(), runs: runs.map(beat).collect() }
-    }
-
-    /// Indexes to send, of backups that both ends agree on: before that the coordinator would not know what they are.
-    fn unsent_indexes(&self) -> impl Iterator<Item = &api::ArchiveLocation> {
-        let memory = self.journal.memory();
-        let open: BTreeSet<&str> = memory
-            .attempts()
-            .values()
-            .filter_map(|held| held.sealed.as_ref())
-            .map(|sealed| sealed.backup_id.as_str())
-            .collect();
-        let mut backups: Vec<_> = memory.backups().values().filter(|backup| backup.index_unsent).collect();
-        backups.sort_by_key(|backup| backup.ordinal);
-        let unsent = backups.into_iter().filter_map(|backup| backup.location.as_ref());
-        unsent.chain(&self.wanted).filter(move |location| !open.contains(location.backup_id.as_str()))
-    }
-
-    /// An archive that is older than the journal remembers is where the coordinator says: its seal is compared before it is read.
-    fn index_wanted(&mut self, wanted: api::IndexWanted) {
-        let known = self.journal.memory().backups().get(&wanted.backup_id).and_then(|backup| backup.location.clone());
-        let Some(location) = known.or(wanted.location) else { return };
-        let waiting = self.wanted.iter().any(|other| other.backup_id == location.backup_id);
-        // What does not fit is asked for again.
-        if !waiting && self.wanted.len() < MAX_WANTED_INDEXES {
-            self.wanted.push_back(location);
-            self.next_index = Instant::now();
-        }
-    }
-
-    fn send_next_index(&mut self) {
-        if self.sending.is_some() || self.next_index > Instant::now() {
-            return;
-        }
-        let mut unsent = self.unsent_indexes();
-        let Some(location) = unsent.find(|location| !self.failing.contains(&location.backup_id)).cloned() else {
-            return;
-        };
-        drop(unsent);
-        let Some(link) = &self.link else { return };
-        let backup_id = location.backup_id.clone();
-        if link.outgoing.try_send(Outgoing::SendIndex(location)).is_ok() {
-            self.sending = Some(backup_id);
-        }
-    }
-
-    fn index_done(&mut self, backup_id: &str, archive_gone: bool) {
-        self.sending = None;
-        self.failing.remove(backup_id);
-        self.wanted.retain(|location| location.backup_id != backup_id);
-        if archive_gone {
-            tracing::error!(backup = backup_id, "the archive of a backup is damaged: its index cannot be sent");
-        }
-        self.journal.note(Body::Forgotten(Forgotten { backup_id: backup_id.to_owned(), archive_gone }));
-        self.send_next_index();
-    }
-}
-
-fn backup_task(order: &api::RunOrder) -> Option<&api::BackupTask> {
-    match order.task.as_ref()? {
-        api::run_order::Task::Backup(task) => Some(task),
-        api::run_order::Task::Verify(_) | api::run_order::Task::Restore(_) => None,
-    }
-}
-
-fn sealed_of(finished: &api::Finished) -> Option<&api::Sealed> {
-    match finished.result.as_ref()? {
-        api::finished::Result::Backup(backup) => backup.sealed.as_ref(),
-        api::finished::Result::Verify(_) | api::finished::Result::Restore(_) => None,
+        api::Heartbeat { sent_at_us: self.clock.ask(), runs: runs.map(beat).collect() }
     }
 }

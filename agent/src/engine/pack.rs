@@ -9,6 +9,7 @@ use coord_archive::header::{Base, Header, Level as ArchiveLevel, Named};
 use coord_archive::pack::{self, PackError, PackOptions, PackReport, Reason, Sink, Timings};
 use coord_archive::reader::ArchiveReader;
 use coord_shared::api;
+use coord_shared::failpoint;
 use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::level::Level;
 use uuid::Uuid;
@@ -57,6 +58,7 @@ pub(super) fn pack(backup: &Backup<'_>, parts: &Parts<'_>) -> Result<Packed, Fai
     let key = name.key();
     let scan_ms = u64::try_from(context.clock.now().duration_since(backup.started_at).as_millis()).unwrap_or(0);
     let mut file = backup.work.store.create(&key).map_err(|error| Failure::of_store(&error))?;
+    failpoint::reach("agent.pack.begun");
     let (files, bytes) =
         parts.changes.map_or((0, 0), |(_, found)| (found.figures.changed_files, found.figures.changed_bytes));
     context.control.enter(api::Phase::Packing, files, bytes);
@@ -67,7 +69,9 @@ pub(super) fn pack(backup: &Backup<'_>, parts: &Parts<'_>) -> Result<Packed, Fai
     context.check_stop()?;
     context.control.enter(api::Phase::Sealing, 0, 0);
     let began = Instant::now();
+    failpoint::reach("agent.pack.done");
     let path = seal(file)?;
+    failpoint::reach("agent.seal.done");
     let times = Times { scan_ms, pack: pack_time, seal: began.elapsed() };
     let sealed = sealed(backup, parts, &report, Facts { key, codec, ordinal, path: &path, times })?;
     let found = parts.scan.notes();
@@ -213,6 +217,8 @@ fn sealed(
         seal_ms: milliseconds(facts.times.seal),
         effort: Some(effort(&report.timings)),
         left_out: notes::left_out(&found),
+        // Said by who asked for the archive.
+        level_reason: String::new(),
     })
 }
 

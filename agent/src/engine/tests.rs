@@ -17,7 +17,10 @@ use coord_shared::lifecycle::Lifecycle;
 
 use super::*;
 use crate::journal::Journal;
+use crate::plan::PlanFile;
 use crate::store::LocalStore;
+
+mod alone;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -44,11 +47,20 @@ impl Process {
     where
         F: Fn(&RunContext) -> Result<Done, Failure> + Send + Sync + 'static,
     {
+        Process::start_to_be_alone(folder, PATIENCE, work)
+    }
+
+    /// The same, cut off after so long.
+    fn start_to_be_alone<F>(folder: &Path, cut_off_after: Duration, work: F) -> Process
+    where
+        F: Fn(&RunContext) -> Result<Done, Failure> + Send + Sync + 'static,
+    {
         let (journal, _) = Journal::open(&folder.join("journal")).unwrap();
         let store = LocalStore::open(&folder.join("archives")).unwrap();
         let life = Lifecycle::new();
-        let deps =
-            Deps { journal, store, work: Arc::new(Script(work)), clock: Arc::new(SystemClock), life: life.clone() };
+        let (work, clock) = (Arc::new(Script(work)), Arc::new(SystemClock));
+        let plan = PlanFile::open(folder.join("plan"));
+        let deps = Deps { journal, store, work, clock, life: life.clone(), plan, cut_off_after };
         let (engine, events) = Engine::new(deps);
         life.spawn("engine", engine.run());
         Process { events, life, link: None }
@@ -241,6 +253,23 @@ async fn what_was_reported_while_cut_off_is_sent_after_the_reconnect_and_again_u
     agent.want_index("backup-of-r1", None).await;
     agent.events.send(Event::IndexFailed { backup_id: "older".into(), why: Unsent::Again }).await.unwrap();
     assert_eq!(agent.index_wanted().await.backup_id, "backup-of-r1");
+    agent.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_could_not_be_sent_is_sent_again_though_the_next_one_went_through() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut agent = Process::start(folder.path(), |_| panic!("nothing is ordered"));
+    agent.connect(api::HelloAnswer::default()).await;
+    let location = |backup: &str| Some(api::ArchiveLocation { backup_id: backup.into(), ..Default::default() });
+    agent.want_index("first", location("first")).await;
+    agent.want_index("second", location("second")).await;
+    assert_eq!(agent.index_wanted().await.backup_id, "first");
+    agent.events.send(Event::IndexFailed { backup_id: "first".into(), why: Unsent::Again }).await.unwrap();
+    assert_eq!(agent.index_wanted().await.backup_id, "second");
+    agent.events.send(Event::IndexSent { backup_id: "second".into() }).await.unwrap();
+
+    assert_eq!(agent.index_wanted().await.backup_id, "first");
     agent.end().await;
 }
 

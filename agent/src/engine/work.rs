@@ -86,6 +86,9 @@ pub(super) fn perform(work: &dyn Work, context: &RunContext) {
                 Err(error) => Failure::from(error),
             }
         }
+        Err(failure) if failure.is_cancelled() => {
+            context.control.why_stopped().map_or(failure, |fault| Failure::lasting(fault.clone()))
+        }
         Err(failure) => failure,
     };
     let Fault { code, message, .. } = &failure.fault;
@@ -103,7 +106,10 @@ fn begin(context: &RunContext) -> Result<(), Failure> {
     if context.resumed.is_some() {
         return Ok(());
     }
-    let started = api::Started { started_at_us: context.clock.now().as_microsecond() };
+    let started = api::Started {
+        started_at_us: context.clock.now().as_microsecond(),
+        from_plan: context.from_plan.as_ref().and_then(|begun| begun.how),
+    };
     Ok(context.report(run_report::Event::Started(started))?)
 }
 
@@ -126,4 +132,20 @@ pub(super) fn report_notes(context: &RunContext, notes: &[api::PathNote]) -> Res
         context.report(run_report::Event::Warnings(api::Warnings { notes: batch.to_vec() }))?;
     }
     Ok(())
+}
+
+/// What an order wants backed up, if that is what it wants.
+pub(super) fn backup_task(order: &api::RunOrder) -> Option<&api::BackupTask> {
+    match order.task.as_ref()? {
+        run_order::Task::Backup(task) => Some(task),
+        run_order::Task::Verify(_) | run_order::Task::Restore(_) => None,
+    }
+}
+
+/// The archive that a final report names.
+pub(super) fn sealed_of(finished: &api::Finished) -> Option<&api::Sealed> {
+    match finished.result.as_ref()? {
+        api::finished::Result::Backup(backup) => backup.sealed.as_ref(),
+        api::finished::Result::Verify(_) | api::finished::Result::Restore(_) => None,
+    }
 }

@@ -1,13 +1,15 @@
 //! What the journal says, added up. Pure: the same records give the same memory, in the daemon and after its crash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use coord_shared::api::{self, run_report};
 
-use super::record::{Acknowledged, Body, Closed, Record, RememberedBackup};
+use super::record::{Acknowledged, BegunFromPlan, Body, Closed, Record, RememberedBackup, Taken};
 
 /// Backups that are remembered, so that an index can be sent again; the oldest whose index was sent go first.
 const MAX_REMEMBERED_BACKUPS: usize = 2048;
+/// Runs of which it is remembered that an attempt was taken on: many more than can be ordered between two plans.
+const MAX_TAKEN_RUNS: usize = 4096;
 
 /// One attempt of one run.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,12 +46,17 @@ pub struct HeldAttempt {
     pub sealed: Option<api::Sealed>,
     /// How it ended here, once it did.
     pub finished: Option<api::Finished>,
+    /// Set when this host began it by itself.
+    pub from_plan: Option<BegunFromPlan>,
 }
 
 /// Everything the agent has to remember.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Memory {
     attempts: BTreeMap<AttemptKey, HeldAttempt>,
+    /// The keys of `attempts` in the order in which they were taken on.
+    order: Vec<AttemptKey>,
+    taken: VecDeque<String>,
     ordinals: BTreeMap<String, u64>,
     backups: BTreeMap<String, RememberedBackup>,
 }
@@ -58,6 +65,16 @@ impl Memory {
     /// Attempts that both ends have not closed.
     pub fn attempts(&self) -> &BTreeMap<AttemptKey, HeldAttempt> {
         &self.attempts
+    }
+
+    /// The same in the order in which they were taken on: that of the backups of each job.
+    pub fn in_order(&self) -> impl Iterator<Item = (&AttemptKey, &HeldAttempt)> {
+        self.order.iter().filter_map(|key| self.attempts.get_key_value(key))
+    }
+
+    /// Whether an attempt of this run was ever taken on, as far back as is remembered.
+    pub fn has_taken(&self, run_id: &str) -> bool {
+        self.taken.iter().any(|taken| taken == run_id)
     }
 
     /// A held attempt.
@@ -86,7 +103,9 @@ impl Memory {
                 }
             }
             Some(Body::Closed(Closed { run_id, attempt })) => {
-                self.attempts.remove(&AttemptKey::new(run_id, *attempt));
+                let key = AttemptKey::new(run_id, *attempt);
+                self.attempts.remove(&key);
+                self.order.retain(|held| *held != key);
             }
             Some(Body::Ordinal(job)) => {
                 let highest = self.ordinals.entry(job.policy_id.clone()).or_default();
@@ -101,17 +120,41 @@ impl Memory {
                     backup.index_unsent = false;
                 }
             }
+            Some(Body::FromPlan(begun)) => {
+                if let Some(held) = self.attempts.get_mut(&AttemptKey::new(&begun.run_id, begun.attempt)) {
+                    held.from_plan = Some(begun.clone());
+                }
+            }
+            Some(Body::Taken(Taken { run_ids })) => run_ids.iter().for_each(|run| self.take(run)),
         }
     }
 
     fn accept(&mut self, order: &api::RunOrder) {
-        self.attempts.entry(AttemptKey::new(&order.run_id, order.attempt)).or_insert_with(|| HeldAttempt {
+        self.take(&order.run_id);
+        let key = AttemptKey::new(&order.run_id, order.attempt);
+        if self.attempts.contains_key(&key) {
+            return;
+        }
+        let held = HeldAttempt {
             order: order.clone(),
             sequence: 0,
             unacknowledged: BTreeMap::new(),
             sealed: None,
             finished: None,
-        });
+            from_plan: None,
+        };
+        self.order.push(key.clone());
+        self.attempts.insert(key, held);
+    }
+
+    fn take(&mut self, run_id: &str) {
+        if self.has_taken(run_id) {
+            return;
+        }
+        if self.taken.len() >= MAX_TAKEN_RUNS {
+            self.taken.pop_front();
+        }
+        self.taken.push_back(run_id.to_owned());
     }
 
     fn report(&mut self, report: &api::RunReport) {
@@ -142,8 +185,12 @@ impl Memory {
     /// The shortest records that give this memory.
     pub(super) fn records(&self) -> Vec<Record> {
         let mut bodies = Vec::new();
-        for (key, held) in &self.attempts {
+        if !self.taken.is_empty() {
+            bodies.push(Body::Taken(Taken { run_ids: self.taken.iter().cloned().collect() }));
+        }
+        for (key, held) in self.in_order() {
             bodies.push(Body::Accepted(held.order.clone()));
+            bodies.extend(held.from_plan.clone().map(Body::FromPlan));
             // Acknowledged reports that still say something: what is sealed, how it ended, and the highest sequence.
             let report =
                 |sequence, event| api::RunReport { run_id: key.run_id.clone(), attempt: key.attempt, sequence, event };

@@ -6,12 +6,13 @@ use coord_shared::api;
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Record {
     /// What happened; `None` is a kind of a later version, which is passed over.
-    #[prost(oneof = "Body", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub body: Option<Body>,
 }
 
 /// What happened.
 #[derive(Clone, PartialEq, prost::Oneof)]
+#[expect(clippy::large_enum_variant, reason = "records are written and read one by one")]
 pub enum Body {
     /// An attempt was taken on.
     #[prost(message, tag = "1")]
@@ -34,6 +35,12 @@ pub enum Body {
     /// A backup's index is in the catalog, or its archive is gone.
     #[prost(message, tag = "7")]
     Forgotten(Forgotten),
+    /// An attempt that was taken on was begun by this host itself, from its plan.
+    #[prost(message, tag = "8")]
+    FromPlan(BegunFromPlan),
+    /// Runs of which an attempt was taken on some time.
+    #[prost(message, tag = "9")]
+    Taken(Taken),
 }
 
 /// See [`Body::Acknowledged`].
@@ -93,4 +100,29 @@ pub struct Forgotten {
     /// The archive itself is gone; otherwise only its index needs no sending any more.
     #[prost(bool, tag = "2")]
     pub archive_gone: bool,
+}
+
+/// See [`Body::FromPlan`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct BegunFromPlan {
+    /// The run.
+    #[prost(string, tag = "1")]
+    pub run_id: String,
+    /// Its attempt.
+    #[prost(uint32, tag = "2")]
+    pub attempt: u32,
+    /// How it came about.
+    #[prost(message, optional, tag = "3")]
+    pub how: Option<api::FromPlan>,
+    /// Why its level.
+    #[prost(string, tag = "4")]
+    pub level_reason: String,
+}
+
+/// See [`Body::Taken`].
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Taken {
+    /// Their ids, in the order in which they were first taken on.
+    #[prost(string, repeated, tag = "1")]
+    pub run_ids: Vec<String>,
 }

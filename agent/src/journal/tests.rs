@@ -20,7 +20,7 @@ fn story() -> Vec<Body> {
     let sealed = api::Sealed { backup_id: "b1".into(), location: Some(location.clone()), ..Default::default() };
     vec![
         order("r1"),
-        report("r1", 1, run_report::Event::Started(api::Started { started_at_us: 7 })),
+        report("r1", 1, run_report::Event::Started(api::Started { started_at_us: 7, ..Default::default() })),
         Body::Ordinal(api::JobOrdinal { policy_id: "p1".into(), ordinal: 3 }),
         report("r1", 2, run_report::Event::Sealed(sealed)),
         Body::Acknowledged(Acknowledged { run_id: "r1".into(), attempt: 1, sequence: 1 }),

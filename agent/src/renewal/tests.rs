@@ -100,11 +100,13 @@ async fn agent(scratch: &std::path::Path, life: &Lifecycle, lives: (i64, i64)) -
     let held = identity.held().unwrap();
     let (generation, renewed) = watch::channel(1);
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let contact = Contact::open(state.contact_file(), vec![], vec![nobody.to_string(), endpoint]);
+    let contact = Arc::new(contact);
     let renewal = Renewal {
+        contact,
         state,
         identity: Arc::new(ArcSwap::from_pointee(identity)),
         held,
-        endpoints: vec![nobody.to_string(), endpoint],
         generation,
         clock: Arc::new(SystemClock),
     };
@@ -118,7 +120,7 @@ async fn a_certificate_is_renewed_in_its_last_third_or_later_and_open_connection
         let (renewal, mut renewed) = agent(scratch.path(), &life, lives).await;
         let (before, held) = (renewal.identity.load_full(), Arc::clone(&renewal.held));
         let tls = ClientTls::new(&before.ca_pem, Arc::clone(&held)).unwrap();
-        let endpoint = renewal.endpoints[1].clone();
+        let endpoint = renewal.contact.enrolment()[1].clone();
         let (old, open) = (held.identity().unwrap().serial, tls.connect(&endpoint).await.unwrap());
         assert_eq!(known_as(open.clone()).await, old);
 

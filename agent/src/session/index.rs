@@ -3,6 +3,7 @@
 use coord_archive::codec::Codec;
 use coord_archive::reader::{ArchiveReader, ReadError};
 use coord_shared::api::{self, ArchiveLocation, IndexBlock, IndexProgressRequest};
+use coord_shared::failpoint;
 use coord_shared::fault::Fault;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -112,7 +113,7 @@ fn read(
             codec: codec.into(),
             last: number + 1 == count,
         };
-        if blocks.blocking_send(block).is_err() {
+        if blocks.blocking_send(block).is_err() || failpoint::fails("agent.index.block_sent") {
             // The stream ended; its answer says why.
             break;
         }

@@ -27,31 +27,28 @@ pub fn request<T>(message: T) -> Request<T> {
     Request::new(message)
 }
 
-/// Connects to the first endpoint of the context that answers.
+/// Connects to the first endpoint of the context that answers; when that one goes away, the next call goes to another.
 pub async fn connect(context: &Context) -> Result<Client, Failure> {
     let identity = HeldIdentity::from_pem(&context.certificate_pem, &context.key_pem).map_err(broken)?;
     let tls = ClientTls::new(&context.ca_pem, identity).map_err(broken)?;
-    let mut last = Fault::new(ErrorCode::InvalidConfiguration, format!("context {} names no endpoint", context.name));
-    for endpoint in &context.entry.endpoints {
-        if endpoint.ends_with(":0") {
+    let (unusable, endpoints): (Vec<String>, Vec<String>) =
+        context.entry.endpoints.iter().cloned().partition(|endpoint| endpoint.ends_with(":0"));
+    if endpoints.is_empty() {
+        let fault = if unusable.is_empty() {
+            Fault::new(ErrorCode::InvalidConfiguration, format!("context {} names no endpoint", context.name))
+        } else {
             let message =
                 format!("context {} names no port: the coordinator was set up to take any free one", context.name);
-            last = Fault::new(ErrorCode::InvalidConfiguration, message).with_hint(
+            Fault::new(ErrorCode::InvalidConfiguration, message).with_hint(
                 "name its address with --endpoint; it is in endpoints.json of the coordinator's state folder",
-            );
-            continue;
-        }
-        match tls.connect(endpoint).await {
-            Ok(channel) => {
-                let client = OperatorServiceClient::new(channel)
-                    .max_decoding_message_size(wire::MAX_MESSAGE_BYTES)
-                    .max_encoding_message_size(wire::MAX_MESSAGE_BYTES);
-                return Ok(client);
-            }
-            Err(error) => last = Fault::from(&error),
-        }
+            )
+        };
+        return Err(fault.into());
     }
-    Err(last.into())
+    let channel = tls.connect_any(&endpoints).await.map_err(|error| Fault::from(&error))?;
+    Ok(OperatorServiceClient::new(channel)
+        .max_decoding_message_size(wire::MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(wire::MAX_MESSAGE_BYTES))
 }
 
 fn broken(error: coord_shared::tls::TlsError) -> Failure {

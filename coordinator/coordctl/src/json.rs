@@ -11,6 +11,7 @@ use crate::shown;
 
 mod catalog;
 mod fleet;
+mod server;
 
 pub use catalog::{
     backup, backups, catalog_rebuild, catalog_status, change, diff_totals, file, path_versions, plan, point,
@@ -19,6 +20,7 @@ pub use fleet::{
     all_applied, applied, dedup, defaults, explanation, history, host, hosts, job, jobs, limit, limits, lint,
     objectives, pause, policies, policy, preview, schedule, status, token, tokens, user, users, version, what_if,
 };
+pub use server::{coordinator, coordinators};
 
 /// An instant, or null.
 fn at(us: i64) -> Value {
@@ -82,19 +84,6 @@ pub fn run(run: &api::Run) -> Value {
             "restore_ms": r.restore_ms,
         })
     });
-    let attempts: Value = run
-        .attempts
-        .iter()
-        .map(|a| {
-            json!({
-                "number": a.number,
-                "leased_at": at(a.leased_at_us),
-                "ended_at": at(a.ended_at_us),
-                "outcome": word(a.outcome.clone()),
-                "fault": fault(a.fault.as_ref()),
-            })
-        })
-        .collect();
     json!({
         "id": run.id,
         "kind": word(shown::kind(run.kind)),
@@ -118,13 +107,33 @@ pub fn run(run: &api::Run) -> Value {
         "checks": checks(&run.checks),
         "restore": restore,
         "asked_by": run.asked_by,
-        "attempts": attempts,
+        "attempts": run.attempts.iter().map(attempt).collect::<Value>(),
         "spent": run.spent.iter().map(|x| json!({ "stage": x.stage, "ms": x.ms })).collect::<Value>(),
         "limited_by": word(run.limited_by.clone()),
         "left_out": left_out(&run.left_out),
         "makes_up_for": run.makes_up_for.as_ref().map_or(Value::Null, |missed| {
             json!({ "due_at": at(missed.due_at_us), "why": missed.why })
         }),
+        "from_plan": run.from_plan.as_ref().map_or(Value::Null, from_plan),
+    })
+}
+
+fn attempt(attempt: &api::Attempt) -> Value {
+    json!({
+        "number": attempt.number,
+        "leased_at": at(attempt.leased_at_us),
+        "ended_at": at(attempt.ended_at_us),
+        "outcome": word(attempt.outcome.clone()),
+        "fault": fault(attempt.fault.as_ref()),
+    })
+}
+
+fn from_plan(how: &api::FromPlan) -> Value {
+    json!({
+        "started_at": at(how.started_at_us),
+        "cut_off_since": at(how.cut_off_since_us),
+        "plan_made_at": at(how.plan_made_at_us),
+        "clock_offset_us": how.clock_offset_us,
     })
 }
 

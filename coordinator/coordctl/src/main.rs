@@ -45,6 +45,7 @@ use command::report::ReportCommand;
 use command::restore::RestoreArgs;
 use command::run::RunCommand;
 use command::schedule::ScheduleArgs;
+use command::server::ServerCommand;
 use command::token::TokenCommand;
 use command::user::UserCommand;
 use command::what_if::WhatIfArgs;
@@ -54,7 +55,7 @@ use origin::Origins;
 use output::color::Colors;
 use output::document::Fields;
 use output::{Format, Output};
-use session::Session;
+use session::{Answers, Session};
 
 /// Protects and restores a fleet of hosts.
 #[derive(Debug, Parser)]
@@ -87,7 +88,7 @@ struct Arguments {
     /// Fail instead of asking.
     #[arg(help_heading = GLOBAL, long, global = true, env = "COORDCTL_NO_INPUT", hide_env_values = true)]
     no_input: bool,
-    /// Answer yes where a protected context asks before a change.
+    /// Answer yes to what is asked before a change; names that have to be typed are given with --confirm.
     #[arg(help_heading = GLOBAL, short = 'y', long, global = true)]
     yes: bool,
     /// When to colour.
@@ -169,6 +170,9 @@ enum Command {
     /// Entries of backups: a cache of sealed indexes.
     #[command(subcommand)]
     Catalog(CatalogCommand),
+    /// The coordinators themselves: how they are, and letting one leave.
+    #[command(subcommand)]
+    Server(ServerCommand),
     /// Figures of the fleet.
     #[command(subcommand)]
     Report(ReportCommand),
@@ -335,7 +339,23 @@ async fn run(arguments: &Arguments, origins: Origins, out: Output) -> Result<(),
     if arguments.watch {
         return watch::follow(&mut session, &arguments.command).await;
     }
-    dispatch(&mut session, &arguments.command).await
+    if is_long_text(&arguments.command) {
+        session.out.page();
+    }
+    let done = dispatch(&mut session, &arguments.command).await;
+    session.out.end_page()?;
+    done
+}
+
+/// Whether the answer is text to read, which may be longer than a screen; tables are not.
+const fn is_long_text(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Explain(_)
+            | Command::Diff(_)
+            | Command::Policy(PolicyCommand::Diff(_))
+            | Command::Run(RunCommand::Logs { follow: false, .. })
+    )
 }
 
 /// Runs a command that asks no coordinator; `None` for all others.
@@ -345,6 +365,7 @@ async fn run_alone(
     origins: Origins,
     out: &Output,
 ) -> Option<Result<(), Failure>> {
+    let answers = Answers { no_input: arguments.no_input, yes: arguments.yes };
     let done = match &arguments.command {
         Command::Help { topic: Some(topic) } => command::help::run(*topic, out.clone()),
         Command::Help { topic: None } => out.print(&format!("{}\n", parser().render_long_help())),
@@ -352,11 +373,8 @@ async fn run_alone(
         Command::Login(args) => command::login::run(args, choice, out.clone()).await,
         Command::Completion(args) => command::generate::completion(args, out),
         Command::Man(args) => command::generate::man(args, command(), out),
-        Command::Logout(args) => command::login::logout(args, choice, out),
-        Command::Context(command) => {
-            let given = Given { origins, no_input: arguments.no_input, yes: arguments.yes };
-            command::context::run(command, choice, given, out)
-        }
+        Command::Logout(args) => command::login::logout(args, choice, answers, out),
+        Command::Context(command) => command::context::run(command, choice, Given { origins, answers }, out),
         Command::Version if choice.open().is_err() => out.print(&format!("coordctl {}\n", env!("CARGO_PKG_VERSION"))),
         Command::Status(_)
         | Command::Restore(_)
@@ -375,6 +393,7 @@ async fn run_alone(
         | Command::Run(_)
         | Command::Backup(_)
         | Command::Catalog(_)
+        | Command::Server(_)
         | Command::Report(_)
         | Command::Token(_)
         | Command::User(_)
@@ -403,6 +422,7 @@ async fn dispatch(session: &mut Session, command: &Command) -> Result<(), Failur
         Command::Run(command) => command::run::run(session, command).await,
         Command::Backup(command) => command::backup::run(session, command).await,
         Command::Catalog(command) => command::catalog::run(session, command).await,
+        Command::Server(command) => command::server::run(session, command).await,
         Command::Report(command) => command::report::run(session, command).await,
         Command::Token(command) => command::token::run(session, command).await,
         Command::User(command) => command::user::run(session, command).await,
@@ -439,6 +459,69 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         super::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_that_changes_something_has_a_dry_run() {
+        const READ_ONLY: &[&str] = &[
+            "cat",
+            "completion",
+            "defaults",
+            "dedup",
+            "diff",
+            "explain",
+            "help",
+            "history",
+            "init",
+            "lint",
+            "list",
+            "logs",
+            "ls",
+            "man",
+            "members",
+            "preview",
+            "rpo",
+            "rto",
+            "schedule",
+            "show",
+            "status",
+            "version",
+            "warnings",
+            "watch",
+            "what-if",
+            "whoami",
+        ];
+        fn without(command: &clap::Command, path: &str, found: &mut Vec<String>) {
+            let path = format!("{path} {}", command.get_name());
+            let has = command.get_arguments().any(|arg| arg.get_id() == "dry_run" && arg.get_short() == Some('n'));
+            if !command.has_subcommands() && !has && !READ_ONLY.contains(&command.get_name()) {
+                found.push(path.clone());
+            }
+            command.get_subcommands().for_each(|inner| without(inner, &path, found));
+        }
+        let mut found = Vec::new();
+        without(&super::command(), "", &mut found);
+        assert!(found.is_empty(), "these change something, or belong to those that do not: {found:#?}");
+    }
+
+    #[test]
+    fn every_name_that_the_coordinator_knows_is_completed() {
+        fn without(command: &clap::Command, path: &str, found: &mut Vec<String>) {
+            let path = format!("{path} {}", command.get_name());
+            // The name of a new host, and a pattern.
+            let free = [" coordctl token create", " coordctl host list"];
+            for arg in command.get_arguments().filter(|_| !free.contains(&path.as_str())) {
+                let named = ["host", "policy", "job", "run", "backup", "places", "place", "subject"]
+                    .contains(&arg.get_id().as_str());
+                if named && arg.get::<clap_complete::engine::ArgValueCompleter>().is_none() {
+                    found.push(format!("{path} {}", arg.get_id()));
+                }
+            }
+            command.get_subcommands().for_each(|inner| without(inner, &path, found));
+        }
+        let mut found = Vec::new();
+        without(&super::command(), "", &mut found);
+        assert!(found.is_empty(), "{found:#?}");
     }
 
     #[test]

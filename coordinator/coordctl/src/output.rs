@@ -15,10 +15,12 @@ use crate::shown;
 
 pub mod color;
 pub mod document;
+pub mod pager;
 mod yaml;
 
 use color::{Colors, Paint};
 use document::Fields;
+use pager::Pager;
 
 /// The form of the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -51,6 +53,7 @@ pub struct Output {
     /// Which streams are coloured.
     pub colors: Colors,
     captured: Option<Rc<RefCell<Captured>>>,
+    pager: Option<Rc<RefCell<Pager>>>,
 }
 
 /// What a command would have written.
@@ -81,7 +84,7 @@ impl Output {
     #[must_use]
     pub fn new(format: Format) -> Self {
         let colors = Colors::default();
-        Self { format, fields: None, no_headers: false, quiet: false, colors, captured: None }
+        Self { format, fields: None, no_headers: false, quiet: false, colors, captured: None, pager: None }
     }
 
     /// Whether the result is made from the document, in whatever form that is written.
@@ -197,13 +200,34 @@ impl Output {
             captured.borrow_mut().text.push_str(text);
             return Ok(());
         }
+        if let Some(pager) = &self.pager {
+            return pager.borrow_mut().write(text).map_err(Failure::from);
+        }
         io::stdout().lock().write_all(text.as_bytes()).map_err(Failure::from)
+    }
+
+    /// Long text for people follows: on a terminal it goes through `$PAGER`.
+    pub fn page(&mut self) {
+        if !self.is_json() && io::stdout().is_terminal() {
+            self.pager = Pager::of_environment().map(|pager| Rc::new(RefCell::new(pager)));
+        }
+    }
+
+    /// The long text has ended: waits for the pager, and says what there is to say.
+    pub fn end_page(&mut self) -> Result<(), Failure> {
+        let Some(pager) = self.pager.take().and_then(Rc::into_inner) else { return Ok(()) };
+        let (text, talk) = pager.into_inner().end()?;
+        self.print(&text)?;
+        talk.iter().for_each(|line| self.talk(line));
+        Ok(())
     }
 
     /// Says something on standard error, unless asked to be quiet.
     pub fn talk(&self, text: &str) {
         if let Some(captured) = &self.captured {
             captured.borrow_mut().talk.push(text.to_owned());
+        } else if let Some(pager) = &self.pager {
+            pager.borrow_mut().say(text);
         } else if !self.quiet {
             // With standard error closed there is nobody left to tell.
             let _closed = writeln!(io::stderr(), "{}", self.colors.label(&shown::safe(text)));

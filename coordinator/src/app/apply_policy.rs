@@ -80,7 +80,7 @@ pub async fn apply(app: &App, user: &str, request: &api::ApplyPolicyRequest) -> 
             Fault::new(ErrorCode::InvalidPolicy, message).with_hint("coordctl policy apply -f FILE applies both")
         );
     }
-    let file = api::PolicyFile { path: String::new(), toml: request.toml.clone() };
+    let file = api::PolicyFile { toml: request.toml.clone(), ..api::PolicyFile::default() };
     let before = Before::read(app).await?;
     let Wanted { changes, .. } = wanted(app, &before, &[file])?;
     let mut told = if request.dry_run {
@@ -94,7 +94,7 @@ pub async fn apply(app: &App, user: &str, request: &api::ApplyPolicyRequest) -> 
 /// Applies files, all of them or none.
 ///
 /// # Errors
-/// `invalid_policy` names the file and what is wrong; nothing was changed then.
+/// `invalid_policy` names the file and what is wrong, `changed` what somebody else has changed meanwhile; nothing was changed then.
 pub async fn apply_all(app: &App, user: &str, files: &[api::PolicyFile]) -> Result<api::AppliedPolicies, Fault> {
     let before = Before::read(app).await?;
     let wanted = wanted(app, &before, files)?;
@@ -224,7 +224,8 @@ fn read_all(
         if before.record(policy.name.as_str()).is_some_and(|record| record.is_deleted()) {
             return Err(name_of_a_deleted_one(&policy));
         }
-        changes.push(Change::applying(policy, file.toml.clone())?);
+        let expected = Some(PolicyVersion(file.if_version)).filter(|version| version.get() > 0);
+        changes.push(Change { expected, ..Change::applying(policy, file.toml.clone())? });
     }
     Ok((changes, findings))
 }

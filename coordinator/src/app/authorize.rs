@@ -1,5 +1,5 @@
 //! Whether a certificate counts, now: its row in the allow-list, its owner's state, its dates. Asked on every call and every five
-//! seconds of an open stream; a good answer is remembered for that long, a bad one is not remembered. While the database is away
+//! seconds of an open stream (of all sessions together: `judge_sessions`); a good answer is remembered for that long, a bad one is not remembered. While the database is away
 //! the last good answer holds for a minute, so that an outage does not throw out every agent.
 
 use std::collections::HashMap;
@@ -33,6 +33,8 @@ pub struct Standing {
 #[derive(Debug, Default)]
 pub struct Standings {
     recent: Mutex<HashMap<[u8; 32], (Instant, Standing)>>,
+    /// When the catalog last answered for all open sessions together.
+    answered: Mutex<Option<Instant>>,
 }
 
 impl Standings {
@@ -59,6 +61,17 @@ impl Standings {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
+    /// The catalog answered for all open sessions.
+    pub fn answered(&self) {
+        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether open sessions may go on while the catalog does not answer for them: for a minute.
+    pub fn hold_without_answers(&self) -> bool {
+        let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        answered.get_or_insert_with(Instant::now).elapsed() < HOLDS
+    }
+
     fn forget(&self, certificate: &[u8; 32]) {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner).remove(certificate);
     }
@@ -79,7 +92,8 @@ pub async fn authorize_again(app: &App, identity: &PeerIdentity) -> Result<Stand
     ask(app, identity).await
 }
 
-fn in_date(app: &App, identity: &PeerIdentity) -> Result<(), Fault> {
+/// Whether a certificate's time is not over.
+pub(super) fn in_date(app: &App, identity: &PeerIdentity) -> Result<(), Fault> {
     if identity.not_after < app.clock.now() {
         return Err(Fault::new(ErrorCode::CertificateExpired, "the certificate has expired").with_hint("renew it"));
     }

@@ -45,7 +45,7 @@ pub async fn cancel(app: &App, user: &str, text: &str) -> Result<api::Run, Fault
 /// # Errors
 /// Those of the catalog.
 pub async fn remind(app: &App) -> Result<(), Fault> {
-    let hosts: Vec<HostId> = app.sessions.all().into_iter().map(|session| session.host).collect();
+    let hosts: Vec<HostId> = app.sessions.hosts();
     for run in app.catalog.cancelling_runs(&hosts).await? {
         tell_host(app, &run, "the run was cancelled");
     }

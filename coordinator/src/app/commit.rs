@@ -39,6 +39,7 @@ struct Point {
     clock_offset_us: i64,
     left: Left,
     left_out: Vec<LeftOutRecord>,
+    level_reason: String,
 }
 
 /// Commits. `Ok(Ok(Some(id)))`: committed, now or before, with an archive whose index is wanted. The outer error is transient or
@@ -76,6 +77,7 @@ pub async fn commit(
         verify_ms: result.verify_ms,
         warnings_total: committing.warnings_total,
         left_out: point.left_out,
+        level_reason: Some(point.level_reason).filter(|reason| !reason.is_empty()),
     };
     let (run, backup) = (commit.run, commit.backup);
     match app.catalog.commit_backup(&commit).await {
@@ -127,6 +129,7 @@ fn sealed_point(sealed: api::Sealed) -> Result<Point, Fault> {
         Level::Differential => Some(id(&sealed.base_backup_id)?),
     };
     let left_out = left_out(&sealed.left_out);
+    let level_reason = bounded(&sealed.level_reason);
     let left = SealedBackup {
         level,
         base,
@@ -160,6 +163,7 @@ fn sealed_point(sealed: api::Sealed) -> Result<Point, Fault> {
         clock_offset_us: sealed.clock_offset_us,
         left: Left::Sealed(Box::new(left)),
         left_out,
+        level_reason,
     })
 }
 
@@ -182,6 +186,7 @@ fn unchanged_point(unchanged: &api::Unchanged) -> Result<Point, Fault> {
             scan_ms: unchanged.scan_ms,
         }),
         left_out: left_out(&unchanged.left_out),
+        level_reason: bounded(&unchanged.level_reason),
     })
 }
 

@@ -5,15 +5,18 @@ use coord_shared::api::Scanned;
 use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::ids::{Attempt, PolicyVersion, RunId};
 use coord_shared::level::Level;
+use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::App;
 use super::host_policies::on_host;
 use super::jobs::{policy_of, readable};
+use super::known_policies::{self, Known};
 use crate::catalog::{Backup, DecisionRecord, DecisionStage, Job, MeasureFilter, NewDecision, RunRecord};
 use crate::domain::decision::{Decision, FullFacts, Inputs, Rules, ScanFacts, Stage, after_scan, before_scan};
 use crate::domain::policy::{FullDay, Policy};
+use crate::domain::timing::Due;
 
 /// A job's past, as far as a backup run needs it.
 #[derive(Debug)]
@@ -36,11 +39,19 @@ pub struct History {
     pub chain: Vec<Backup>,
 }
 
-/// What an operator asked a backup run for.
+/// What an operator asked a backup run for, or what it makes up for.
 #[derive(Debug, Default, Deserialize)]
 struct Asked {
     #[serde(default)]
     asked_level: Option<Level>,
+    #[serde(default)]
+    makes_up_for: Option<Missed>,
+}
+
+/// The newest of the missed runs that a run makes up for.
+#[derive(Debug, Deserialize)]
+struct Missed {
+    due_at: Timestamp,
 }
 
 /// What the scan added to the inputs.
@@ -66,8 +77,11 @@ pub async fn history(app: &App, run: &RunRecord) -> Result<History, Fault> {
     let gone = |what: &str| Fault::new(ErrorCode::NotFound, format!("the {what} of run {} is gone", run.id.short()));
     let job = app.catalog.job(run.job.ok_or_else(|| gone("job"))?).await?.ok_or_else(|| gone("job"))?;
     let version = run.policy_version.unwrap_or(job.policy_version);
-    let record = app.catalog.policy_at(job.policy, version).await?.ok_or_else(|| gone("policy"))?;
-    let policy = on_host(app, policy_of(&record)?, job.host).await?;
+    let policy = match known_policies::read(app, job.policy, version).await?.ok_or_else(|| gone("policy"))? {
+        Known::Policy(policy) => Policy::clone(&policy),
+        Known::Unreadable(record) => policy_of(&record)?,
+    };
+    let policy = on_host(app, policy, job.host).await?;
     let asked: Asked = read(&run.spec)?;
     let newest = app.catalog.newest_full(job.id).await?;
     let same_selection = match &newest {
@@ -93,6 +107,23 @@ pub async fn history(app: &App, run: &RunRecord) -> Result<History, Fault> {
     Ok(History { job, policy, version, asked: asked.asked_level, full, other_selection, damaged, chain })
 }
 
+/// The instant whose day a run is for, `None` for one that is asked for. A run that waited for its host is for the day of the full
+/// too, if that came meanwhile: the run that came due then is missed because this one is open.
+fn stands_for(run: &RunRecord, policy: &Policy, now: Timestamp) -> Result<Option<Timestamp>, Fault> {
+    // Whoever asks for a run asks for a level, if only for any.
+    if run.spec.get("asked_level").is_some() {
+        return Ok(None);
+    }
+    let asked: Asked = read(&run.spec)?;
+    let due = Due::backups(policy, run.host);
+    let own = due.plain_of(asked.makes_up_for.map_or(run.due_at, |missed| missed.due_at));
+    let meanwhile = due.newest_while_waiting(run.due_at, now, |day| match policy.full.day {
+        FullDay::Weekly(weekday) => day.weekday() == weekday,
+        FullDay::Levelled => true,
+    });
+    Ok(Some(meanwhile.unwrap_or(own)))
+}
+
 /// Decides by history and stores it. Repeated for the same attempt, the stored decision stands.
 pub async fn decide_before_scan(
     app: &App,
@@ -106,9 +137,10 @@ pub async fn decide_before_scan(
         FullDay::Levelled => app.catalog.planned_full(history.job.id).await?,
         FullDay::Weekly(_) => None,
     };
-    let now = app.catalog.now().await?.to_zoned(history.policy.schedule.zone.rules().clone());
+    let now = app.catalog.now().await?;
     let inputs = Inputs {
-        now,
+        now: now.to_zoned(history.policy.schedule.zone.rules().clone()),
+        due: stands_for(run, &history.policy, now)?,
         asked: history.asked,
         rules: Rules::of(&history.policy),
         full: history.full.as_ref().map(|full| FullFacts {

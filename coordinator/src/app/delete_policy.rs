@@ -18,7 +18,8 @@ pub async fn delete(app: &App, user: &str, request: &api::DeletePolicyRequest) -
         return Err(Fault::new(ErrorCode::NotFound, message).with_hint(hint));
     }
     let before = Before::read(app).await?;
-    let change = Change::deleting(&record);
+    // As it is among all others: what was read before may be older.
+    let change = Change::deleting(before.record(&record.name).unwrap_or(&record));
     let mut told = if request.dry_run {
         preview(app, &before, &[change]).await?
     } else {

@@ -206,7 +206,7 @@ mod tests {
     use coord_shared::ids::Seq;
 
     use super::*;
-    use crate::catalog::FileVersion;
+    use crate::catalog::{FileVersion, ShortDigest};
 
     fn shown(kind: VersionKind, state: i64) -> Shown {
         let entry = FileVersion {
@@ -217,7 +217,7 @@ mod tests {
             uid: 0,
             gid: 0,
             mtime: FileTime::default(),
-            digest: Some(Digest::of(b"one")),
+            digest: Some(ShortDigest::from(&Digest::of(b"one"))),
             link_target: Vec::new(),
             state,
             flags: Flags(0),
@@ -232,7 +232,7 @@ mod tests {
         let old = shown(VersionKind::File, 1);
         let mut new = shown(VersionKind::File, 2);
         assert_eq!(differences(&old, &new), ["attributes"], "what a listing does not show");
-        new.entry.digest = Some(Digest::of(b"two"));
+        new.entry.digest = Some(ShortDigest::from(&Digest::of(b"two")));
         new.entry.mode = 0o600;
         assert_eq!(differences(&old, &new), ["content", "mode"]);
         assert_eq!(differences(&old, &shown(VersionKind::File, 1)), Vec::<&str>::new(), "changed and back");

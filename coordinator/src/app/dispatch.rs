@@ -2,47 +2,141 @@
 //! before the order leaves, with its inputs and the option not taken. An order that is lost on the way costs a lease, never a
 //! second copy: the run is claimed again only after the lease lapsed.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use coord_shared::api::coordinator_message::Message;
 use coord_shared::api::run_order::Task;
 use coord_shared::api::{BackupTask, RunOrder, SelectionRules, VerifyTask};
+use coord_shared::failpoint;
 use coord_shared::fault::{ErrorCode, Fault};
-use coord_shared::ids::{Attempt, BackupId, HostId, SessionNumber};
+use coord_shared::ids::{Attempt, BackupId, HostId, PolicyVersion, RunId, SessionNumber};
 use coord_shared::level::Level;
 use coord_shared::run::RunKind;
 use coord_shared::telemetry::new_trace_id;
 use futures_util::StreamExt;
+use tokio::sync::Notify;
 
 use super::backups::{is_damaged, location};
 use super::decide::{History, decide_before_scan, history};
 use super::jobs::leave_out;
 use super::{App, pace, report, restore_task};
-use crate::catalog::{Backup, Claimed, RunRecord};
+use crate::catalog::{Backup, Claimed, Job, RunRecord};
 use crate::domain::policy::{Compression, Policy};
-use crate::sessions::Session;
 
 /// Runs claimed at once, over all hosts.
-const MAX_CLAIMED: usize = 256;
+const MAX_CLAIMED: usize = 1000;
 /// Orders made side by side: each asks the catalog for its job's history.
 const MAX_GIVEN_AT_ONCE: usize = 6;
+/// Orders made in one pass.
+const MAX_GIVEN: usize = 500;
+/// Attempts that wait for their orders have their leases extended after this part of one: what is claimed is this coordinator's word, and
+/// it lives. When it does not, they lapse as orders do that were lost.
+const KEPT_PART_OF_LEASE: u32 = 6;
+/// Nothing more is claimed while so many attempts wait for their orders.
+const MAX_UNORDERED: usize = 50_000;
 /// Archives that one verification reads: the newest of the chain.
 const MAX_VERIFIED: usize = 32;
 
-/// One pass: claims what may begin on the hosts that are connected here, and orders it. Answers whether more is waiting.
+/// Attempts that were claimed for sessions here and wait for their orders, oldest first; at most [`MAX_UNORDERED`] and one claim more. Those of
+/// a coordinator that dies lapse, as lost orders do.
+#[derive(Debug, Default)]
+pub struct Unordered {
+    line: Mutex<Line>,
+    /// Wakes whoever makes the orders.
+    pub arrived: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct Line {
+    waiting: VecDeque<Claimed>,
+    /// When the leases of those that wait were extended last, or the first of them was claimed.
+    kept: Option<Instant>,
+    /// How many have left the line, and their orders are being made.
+    in_hand: usize,
+}
+
+impl Unordered {
+    fn locked<R>(&self, act: impl FnOnce(&mut Line) -> R) -> R {
+        act(&mut self.line.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn add(&self, claimed: Vec<Claimed>) {
+        self.locked(|line| {
+            if line.waiting.is_empty() {
+                line.kept = Some(Instant::now());
+            }
+            line.waiting.extend(claimed);
+        });
+        self.arrived.notify_one();
+    }
+
+    fn take(&self, most: usize) -> Vec<Claimed> {
+        self.locked(|line| {
+            line.in_hand = line.waiting.len().min(most);
+            line.waiting.drain(..line.in_hand).collect()
+        })
+    }
+
+    /// What was taken has its orders, or never will.
+    fn given(&self) {
+        self.locked(|line| line.in_hand = 0);
+    }
+
+    /// Whether nothing is claimed here whose order has not left.
+    pub fn is_empty(&self) -> bool {
+        self.locked(|line| line.waiting.is_empty() && line.in_hand == 0)
+    }
+
+    fn is_full(&self) -> bool {
+        self.locked(|line| line.waiting.len() >= MAX_UNORDERED)
+    }
+
+    /// Those that wait, when their leases have not been extended for so long.
+    fn to_keep(&self, after: Duration) -> Vec<(RunId, Attempt)> {
+        self.locked(|line| {
+            if line.waiting.is_empty() || line.kept.is_some_and(|kept| kept.elapsed() < after) {
+                return Vec::new();
+            }
+            line.kept = Some(Instant::now());
+            line.waiting.iter().map(|claimed| (claimed.run, claimed.attempt)).collect()
+        })
+    }
+}
+
+/// One pass: claims what may begin on the hosts that are connected here. Answers whether more is waiting.
 pub async fn dispatch_all(app: &App) -> Result<bool, Fault> {
-    let sessions: HashMap<HostId, Session> =
-        app.sessions.all().into_iter().map(|session| (session.host, session)).collect();
+    let lease = app.settings.lease();
+    let waiting = app.unordered.to_keep(lease / KEPT_PART_OF_LEASE);
+    if !waiting.is_empty() {
+        app.catalog.keep_leases(&waiting, lease).await?;
+    }
+    if app.unordered.is_full() {
+        return Ok(false);
+    }
+    let sessions = app.sessions.all();
     if sessions.is_empty() {
         return Ok(false);
     }
-    let numbers: Vec<(HostId, SessionNumber)> =
-        sessions.values().map(|session| (session.host, session.number)).collect();
-    let claimed = app.catalog.claim_runs(&numbers, app.settings.lease(), MAX_CLAIMED).await?;
+    let numbers: Vec<(HostId, SessionNumber)> = sessions.iter().map(|session| (session.host, session.number)).collect();
+    let claimed = app.catalog.claim_runs(&numbers, lease, MAX_CLAIMED).await?;
     let more = claimed.len() >= MAX_CLAIMED;
-    let given = claimed.into_iter().filter_map(|claimed| Some((sessions.get(&claimed.host)?.clone(), claimed)));
-    let mut outcomes = futures_util::stream::iter(given)
-        .map(|(session, claimed)| async move { (session.host, give(app, &session, claimed).await) })
+    if !claimed.is_empty() {
+        app.unordered.add(claimed);
+    }
+    Ok(more)
+}
+
+/// Makes and sends orders of what was claimed. Answers whether more is waiting.
+pub async fn give_orders(app: &App) -> Result<bool, Fault> {
+    let claimed = app.unordered.take(MAX_GIVEN);
+    if claimed.is_empty() {
+        return Ok(false);
+    }
+    let more = claimed.len() >= MAX_GIVEN;
+    let mut outcomes = futures_util::stream::iter(claimed)
+        .map(|claimed| async move { (claimed.host, give(app, claimed).await) })
         .buffer_unordered(MAX_GIVEN_AT_ONCE);
     // What is claimed is given even when another cannot be: else it would wait for its lease to lapse.
     let mut outcome = Ok(more);
@@ -53,11 +147,14 @@ pub async fn dispatch_all(app: &App) -> Result<bool, Fault> {
             outcome = Err(fault);
         }
     }
+    app.unordered.given();
     outcome
 }
 
 /// Orders a claimed attempt. One that cannot be ordered fails with the reason.
-async fn give(app: &App, session: &Session, claimed: Claimed) -> Result<(), Fault> {
+async fn give(app: &App, claimed: Claimed) -> Result<(), Fault> {
+    // A host that went away says in its next Hello that it does not hold the attempt.
+    let Some(session) = app.sessions.get(claimed.host) else { return Ok(()) };
     let run = app.catalog.run(claimed.run).await?;
     let run = run.ok_or_else(|| Fault::new(ErrorCode::NotFound, format!("run {} is gone", claimed.run)))?;
     let order = match order(app, &run, claimed.attempt).await {
@@ -65,13 +162,15 @@ async fn give(app: &App, session: &Session, claimed: Claimed) -> Result<(), Faul
         Err(fault) if fault.is_transient() => return Err(fault),
         Err(fault) => {
             tracing::warn!(run = %run.id, code = %fault.code, why = %fault.message, "cannot be ordered");
-            return report::fail_unordered(app, session, claimed, &fault).await;
+            return report::fail_unordered(app, &session, claimed, &fault).await;
         }
     };
     tracing::info!(run = %run.id, attempt = %claimed.attempt, kind = %run.kind, host = %run.host_name, "ordered");
+    failpoint::reach("coordinator.order.decided");
     if session.send(Message::Run(order)).is_err() {
         tracing::warn!(run = %run.id, host = %run.host_name, "the host went away with its order; the lease will lapse");
     }
+    failpoint::reach("coordinator.order.sent");
     Ok(())
 }
 
@@ -102,25 +201,34 @@ async fn backup_task(app: &App, run: &RunRecord, attempt: Attempt) -> Result<Bac
     let base = history.full.as_ref().filter(|_| decision.level == Level::Differential);
     let newest = base.and_then(|base| newest_state(base, &history));
     Ok(BackupTask {
-        policy_id: history.job.policy.to_string(),
-        policy_name: history.job.policy_name.clone(),
-        policy_version: history.version.get(),
         level: decision.level.to_api().into(),
         backup_id: backup.to_string(),
-        sources: policy.sources.iter().map(|source| source.clone().into_bytes()).collect(),
-        exclude: policy.exclude.clone(),
-        rules: Some(selection_rules(policy)),
         compression: Some(compression(compression_of(policy, decision.level))),
-        full_compression: Some(compression(policy.compression.full)),
         base: base.map(location),
         newest: newest.as_ref().and_then(|newest| newest.archive.map(location)),
         newest_backup_id: newest.map(|newest| newest.point.id.to_string()).unwrap_or_default(),
-        ordinal_floor: history.job.last_ordinal.next().get(),
         asked_by_operator: history.asked == Some(Level::Full),
+        ..task_of_job(app, &history.job, policy, history.version)
+    })
+}
+
+/// What every backup of a job is told; its level, and what it stands on, are not yet in it.
+pub(super) fn task_of_job(app: &App, job: &Job, policy: &Policy, version: PolicyVersion) -> BackupTask {
+    BackupTask {
+        policy_id: job.policy.to_string(),
+        policy_name: job.policy_name.clone(),
+        policy_version: version.get(),
+        sources: policy.sources.iter().map(|source| source.clone().into_bytes()).collect(),
+        exclude: policy.exclude.clone(),
+        rules: Some(selection_rules(policy)),
+        compression: Some(compression(policy.compression.differential)),
+        full_compression: Some(compression(policy.compression.full)),
+        ordinal_floor: job.last_ordinal.next().get(),
         verify_after: true,
         fleet: app.authority.fleet().to_owned(),
-        host_name: run.host_name.clone(),
-    })
+        host_name: job.host_name.clone(),
+        ..BackupTask::default()
+    }
 }
 
 /// What a policy leaves out besides its patterns, as agents are told.
@@ -181,4 +289,38 @@ async fn verify_task(app: &App, run: &RunRecord) -> Result<VerifyTask, Fault> {
     let own = chain.iter().filter(|backup| backup.same_as.is_none());
     let archives = std::iter::once(&full).chain(own).take(MAX_VERIFIED).map(location).collect();
     Ok(VerifyTask { archives })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_claimed_counts_until_its_order_has_left() {
+        let unordered = Unordered::default();
+        assert!(unordered.is_empty());
+        let claimed = || Claimed { run: RunId::random(), attempt: Attempt(1), host: HostId::random() };
+        unordered.add(vec![claimed(), claimed()]);
+        assert_eq!(unordered.take(1).len(), 1);
+        unordered.given();
+        assert!(!unordered.is_empty(), "one waits");
+        assert_eq!(unordered.take(1).len(), 1);
+        assert!(!unordered.is_empty(), "one is in hand");
+        unordered.given();
+        assert!(unordered.is_empty());
+    }
+
+    #[test]
+    fn leases_of_what_waits_for_its_order_are_extended_once_in_a_while() {
+        let unordered = Unordered::default();
+        let claimed = Claimed { run: RunId::random(), attempt: Attempt(2), host: HostId::random() };
+        let (run, attempt) = (claimed.run, claimed.attempt);
+        assert!(unordered.to_keep(Duration::ZERO).is_empty(), "nothing waits");
+        unordered.add(vec![claimed]);
+        assert!(unordered.to_keep(Duration::from_secs(10)).is_empty(), "it was claimed just now");
+        assert_eq!(unordered.to_keep(Duration::ZERO), [(run, attempt)]);
+        assert!(unordered.to_keep(Duration::from_secs(10)).is_empty(), "it was extended just now");
+        unordered.take(1);
+        assert!(unordered.to_keep(Duration::ZERO).is_empty(), "its order is being made");
+    }
 }

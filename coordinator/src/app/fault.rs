@@ -24,6 +24,9 @@ impl From<CatalogError> for Fault {
             }
             CatalogError::NotFound { .. } => Fault::new(ErrorCode::NotFound, error.to_string()),
             CatalogError::Taken { .. } => Fault::new(ErrorCode::NameTaken, error.to_string()),
+            CatalogError::Changed { .. } => {
+                Fault::new(ErrorCode::Changed, error.to_string()).with_hint("look at it again, and begin from there")
+            }
             CatalogError::OutOfRange { .. } | CatalogError::BadEntry { .. } => {
                 Fault::new(ErrorCode::InvalidArgument, error.to_string())
             }

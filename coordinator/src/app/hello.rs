@@ -3,23 +3,23 @@
 //! is refused and recorded, because two machines with one identity would overwrite each other's history. What the agent
 //! holds is answered before anything is dispatched to it.
 
+use std::cmp::Ordering;
+use std::sync::Arc;
 use std::time::Duration;
 
 use coord_shared::api::coordinator_message::Message;
 use coord_shared::api::{self, Hello, HelloAnswer};
 use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::ids::{Attempt, HostId, InstanceId, Ordinal, PolicyId, RunId, SessionNumber};
-use coord_shared::run::{Disposition, RunState};
-use coord_shared::tls::PeerKind;
+use coord_shared::run::Disposition;
+use coord_shared::tls::{PeerIdentity, PeerKind};
+use coord_shared::version;
 use coord_shared::wire::to_us;
 use jiff::Timestamp;
 
 use super::join::fact;
-use super::{App, pace, report};
-use crate::catalog::{
-    Claimed, HeartbeatOutcome, Host, HostFacts, HostSession, JobFilter, JobState, NewAudit, OpenSession, OpenedSession,
-    RunBeat, RunFilter,
-};
+use super::{App, drain, names, pace, report};
+use crate::catalog::{HeartbeatOutcome, Host, HostFacts, HostSession, NewAudit, OpenSession, OpenedSession, RunBeat};
 use crate::sessions::{Session, SessionStream};
 
 /// An agent process that does not answer within this time is dead.
@@ -32,7 +32,14 @@ const MAX_ITEMS: usize = 10_000;
 const MAX_FOLDER_BYTES: usize = 4096;
 
 /// Greets the agent of `host`: its session is in place, and the answer is the first message that waits in it.
-pub async fn greet(app: &App, host: HostId, hello: Hello) -> Result<(Session, SessionStream), Fault> {
+pub async fn greet(
+    app: &App,
+    host: HostId,
+    identity: Arc<PeerIdentity>,
+    hello: Hello,
+) -> Result<(Session, SessionStream), Fault> {
+    drain::refuse_newcomers(app)?;
+    check_version(&hello.version)?;
     if hello.held.len() > MAX_ITEMS || hello.ordinals.len() > MAX_ITEMS {
         return Err(Fault::new(ErrorCode::LimitExceeded, format!("a Hello carries at most {MAX_ITEMS} items")));
     }
@@ -42,12 +49,14 @@ pub async fn greet(app: &App, host: HostId, hello: Hello) -> Result<(Session, Se
     let record = record.ok_or_else(|| Fault::new(ErrorCode::NotFound, format!("there is no host {host}")))?;
     let now = app.catalog.now().await?;
     let number = open(app, &record, instance, &hello, clock_offset_us(hello.sent_at_us, now)).await?;
-    let (session, stream) = Session::new(host, number, instance);
+    coord_shared::failpoint::reach("coordinator.hello.opened");
+    let (session, stream) = Session::new(host, number, instance, identity);
     let answer = answer(app, &record, &session, &hello, now).await?;
     // A fresh session has room for its first message.
     if session.send(Message::HelloAnswer(answer)).is_err() {
         return Err(Fault::new(ErrorCode::Internal, "a fresh session takes no message"));
     }
+    coord_shared::failpoint::reach("coordinator.hello.answered");
     let replaced = Fault::new(ErrorCode::Changed, "a newer session of this host took the place of this one");
     if !app.sessions.put(session.clone(), replaced.clone()) {
         return Err(replaced);
@@ -55,6 +64,21 @@ pub async fn greet(app: &App, host: HostId, hello: Hello) -> Result<(Session, Se
     app.nudges.dispatcher.notify_one();
     app.nudges.ingester.notify_one();
     Ok((session, stream))
+}
+
+/// An agent may be older or newer by one minor version.
+fn check_version(theirs: &str) -> Result<(), Fault> {
+    let Err(apart) = version::check(version::OURS, theirs) else { return Ok(()) };
+    let theirs = names::shown(theirs);
+    let message = format!(
+        "this agent is of version {theirs}, and the coordinator of {}: they do not work together",
+        version::OURS
+    );
+    let hint = match apart.theirs {
+        Ordering::Less => "upgrade the agent",
+        Ordering::Equal | Ordering::Greater => "upgrade the coordinators first, or install an older agent",
+    };
+    Err(Fault::new(ErrorCode::Unsupported, message).with_hint(hint))
 }
 
 /// The stream of a session is over.
@@ -117,7 +141,8 @@ async fn admit_instance(app: &App, host: &Host, seen: &HostSession, instance: In
         }
     } else {
         // Its heartbeats reach another coordinator, which notes them.
-        let silence = Duration::from_secs(u64::from(app.settings.heartbeat_s)) + PING_PATIENCE;
+        let beats_every = app.settings.heartbeat_s.max(app.settings.idle_heartbeat_s);
+        let silence = Duration::from_secs(u64::from(beats_every)) + PING_PATIENCE;
         let now = app.catalog.now().await?;
         seen.last_seen_at.is_some_and(|at| now.duration_since(at).unsigned_abs() < silence)
     };
@@ -147,10 +172,13 @@ async fn answer(
         let run = held.run_id.parse().ok()?;
         Some(RunBeat { run, attempt: Attempt(held.attempt), finished: held.finished, progress: None })
     });
-    let beats: Vec<RunBeat> = beats.collect();
+    let mut beats: Vec<RunBeat> = beats.collect();
+    // What runs first: of a job that a host has run by itself there may be several, and one of them is the open run.
+    beats.sort_by_key(|beat| beat.finished);
     let held = app.catalog.beat_runs(host.id, number, app.settings.lease(), &beats).await?;
     give_back_lost(app, session, &beats).await?;
     let held = held_answers(app, &held, now).await?;
+    let known = app.whereabouts.load();
     Ok(HelloAnswer {
         host_id: host.id.to_string(),
         host_name: host.name.clone(),
@@ -158,24 +186,23 @@ async fn answer(
         held,
         ordinal_floors: ordinal_floors(app, host.id, hello).await?,
         heartbeat_interval_s: app.settings.heartbeat_s,
+        idle_heartbeat_interval_s: app.settings.idle_heartbeat_s,
         lease_s: app.settings.lease_s,
         now_us: to_us(now),
         fleet: app.authority.fleet().to_owned(),
-        plan: Vec::new(),
+        version: version::OURS.to_owned(),
+        endpoints: known.main.clone(),
+        enrol_endpoints: known.enrolment.clone(),
     })
 }
 
 /// What the catalog thinks the host holds and the host does not: the order was lost on the way, or the journal was. It need not wait
 /// for its lease to lapse.
 async fn give_back_lost(app: &App, session: &Session, beats: &[RunBeat]) -> Result<(), Fault> {
-    for state in RunState::HELD {
-        let filter = RunFilter { host: Some(session.host), state: Some(state), ..RunFilter::default() };
-        for run in app.catalog.runs(filter).await? {
-            let attempt = run.machine.attempt;
-            if !beats.iter().any(|beat| beat.run == run.id && beat.attempt == attempt) {
-                tracing::warn!(run = %run.id, %attempt, host = %run.host_name, "the host does not hold it: given back");
-                report::fail_lost(app, session, Claimed { run: run.id, attempt, host: session.host }).await?;
-            }
+    for held in app.catalog.held_by(session.host).await? {
+        if !beats.iter().any(|beat| beat.run == held.run && beat.attempt == held.attempt) {
+            tracing::warn!(run = %held.run, attempt = %held.attempt, host = %held.host, "the host does not hold it: given back");
+            report::fail_lost(app, session, held).await?;
         }
     }
     Ok(())
@@ -193,7 +220,7 @@ pub(super) async fn held_answers(
     Ok(outcomes.iter().map(|outcome| held_answer(outcome, paces.get(&outcome.run).copied())).collect())
 }
 
-fn held_answer(outcome: &HeartbeatOutcome, pace: Option<api::Pace>) -> api::HeldAnswer {
+pub(super) fn held_answer(outcome: &HeartbeatOutcome, pace: Option<api::Pace>) -> api::HeldAnswer {
     api::HeldAnswer {
         pace,
         run_id: outcome.run.to_string(),
@@ -222,10 +249,10 @@ async fn ordinal_floors(app: &App, host: HostId, hello: &Hello) -> Result<Vec<ap
             app.catalog.raise_ordinal(job.id, Ordinal(known.ordinal)).await?;
         }
     }
-    let filter = JobFilter { host: Some(host), state: Some(JobState::Active), ..JobFilter::default() };
-    let jobs = app.catalog.jobs(filter).await?;
-    Ok(jobs
-        .iter()
-        .map(|job| api::JobOrdinal { policy_id: job.policy.to_string(), ordinal: job.last_ordinal.next().get() })
-        .collect())
+    let ordinals = app.catalog.last_ordinals(host).await?;
+    let floor = |(policy, last): (PolicyId, Ordinal)| api::JobOrdinal {
+        policy_id: policy.to_string(),
+        ordinal: last.next().get(),
+    };
+    Ok(ordinals.into_iter().map(floor).collect())
 }

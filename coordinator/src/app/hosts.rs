@@ -80,7 +80,8 @@ fn glob(text: &str) -> Result<globset::GlobMatcher, Fault> {
     Ok(glob.compile_matcher())
 }
 
-fn encode(host: &Host, policies: Vec<String>) -> api::Host {
+/// A host as it is sent, with the policies that protect it.
+pub(super) fn encode(host: &Host, policies: Vec<String>) -> api::Host {
     api::Host {
         id: host.id.to_string(),
         name: host.name.clone(),

@@ -1,15 +1,18 @@
-//! Forgetting what nobody needs any more: certificates that ended long ago, promises of runs that are past.
+//! Forgetting what nobody needs any more: certificates that ended long ago, promises of runs that are past,
+//! blocks of indexes that have been taken in, runs that ended long ago.
 
 use coord_shared::fault::Fault;
 
-use super::App;
+use super::{App, forget_runs};
 
 /// One pass.
 pub async fn tidy_up(app: &App) -> Result<(), Fault> {
     let certificates = app.catalog.forget_old_certificates().await?;
     let plans = app.catalog.forget_old_plans().await?;
-    if certificates + plans > 0 {
-        tracing::info!(certificates, plans, "forgotten");
+    let staged = app.catalog.drop_staged_of_taken_in().await?;
+    let runs = forget_runs::forget_runs(app).await?;
+    if certificates + plans + staged + runs.total() > 0 {
+        tracing::info!(certificates, plans, staged, runs = runs.runs, steps_of_runs = runs.steps, "forgotten");
     }
     Ok(())
 }

@@ -2,19 +2,20 @@
 //! first number that is missing; a backup is merged when all of its blocks are there and it is its turn. What never came is
 //! asked for again, and given up after a stated time, so that later backups of the job become searchable.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use coord_archive::block::{BlockError, Limits, decode_stored};
-use coord_archive::entry::Entry;
+use coord_archive::block::{Limits, decode_stored};
 use coord_shared::api::coordinator_message::Message;
 use coord_shared::api::{Codec, IndexBlock, IndexProgress, IndexProgressRequest, IndexWanted};
 use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::ids::{BackupId, HostId, JobId};
+use tokio::task::JoinHandle;
 
 use super::jobs::leave_out;
 use super::report::bounded;
 use super::{App, backups};
-use crate::catalog::{Backup, BlockOutcome, CatalogError, IndexIntake, MAX_BLOCK_ENTRIES, MergeOutcome};
+use crate::catalog::{Backup, Block, BlockOutcome, CatalogError, IndexIntake, MAX_BLOCK_ENTRIES, MergeOutcome};
 
 /// Jobs looked at in one pass.
 const MAX_JOBS: u32 = 100;
@@ -22,6 +23,8 @@ const MAX_JOBS: u32 = 100;
 const MAX_MERGES: usize = 20;
 /// Indexes asked for in one pass.
 const MAX_ASKED: u32 = 200;
+/// Blocks of one index that are stored at once, each over a connection of its own.
+const MAX_STORING: usize = 2;
 /// Largest stored block, in bytes; honest ones have some hundred KiB.
 const MAX_BLOCK_BYTES: usize = 4 << 20;
 /// What a block may grow to. Honest ones have some thousand entries of some hundred bytes.
@@ -29,10 +32,11 @@ const BLOCK_LIMITS: Limits = Limits { entries: MAX_BLOCK_ENTRIES, text_bytes: 64
 /// A host that was there to be asked for this long and sent no block has lost the index. One that is away is waited for.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// The blocks of one stream: all of one backup, as a rule.
+/// The blocks of one stream: all of one backup, as a rule. While some are stored, the next is made ready.
 #[derive(Debug, Default)]
 pub struct Upload {
     current: Option<(BackupId, Option<IndexIntake>)>,
+    storing: VecDeque<JoinHandle<Result<BlockOutcome, CatalogError>>>,
 }
 
 impl Upload {
@@ -41,24 +45,39 @@ impl Upload {
         Upload::default()
     }
 
-    /// Takes a block. The answer says which is wanted next; complete: stop sending.
+    /// Takes a block. Complete: nothing more is wanted, or nothing at all.
     pub async fn accept(&mut self, app: &App, host: HostId, block: IndexBlock) -> Result<IndexProgress, Fault> {
         let backup: BackupId = block.backup_id.parse().map_err(|_| invalid("the backup's id is no UUID"))?;
         let known = self.current.as_ref().is_some_and(|(current, _)| *current == backup);
         if !known {
+            self.stored(0).await?;
             self.current = Some((backup, app.catalog.index_intake(backup, host).await?));
         }
         let Some((_, Some(intake))) = &mut self.current else { return Ok(complete(backup)) };
-        let number = block.number;
-        let stored = match decode(block).await? {
-            Ok(entries) => intake.store_block(number, &entries).await,
-            Err(error) => return self.give_up(app, backup, &super::chain(&error)).await,
+        let (number, blocks) = (block.number, intake.blocks());
+        let ready = match decode(block).await? {
+            Ok(block) => intake.ready(number, block).await,
+            Err(why) => return self.give_up(app, backup, &why).await,
         };
-        match stored {
-            Ok(BlockOutcome::Stored | BlockOutcome::AlreadyThere) => {}
+        let ready = match ready {
+            Ok(ready) => ready,
             Err(error @ CatalogError::BadEntry { .. }) => return self.give_up(app, backup, &error.to_string()).await,
             Err(error) => return Err(error.into()),
+        };
+        self.stored(MAX_STORING - 1).await?;
+        self.storing.push_back(tokio::spawn(ready.store()));
+        // What is missing is asked for once, at the end: for each of thousands of blocks it would be a look at all before it.
+        if number + 1 < blocks {
+            return Ok(IndexProgress { backup_id: backup.to_string(), next_block: number + 1, complete: false });
         }
+        self.progress(app).await
+    }
+
+    /// Which block is wanted next, when the stream has ended. Complete: none.
+    pub async fn progress(&mut self, app: &App) -> Result<IndexProgress, Fault> {
+        self.stored(0).await?;
+        let Some((backup, intake)) = &self.current else { return Ok(IndexProgress::default()) };
+        let Some(intake) = intake else { return Ok(complete(*backup)) };
         let progress = intake.progress().await?;
         if progress.complete {
             app.nudges.ingester.notify_one();
@@ -68,6 +87,19 @@ impl Upload {
             next_block: progress.next_block,
             complete: progress.complete,
         })
+    }
+
+    /// Waits until no more than `left` blocks are being stored.
+    async fn stored(&mut self, left: usize) -> Result<(), Fault> {
+        while self.storing.len() > left {
+            let Some(storing) = self.storing.pop_front() else { break };
+            let stored = storing.await.map_err(|error| Fault::new(ErrorCode::Internal, error.to_string()))?;
+            if stored? == BlockOutcome::Withdrawn {
+                let why = "the index is not taken in any more, or from its first block again";
+                return Err(Fault::new(ErrorCode::Unavailable, why));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -90,8 +122,8 @@ fn complete(backup: BackupId) -> IndexProgress {
     IndexProgress { backup_id: backup.to_string(), next_block: 0, complete: true }
 }
 
-/// Decompresses and checks a block away from the tasks that serve others.
-async fn decode(block: IndexBlock) -> Result<Result<Vec<Entry>, BlockError>, Fault> {
+/// Decompresses and checks a block away from the tasks that serve others. Inside: why it will never be a good one.
+async fn decode(block: IndexBlock) -> Result<Result<Block, String>, Fault> {
     if block.stored.len() > MAX_BLOCK_BYTES {
         return Err(invalid("it is too large"));
     }
@@ -100,7 +132,11 @@ async fn decode(block: IndexBlock) -> Result<Result<Vec<Entry>, BlockError>, Fau
         Codec::Gzip => coord_archive::codec::Codec::Gzip,
         Codec::Unspecified => return Err(invalid("no codec")),
     };
-    let decoded = tokio::task::spawn_blocking(move || decode_stored(codec, &block.stored, BLOCK_LIMITS)).await;
+    let decoded = tokio::task::spawn_blocking(move || {
+        let entries = decode_stored(codec, &block.stored, BLOCK_LIMITS).map_err(|error| super::chain(&error))?;
+        Block::new(entries).map_err(|error| error.to_string())
+    })
+    .await;
     decoded.map_err(|error| Fault::new(ErrorCode::Internal, error.to_string()))
 }
 
@@ -150,7 +186,7 @@ async fn merge_job(app: &App, job: JobId) -> Result<bool, Fault> {
 
 /// Asks the hosts that are connected here for indexes that have not arrived, and gives up what they have lost.
 pub async fn ask_for_missing(app: &App) -> Result<(), Fault> {
-    let hosts: Vec<HostId> = app.sessions.all().iter().map(|session| session.host).collect();
+    let hosts: Vec<HostId> = app.sessions.hosts();
     if hosts.is_empty() {
         return Ok(());
     }

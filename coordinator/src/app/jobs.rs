@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use coord_shared::fault::{ErrorCode, Fault};
-use coord_shared::ids::{HostId, JobId};
+use coord_shared::ids::{HostId, JobId, PolicyId};
 
 use super::App;
-use crate::catalog::{HostState, JobFilter, JobState, PolicyRecord};
+use crate::catalog::{Host, HostState, JobFilter, JobState, PolicyRecord};
 use crate::domain::policy::Policy;
 
 /// Reports remembered; beyond, they are forgotten and said again.
@@ -64,6 +64,11 @@ pub fn leave_out(app: &App, what: &dyn std::fmt::Display, fault: Fault) -> Resul
     Ok(())
 }
 
+/// The same for whoever says elsewhere what does not read.
+pub(super) fn policy_of_record(record: &PolicyRecord) -> Option<Policy> {
+    parse(record).ok()
+}
+
 fn parse(record: &PolicyRecord) -> Result<Policy, serde_json::Error> {
     serde_json::from_value(record.spec.clone())
 }
@@ -78,22 +83,26 @@ fn unreadable(record: &PolicyRecord) -> Fault {
 pub async fn select_for_host(app: &App, id: HostId) -> Result<(), Fault> {
     let host = app.catalog.host(id).await?;
     let host = host.ok_or_else(|| Fault::new(ErrorCode::NotFound, format!("there is no host {id}")))?;
-    let filter = JobFilter { host: Some(id), state: Some(JobState::Active), ..JobFilter::default() };
-    let active = app.catalog.jobs(filter).await?;
-    let mut selected = Vec::new();
-    for record in app.catalog.policies().await? {
-        let fits = match readable(app, &record) {
-            // A host that was put out has none.
-            _ if host.state == HostState::Revoked => false,
-            Some(policy) => policy.hosts.matches(&host.labels),
-            // Nobody knows whom it selects: it keeps those it has.
-            None => active.iter().any(|job| job.policy == record.id),
-        };
-        if fits {
-            selected.push((record.id, JobId::random()));
-        }
-    }
+    let selected = selecting(app, &host).await?.into_iter().map(|record| (record.id, JobId::random()));
+    let selected: Vec<(PolicyId, JobId)> = selected.collect();
     app.catalog.set_host_jobs(id, &selected).await?;
     app.nudges.scheduler.notify_one();
     Ok(())
+}
+
+/// The policies that select a host of these labels.
+pub async fn selecting(app: &App, host: &Host) -> Result<Vec<PolicyRecord>, Fault> {
+    // A host that was put out has none.
+    if host.state == HostState::Revoked {
+        return Ok(Vec::new());
+    }
+    let filter = JobFilter { host: Some(host.id), state: Some(JobState::Active), ..JobFilter::default() };
+    let active = app.catalog.jobs(filter).await?;
+    let mut selecting = app.catalog.policies().await?;
+    selecting.retain(|record| match readable(app, record) {
+        Some(policy) => policy.hosts.matches(&host.labels),
+        // Nobody knows whom it selects: it keeps those it has.
+        None => active.iter().any(|job| job.policy == record.id),
+    });
+    Ok(selecting)
 }

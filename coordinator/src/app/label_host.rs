@@ -6,10 +6,10 @@ use coord_shared::tls::PeerKind;
 
 use super::host_policies::HostPolicies;
 use super::{App, hosts, jobs, names, tokens};
-use crate::catalog::NewAudit;
+use crate::catalog::{Host, NewAudit};
 use crate::domain::policy::Policy;
 
-/// Sets and removes labels.
+/// Sets and removes labels; with `dry_run` only says what would protect the host then.
 ///
 /// # Errors
 /// `not_found` for the host, `invalid_argument` for a label that cannot be, or for a change of nothing.
@@ -25,6 +25,11 @@ pub async fn label(app: &App, user: &str, request: api::LabelHostRequest) -> Res
     }
     labels.extend(request.set);
     tokens::check_labels(&labels)?;
+    if request.dry_run {
+        let host = Host { labels, ..host };
+        let policies = jobs::selecting(app, &host).await?.into_iter().map(|record| record.name).collect();
+        return Ok(hosts::encode(&host, policies));
+    }
     app.catalog.set_host_labels(host.id, &labels).await?;
     let policies = HostPolicies::read(app).await?;
     if policies.all().values().any(Policy::has_overrides) {
@@ -32,6 +37,7 @@ pub async fn label(app: &App, user: &str, request: api::LabelHostRequest) -> Res
         app.nudges.full_planner.notify_one();
     }
     jobs::select_for_host(app, host.id).await?;
+    app.nudges.plan_sender.notify_one();
     let subject = host.id.to_string();
     let details = serde_json::json!({ "before": host.labels, "after": labels });
     let deed =

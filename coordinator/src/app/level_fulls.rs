@@ -8,12 +8,12 @@ use coord_shared::ids::{JobId, PolicyId};
 use jiff::Timestamp;
 use jiff::civil::Date;
 
-use super::App;
 use super::host_policies::HostPolicies;
+use super::{App, pauses};
 use crate::catalog::NewPlannedFull;
 use crate::domain::levelling::{self, LevelledJob, Placing, Plan};
 use crate::domain::policy::FullDay;
-use crate::domain::timing::Due;
+use crate::domain::timing::{Due, Pause};
 
 /// Nights written in one pass.
 const MAX_WRITTEN: usize = 1000;
@@ -65,11 +65,12 @@ pub async fn keep(app: &App) -> Result<bool, Fault> {
 pub async fn plan(app: &App, policies: &HostPolicies, now: Timestamp) -> Result<Levelled, Fault> {
     let ids = levelled_policies(policies);
     let records = if ids.is_empty() { Vec::new() } else { app.catalog.levelled_jobs(&ids).await? };
-    // One look ahead for all hosts of a policy, unless it differs between them.
+    // One look ahead for all hosts of a policy, unless it differs between them, by overrides or by pauses.
     let mut nights = HashMap::new();
     for (id, policy) in policies.all().iter().filter(|(id, policy)| ids.contains(id) && !policy.has_overrides()) {
-        nights.insert(*id, levelling::nights_of(&Due::of_policy(policy), now));
+        nights.insert(*id, levelling::nights_of(&Due::of_policy(policy), &[], now));
     }
+    let paused = if records.is_empty() { Vec::new() } else { app.catalog.pauses(now).await? };
     let known: Vec<u64> = records.iter().filter_map(|record| record.source_bytes).collect();
     let mean = known.iter().map(|bytes| u128::from(*bytes)).sum::<u128>() / known.len().max(1) as u128;
     // A host that was never backed up is taken to be as large as the others are.
@@ -79,12 +80,15 @@ pub async fn plan(app: &App, policies: &HostPolicies, now: Timestamp) -> Result<
         if policy.full.day != FullDay::Levelled {
             return None;
         }
-        let known = nights.get(&record.policy).cloned();
-        let (nights, until) = known.unwrap_or_else(|| levelling::nights_of(&Due::of_policy(&policy), now));
+        let paused = pauses::holding(&paused, record.host, record.policy).map(pauses::to_domain);
+        let paused: Vec<Pause> = paused.collect();
+        let known = nights.get(&record.policy).filter(|_| paused.is_empty()).cloned();
+        let (nights, until) = known.unwrap_or_else(|| levelling::nights_of(&Due::of_policy(&policy), &paused, now));
         let zone = policy.schedule.zone.rules();
         Some(LevelledJob {
             id: record.job,
             bytes: record.source_bytes.unwrap_or(mean),
+            today: now.to_zoned(zone.clone()).date(),
             nights,
             until,
             last_full: record.full_at.map(|full| full.to_zoned(zone.clone()).date()),

@@ -85,9 +85,7 @@ fn runs(wanted: u32) -> Result<u32, Fault> {
 }
 
 fn scope(request: &api::SetLimitRequest) -> Result<Scope, Fault> {
-    let scope: LimitScope = request.scope.parse().map_err(|_| {
-        invalid(format!("'{}' is no scope of a limit: fleet, host or group", names::shown(&request.scope)))
-    })?;
+    let scope: LimitScope = request.scope.parse().map_err(|_| no_scope(&request.scope))?;
     match scope {
         LimitScope::Fleet | LimitScope::Host if !request.selector.is_empty() => {
             Err(invalid(format!("a limit of the scope {scope} has no selector"))
@@ -106,6 +104,17 @@ fn scope(request: &api::SetLimitRequest) -> Result<Scope, Fault> {
             Ok(Scope::Group(selector))
         }
     }
+}
+
+/// Archives lie on their hosts: a limit of each host is that of its target.
+fn no_scope(word: &str) -> Fault {
+    if word == "target" {
+        let message = "there are no targets yet that a limit could be for: archives lie on the hosts that they are of";
+        return invalid(message.to_owned()).with_hint(
+            "--each-host is the limit of each; for a disk or an uplink that hosts share, label them and limit the group with -l",
+        );
+    }
+    invalid(format!("'{}' is no scope of a limit: fleet, host or group", names::shown(word)))
 }
 
 async fn audit(app: &App, user: &str, action: &str, name: &str, details: serde_json::Value) -> Result<(), Fault> {

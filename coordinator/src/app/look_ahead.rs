@@ -6,15 +6,16 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use coord_shared::api;
 use coord_shared::fault::{ErrorCode, Fault};
-use coord_shared::ids::{HostId, JobId, PolicyId, PolicyVersion};
+use coord_shared::ids::{JobId, PolicyId, PolicyVersion};
 use coord_shared::level::Level;
 use coord_shared::wire::to_us;
 use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
 
-use super::host_policies::{HostPolicies, on_host};
+use super::host_policies::HostPolicies;
 use super::jobs::readable;
 use super::level_fulls::{self, Levelled};
+use super::selections::Selections;
 use super::{App, hosts, names, pauses};
 use crate::catalog::{MeasureFilter, NewestChain, PauseRecord};
 use crate::domain::decision::{Inputs, Rule, Rules};
@@ -88,9 +89,7 @@ pub(super) async fn fleet_policies(
 pub(super) struct Looking {
     now: Timestamp,
     policies: HostPolicies,
-    versions: HashMap<PolicyId, PolicyVersion>,
-    /// Whether the selection of an older version is the present one. Overrides may make it another on each host.
-    same: HashMap<(PolicyId, PolicyVersion, Option<HostId>), bool>,
+    selections: Selections,
     rates: HashMap<JobId, Rates>,
     levelled: Levelled,
     /// Those in force.
@@ -124,7 +123,7 @@ impl Looking {
         let levelled = level_fulls::plan(app, &policies, now).await?;
         let rates = measured.into_iter().map(|job| (job.job, job.rates)).collect();
         let pauses = app.catalog.pauses(now).await?;
-        Ok(Self { now, policies, versions, same: HashMap::new(), rates, levelled, pauses })
+        Ok(Self { now, policies, selections: Selections::new(versions), rates, levelled, pauses })
     }
 
     /// The time that is looked ahead from.
@@ -132,7 +131,7 @@ impl Looking {
         self.now
     }
 
-    /// The due runs of one job until then that will begin, by time.
+    /// The due runs of one job until then, by time: those that will begin and those that will be missed.
     pub(super) async fn of_job(
         &mut self,
         app: &App,
@@ -142,7 +141,6 @@ impl Looking {
         let mut ahead = Ahead::default();
         self.runs(app, chain, until, &mut ahead).await?;
         ahead.keep_first();
-        ahead.runs.retain(|run| run.held.is_empty());
         Ok(ahead.runs)
     }
 
@@ -152,12 +150,13 @@ impl Looking {
             return Ok(());
         };
         let same = match &chain.full {
-            Some((_, version)) => self.is_same_selection(app, chain, *version, &policy).await?,
+            Some((_, version)) => self.selections.is_same(app, chain, *version, &policy).await?,
             None => false,
         };
         let facts = chain.full.as_ref().map(|(facts, _)| facts);
         let inputs = Inputs {
             now: self.now.to_zoned(policy.schedule.zone.rules().clone()),
+            due: None,
             asked: None,
             rules: Rules::of(&policy),
             full: facts.filter(|_| same).cloned(),
@@ -167,9 +166,7 @@ impl Looking {
             rates: self.rates.get(&chain.job).copied().unwrap_or_default(),
         };
         let instants = self.instants(chain, &policy, until);
-        let begins: Vec<Timestamp> =
-            instants.iter().filter(|due| !matches!(due.kind, Kind::Held(_))).map(|due| due.at).collect();
-        let mut runs = forecast(&inputs, chain.source_bytes, &self.full_nights(chain.job), &begins);
+        let mut runs = forecast(&inputs, chain.source_bytes, &self.full_nights(chain.job), &instants);
         // The plan says more of the next full than the engine, which only sees that it is planned.
         let next = runs.iter_mut().find(|run| run.rule == Rule::LevelledFullNight);
         if let Some((run, placed)) = next.zip(self.levelled.plan.next.iter().find(|placed| placed.job == chain.job)) {
@@ -179,7 +176,7 @@ impl Looking {
         for due in instants {
             match due.kind {
                 Kind::Held(why) => {
-                    let night = due.at.to_zoned(policy.schedule.zone.rules().clone()).date();
+                    let night = due.stands_for.to_zoned(policy.schedule.zone.rules().clone()).date();
                     found.add_held(chain, due.at, night, why);
                 }
                 Kind::Run | Kind::CatchUp => {
@@ -198,7 +195,7 @@ impl Looking {
         let paused: Vec<timing::Pause> = paused.collect();
         let holds = Holds { windows: &policy.timing.windows, zone: due.zone(), pauses: &paused };
         let how = (&due, &holds, policy.timing.catch_up);
-        timing::ahead(how, chain.owed_runs, self.now, until, MAX_RUNS_OF_JOB)
+        timing::ahead(how, chain.owed, self.now, until, MAX_RUNS_OF_JOB)
     }
 
     /// The nights that the plan gives a job's fulls.
@@ -206,28 +203,6 @@ impl Looking {
         let job = self.levelled.jobs.iter().find(|job| job.id == id);
         let next = self.levelled.plan.next.iter().find(|placed| placed.job == id);
         job.zip(next).map(|(job, next)| levelling::fulls_from(job, next.night)).unwrap_or_default()
-    }
-
-    async fn is_same_selection(
-        &mut self,
-        app: &App,
-        chain: &NewestChain,
-        version: PolicyVersion,
-        policy: &Policy,
-    ) -> Result<bool, Fault> {
-        if self.versions.get(&chain.policy) == Some(&version) {
-            return Ok(true);
-        }
-        let key = (chain.policy, version, policy.has_overrides().then_some(chain.host));
-        if let Some(same) = self.same.get(&key) {
-            return Ok(*same);
-        }
-        let same = match app.catalog.policy_at(chain.policy, version).await?.and_then(|then| readable(app, &then)) {
-            Some(then) => on_host(app, then, chain.host).await?.selection() == policy.selection(),
-            None => false,
-        };
-        self.same.insert(key, same);
-        Ok(same)
     }
 }
 

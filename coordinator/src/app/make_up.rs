@@ -10,7 +10,7 @@ use super::jobs::{leave_out, readable};
 use super::schedule::priority;
 use super::{App, pauses};
 use crate::catalog::{DueRun, MadeUp};
-use crate::domain::timing::{Due, Holds, start_of};
+use crate::domain::timing::{Due, Holds, Pause, start_of};
 
 /// Jobs looked at in one pass.
 const MAX_JOBS: u32 = 200;
@@ -48,19 +48,33 @@ pub async fn make_up_for_missed_runs(app: &App) -> Result<bool, Fault> {
     }
 }
 
+/// When the last of what held a run back let go of it, as far as that let go of others too: the end of a pause, or another policy. Nothing
+/// that was over when the run was missed held it back.
+fn freed(paused: &[Pause], applied_at: Timestamp, (missed_at, now): (Timestamp, Timestamp)) -> Option<Timestamp> {
+    let ends = paused.iter().map(|pause| pause.until).chain([applied_at]);
+    ends.filter(|end| missed_at < *end && *end <= now).max()
+}
+
 /// Makes up for one missed run of a job. False: its policy does not read.
 async fn make_up(app: &App, id: JobId, now: Timestamp) -> Result<bool, Fault> {
     let Some((job, owed)) = app.catalog.job(id).await?.zip(app.catalog.owed(id).await?) else { return Ok(true) };
     let Some(record) = app.catalog.policy(job.policy).await? else { return Ok(true) };
     let Some(policy) = readable(app, &record) else { return Ok(false) };
     let policy = on_host(app, policy, job.host).await?;
-    // Read after what is owed: whoever ends a pause changes that, and then nothing below is written.
-    let paused = pauses::of_job(app, &job, now).await?;
     let timing = &policy.timing;
+    let since = now - SignedDuration::from_secs(i64::from(timing.jitter_s));
+    // Read after what is owed: whoever ends a pause changes that, and then nothing below is written.
+    let paused = pauses::of_job(app, &job, since).await?;
     let holds = Holds { windows: &timing.windows, zone: policy.schedule.zone.rules(), pauses: &paused };
+    let due = Due::backups(&policy, job.host);
     let opens = holds.opens_at(now).unwrap_or(now + MUCH_LATER);
-    if opens > now {
-        let from = Due::backups(&policy, job.host).making_up(&holds, now, opens);
+    let from = if opens > now {
+        due.making_up(&holds, now, opens)
+    } else {
+        let freed = freed(&paused, record.applied_at, (owed.due_at, now));
+        freed.map_or(now, |freed| due.making_up_since(&holds, freed, now))
+    };
+    if from > now {
         app.catalog.put_off(&owed, from).await?;
         return Ok(true);
     }
@@ -72,7 +86,7 @@ async fn make_up(app: &App, id: JobId, now: Timestamp) -> Result<bool, Fault> {
         start: start_of(&holds, timing, now, now),
         spec: serde_json::json!({ "makes_up_for": { "due_at": owed.due_at, "why": owed.why } }),
     };
-    if let MadeUp::Queued(run) = app.catalog.make_up(&owed, &run, timing.catch_up.most()).await? {
+    if let MadeUp::Queued(run) = app.catalog.make_up(&owed, record.version, &run, timing.catch_up.most()).await? {
         tracing::info!(%job, %run, missed = %owed.due_at, "makes up for a missed run");
         app.nudges.dispatcher.notify_one();
     }

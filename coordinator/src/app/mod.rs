@@ -8,13 +8,17 @@ pub mod bootstrap;
 pub mod cancel_run;
 pub mod catalog_status;
 pub mod commit;
+pub mod coordinators;
 pub mod decide;
 pub mod delete_policy;
 pub mod diff_files;
 pub mod dispatch;
+pub mod drain;
 pub mod explain;
 mod fault;
 pub mod files;
+pub mod forget_runs;
+pub mod health;
 pub mod heartbeat;
 pub mod hello;
 pub mod host_policies;
@@ -23,7 +27,9 @@ pub mod housekeeping;
 pub mod ingest;
 pub mod jobs;
 pub mod join;
+pub mod judge_sessions;
 pub mod keep_jobs;
+pub mod known_policies;
 pub mod label_host;
 pub mod lapse;
 pub mod last_read;
@@ -59,6 +65,8 @@ pub mod rollback_policy;
 pub mod run_events;
 pub mod runs;
 pub mod schedule;
+mod selections;
+pub mod send_plans;
 pub mod start_backup;
 pub mod start_restore;
 pub mod status;
@@ -70,13 +78,17 @@ pub mod what_if;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use coord_shared::api::{FileChunk, PreviewPart};
 use coord_shared::clock::Clock;
 use coord_shared::ids::CoordinatorId;
-use tokio::sync::Notify;
+use jiff::Timestamp;
+use tokio::sync::{Notify, watch};
 
 use crate::catalog::Catalog;
+use crate::draining::Draining;
 use crate::pki::Authority;
+use crate::pulses::Pulses;
 use crate::relays::Relays;
 use crate::sessions::Sessions;
 use crate::settings::Settings;
@@ -101,8 +113,10 @@ pub struct Nudges {
     pub dispatcher: Arc<Notify>,
     /// Index blocks are complete.
     pub ingester: Arc<Notify>,
-    /// A policy changed, or a backup was committed.
+    /// A policy or a pause changed, or a backup was committed.
     pub full_planner: Arc<Notify>,
+    /// Something changed that the plans of hosts go by.
+    pub plan_sender: Arc<Notify>,
 }
 
 /// What use cases work with.
@@ -129,8 +143,24 @@ pub struct App {
     pub nudges: Nudges,
     /// Recent answers of the allow-list.
     pub standings: authorize::Standings,
+    /// Versions of policies that were read before.
+    pub known_policies: known_policies::KnownPolicies,
+    /// Attempts that were claimed and wait for their orders.
+    pub unordered: dispatch::Unordered,
+    /// Heartbeats that wait to be stored.
+    pub beats: heartbeat::Beats,
     /// What passes over many rows have reported.
     pub reported: jobs::Reported,
+    /// The plans that the sessions here were sent.
+    pub plans: send_plans::Plans,
+    /// Whether this coordinator is leaving.
+    pub draining: Draining,
+    /// Whether its duties turn.
+    pub pulses: Pulses,
+    /// Where the coordinators are that serve, as of the last look.
+    pub whereabouts: ArcSwap<coordinators::Whereabouts>,
+    /// When the certificate ends that the listeners show.
+    pub certificate_ends: watch::Sender<Timestamp>,
 }
 
 impl std::fmt::Debug for App {

@@ -5,7 +5,7 @@ use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::slug::nearest;
 
 use super::App;
-use crate::catalog::{Backup, Host, OperatorEntry, PolicyRecord, RunRecord, TokenRecord};
+use crate::catalog::{Backup, CoordinatorRecord, Host, OperatorEntry, PolicyRecord, RunRecord, TokenRecord};
 
 /// Fewest characters that stand for an id: fewer fit too much.
 const MIN_PREFIX: usize = 4;
@@ -156,6 +156,21 @@ pub async fn token(app: &App, text: &str) -> Result<TokenRecord, Fault> {
         Some(token) => Ok(token),
         None => Err(unknown("token", text, None, "coordctl token list shows them")),
     }
+}
+
+/// A coordinator by its id or the beginning of it.
+///
+/// # Errors
+/// `not_found`, or `ambiguous` with the candidates.
+pub async fn coordinator(app: &App, text: &str) -> Result<CoordinatorRecord, Fault> {
+    let mut found = app.catalog.coordinators().await?;
+    found.retain(|record| is_prefix(text) && record.id.to_string().starts_with(text));
+    only("coordinator", text, found, |record| record.id.to_string())?.ok_or_else(|| unknown_coordinator(text))
+}
+
+/// There is no coordinator of this id.
+pub fn unknown_coordinator(text: &str) -> Fault {
+    unknown("coordinator", text, None, "coordctl server members shows them")
 }
 
 #[cfg(test)]

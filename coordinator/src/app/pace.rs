@@ -33,13 +33,15 @@ pub async fn of_runs(app: &App, runs: &[RunId], now: Timestamp) -> Result<BTreeM
                 continue;
             }
         };
-        let time = now.to_zoned(policy.schedule.zone.rules().clone()).time();
-        let rate = policy.limits.at(time);
-        if rate == Rate::default() {
-            continue;
-        }
-        let pace = api::Pace { read_bytes_per_s: rate.read.unwrap_or(0), write_bytes_per_s: rate.write.unwrap_or(0) };
-        paces.insert(run, pace);
+        paces.extend(of_policy(&policy, now).map(|pace| (run, pace)));
     }
     Ok(paces)
+}
+
+/// The pace that a policy asks for at an instant; none: as fast as it goes.
+pub(super) fn of_policy(policy: &Policy, at: Timestamp) -> Option<api::Pace> {
+    let time = at.to_zoned(policy.schedule.zone.rules().clone()).time();
+    let Rate { read, write } = policy.limits.at(time);
+    (read.is_some() || write.is_some())
+        .then(|| api::Pace { read_bytes_per_s: read.unwrap_or(0), write_bytes_per_s: write.unwrap_or(0) })
 }

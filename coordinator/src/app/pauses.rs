@@ -42,6 +42,8 @@ pub async fn set(app: &App, user: &str, request: &api::SetPauseRequest) -> Resul
     audit(app, user, "paused", &pause, details).await?;
     // A pause that is made shorter may be over soon.
     app.nudges.scheduler.notify_one();
+    app.nudges.full_planner.notify_one();
+    app.nudges.plan_sender.notify_one();
     Ok(encode(&pause))
 }
 
@@ -64,6 +66,8 @@ pub async fn end(app: &App, user: &str, request: &api::EndPauseRequest) -> Resul
     audit(app, user, "resumed", &pause, serde_json::json!({ "reason": pause.reason })).await?;
     app.nudges.scheduler.notify_one();
     app.nudges.dispatcher.notify_one();
+    app.nudges.full_planner.notify_one();
+    app.nudges.plan_sender.notify_one();
     Ok(encode(&pause))
 }
 
@@ -75,6 +79,12 @@ pub(super) async fn in_force(app: &App) -> Result<Vec<PauseRecord>, Fault> {
 /// The pauses of a job that hold something back after `since`.
 pub(super) async fn of_job(app: &App, job: &Job, since: Timestamp) -> Result<Vec<Pause>, Fault> {
     Ok(app.catalog.pauses_of(job.host, job.policy, since).await?.iter().map(to_domain).collect())
+}
+
+/// The same among pauses that were read before, of all that matter since then.
+pub(super) fn of_job_among(pauses: &[PauseRecord], job: &Job, since: Timestamp) -> Vec<Pause> {
+    let lasts = |pause: &&PauseRecord| pause.until.is_none_or(|until| until > since);
+    holding(pauses, job.host, job.policy).filter(lasts).map(to_domain).collect()
 }
 
 /// Those in force that hold back something of a host with these policies.

@@ -19,7 +19,7 @@ use super::jobs::readable;
 use super::{App, policies, report_objectives};
 use crate::catalog::{
     AppliedPolicy, DefaultsRecord, Host, HostState, Job, JobFilter, JobState, NewAudit, NewDefaults, NewPolicyVersion,
-    PolicyChange, PolicyRecord, VersionOrigin,
+    PoliciesApplied, PolicyChange, PolicyRecord, SeenPolicies, VersionOrigin,
 };
 use crate::domain::full_days;
 use crate::domain::policy::{Defaults, Finding, KeyChange, Policy, changes};
@@ -40,6 +40,8 @@ pub struct Change {
     pub origin: VersionOrigin,
     /// The version that a rollback goes back to.
     pub equals: Option<PolicyVersion>,
+    /// The version that it changes; `None`: whatever it is.
+    pub expected: Option<PolicyVersion>,
 }
 
 impl Change {
@@ -55,6 +57,7 @@ impl Change {
             toml,
             origin: VersionOrigin::Applied,
             equals: None,
+            expected: None,
         })
     }
 
@@ -71,6 +74,7 @@ impl Change {
             spec,
             origin: VersionOrigin::Deleted,
             equals: None,
+            expected: None,
         }
     }
 
@@ -113,6 +117,14 @@ impl Before {
         let (hosts, records) = (app.catalog.hosts().await?, app.catalog.policies_ever().await?);
         let defaults = app.catalog.policy_defaults().await?;
         Ok(Before { hosts, records, defaults, jobs, now: app.catalog.now().await? })
+    }
+
+    /// The versions that it has.
+    fn seen(&self) -> SeenPolicies {
+        SeenPolicies {
+            versions: self.records.iter().map(|record| (record.name.clone(), record.version)).collect(),
+            defaults: self.defaults.as_ref().map(|record| record.version),
+        }
     }
 
     /// The fleet's defaults as policies are read over them.
@@ -251,10 +263,17 @@ fn leaving(before: &Before, afterwards: &BTreeMap<String, Policy>, job: &Job) ->
     }
 }
 
+/// Somebody else was faster: what was worked out does not hold any more.
+fn changed_meanwhile(what: &str) -> Fault {
+    let message = format!("{what} was changed by somebody else at the same moment: nothing was applied");
+    Fault::new(ErrorCode::Changed, message)
+        .with_hint("coordctl policy diff -f FILE says what it would change now; then apply it again")
+}
+
 /// Makes the changes, all of them or none, and tells what was done, by name.
 ///
 /// # Errors
-/// Those of the catalog; nothing was changed then.
+/// `changed` where somebody else has changed what this goes by, and those of the catalog; nothing was changed then.
 pub async fn make(
     app: &App,
     user: &str,
@@ -264,9 +283,13 @@ pub async fn make(
 ) -> Result<Vec<api::AppliedPolicy>, Fault> {
     let told = preview(app, before, list).await?;
     let new: Vec<NewPolicyVersion> = list.iter().map(|change| version(app, user, before, change)).collect();
-    let applied = app.catalog.apply_policies(&new, defaults).await?;
+    let applied = match app.catalog.apply_policies(&new, &before.seen(), defaults).await? {
+        PoliciesApplied::Applied(applied) => applied,
+        PoliciesApplied::Changed(what) => return Err(changed_meanwhile(&what)),
+    };
     app.nudges.scheduler.notify_one();
     app.nudges.full_planner.notify_one();
+    app.nudges.plan_sender.notify_one();
     let mut answers = Vec::with_capacity(applied.len());
     for (done, told) in applied.into_iter().zip(told) {
         record_deed(app, user, &done).await?;
@@ -293,6 +316,7 @@ fn version(app: &App, user: &str, before: &Before, change: &Change) -> NewPolicy
         origin: change.origin,
         equals: change.equals,
         renew: before.renews(app, change),
+        expected: change.expected,
     }
 }
 

@@ -79,7 +79,7 @@ fn jobs(id: PolicyId, name: &str, had: Vec<NewestChain>, gets: &[&Host]) -> Vec<
         policy_name: name.to_owned(),
         full: None,
         source_bytes: None,
-        owed_runs: 0,
+        owed: None,
     });
     let new: Vec<Both> = new.map(|chain| Both { chain, was: false, will_be: true }).collect();
     let stays = |chain: &NewestChain| gets.iter().any(|host| host.id == chain.host);
@@ -123,5 +123,5 @@ impl Weeks {
 }
 
 fn encode(run: api::DueRun) -> api::WeekRun {
-    api::WeekRun { due_at_us: run.due_at_us, level: run.level }
+    api::WeekRun { due_at_us: run.due_at_us, level: run.level, held: run.held }
 }

@@ -11,7 +11,7 @@ use coord_shared::api::{self, IndexWanted, LevelAnswer, ReportAck, Scanned};
 use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::ids::{Attempt, BackupId, RunId};
 use coord_shared::retry;
-use coord_shared::run::{Disposition, Illegal};
+use coord_shared::run::{Disposition, Illegal, RunState};
 use coord_shared::wire::MAX_NOTES_PER_REPORT;
 use serde_json::json;
 use uuid::Uuid;
@@ -21,13 +21,15 @@ use super::commit::{Committing, commit};
 use super::decide::decide_after_scan;
 use super::hello::disposition;
 use crate::catalog::{
-    CatalogError, CheckRecord, CheckedArchive, Claimed, FaultRecord, NoteRecord, ReportOutcome, ReportedEvent,
-    RunReport,
+    CatalogError, CheckRecord, CheckedArchive, Claimed, FaultRecord, FromPlanRecord, NoteRecord, ReportOutcome,
+    ReportedEvent, RunReport,
 };
 use crate::sessions::Session;
 
 /// Longest text of a note or a check that is kept, in characters.
 const MAX_TEXT: usize = 500;
+/// Longest limit that the catalog can hold, in seconds.
+const MAX_DURATION_S: u32 = i32::MAX.unsigned_abs();
 /// Archives and checks that one report may name.
 const MAX_CHECKS: usize = 1000;
 
@@ -46,9 +48,21 @@ pub struct Place {
 pub async fn accept(app: &App, session: &Session, report: api::RunReport) -> Result<Vec<Message>, Fault> {
     let invalid = |what: &str| Fault::new(ErrorCode::InvalidArgument, format!("the report has no {what}"));
     let run = report.run_id.parse().map_err(|_| invalid("run"))?;
+    coord_shared::failpoint::reach("coordinator.report.received");
     let place = Place { run, attempt: Attempt(report.attempt), sequence: report.sequence };
     match report.event.ok_or_else(|| invalid("event"))? {
-        Event::Started(_) => take(app, session, place, ReportedEvent::Started).await,
+        Event::Started(started) => {
+            let event = started.from_plan.map_or(ReportedEvent::Started, |how| {
+                ReportedEvent::StartedFromPlan(FromPlanRecord {
+                    started_at_us: how.started_at_us,
+                    cut_off_since_us: how.cut_off_since_us,
+                    plan_made_at_us: how.plan_made_at_us,
+                    clock_offset_us: how.clock_offset_us,
+                    max_duration_s: Some(how.max_duration_s.min(MAX_DURATION_S)).filter(|seconds| *seconds > 0),
+                })
+            });
+            take(app, session, place, event).await
+        }
         Event::Scanned(scanned) => accept_scanned(app, session, place, &scanned).await,
         Event::Sealed(_) => take(app, session, place, ReportedEvent::Sealed).await,
         Event::Warnings(warnings) => {
@@ -332,6 +346,7 @@ fn next_attempt(event: &mut ReportedEvent, attempt: Attempt) -> Duration {
         }
         ReportedEvent::Stopped { fault } => wait(fault).unwrap_or_default(),
         ReportedEvent::Started
+        | ReportedEvent::StartedFromPlan(_)
         | ReportedEvent::Scanned
         | ReportedEvent::Sealed
         | ReportedEvent::Warnings(_)
@@ -342,7 +357,8 @@ fn next_attempt(event: &mut ReportedEvent, attempt: Attempt) -> Duration {
 /// What the agent does with an attempt whose report does not count.
 const fn after_refusal(illegal: Illegal) -> Disposition {
     match illegal {
-        Illegal::AttemptEnded(_) => Disposition::Forget,
+        // The attempt that the run succeeded with: what it holds is the backup, whatever comes late.
+        Illegal::AttemptEnded(_) | Illegal::Ended(RunState::Succeeded) => Disposition::Forget,
         Illegal::Superseded { .. }
         | Illegal::NeverClaimed { .. }
         | Illegal::WasCancelled

@@ -39,6 +39,7 @@ pub async fn rollback(
         toml: old.toml,
         origin: VersionOrigin::RolledBack,
         equals: Some(old.equals.unwrap_or(old.version)),
+        expected: None,
     };
     let before = Before::read(app).await?;
     let mut told = if request.dry_run {

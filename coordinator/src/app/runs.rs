@@ -10,7 +10,9 @@ use jiff::Timestamp;
 
 use super::backups::checks;
 use super::{App, hosts, last_read, names, waiting};
-use crate::catalog::{AttemptRecord, FaultRecord, LeftOutRecord, PhaseWord, ProgressRecord, RunFilter, RunRecord};
+use crate::catalog::{
+    AttemptRecord, FaultRecord, FromPlanRecord, LeftOutRecord, PhaseWord, ProgressRecord, RunFilter, RunRecord,
+};
 use crate::domain::bottleneck::{self, Stage};
 
 /// Warnings answered when no number is asked for.
@@ -144,7 +146,20 @@ pub fn encode(run: &RunRecord) -> api::Run {
         waits_for: String::new(),
         not_before_us: if waits { to_us(run.run_after) } else { 0 },
         makes_up_for: makes_up_for(&run.spec),
+        from_plan: from_plan(&run.spec),
     }
+}
+
+/// How its host began it by itself.
+fn from_plan(spec: &serde_json::Value) -> Option<api::FromPlan> {
+    let how: FromPlanRecord = serde_json::from_value(spec.get("from_plan")?.clone()).ok()?;
+    Some(api::FromPlan {
+        started_at_us: how.started_at_us,
+        cut_off_since_us: how.cut_off_since_us,
+        plan_made_at_us: how.plan_made_at_us,
+        clock_offset_us: how.clock_offset_us,
+        max_duration_s: how.max_duration_s.unwrap_or(0),
+    })
 }
 
 /// The missed run that a run makes up for.

@@ -2,6 +2,8 @@
 //! becomes a run and older ones, and those that something held back, are recorded as missed. The stored instant is compared and moved in the same transaction, so that
 //! any number of coordinators give each instant one row.
 
+use std::collections::HashMap;
+
 use coord_shared::fault::Fault;
 use coord_shared::ids::{JobId, RunId};
 use coord_shared::run::{RunKind, RunState};
@@ -9,13 +11,14 @@ use jiff::Timestamp;
 
 use super::host_policies::on_host;
 use super::jobs::{leave_out, readable};
+use super::known_policies::{self, Known};
 use super::{App, pauses};
-use crate::catalog::{DueRun, Job, PassedOver, ScheduleOutcome, ScheduleStep};
+use crate::catalog::{DueRun, Job, PassedOver, PauseRecord, ScheduleOutcome, ScheduleStep};
 use crate::domain::policy::{DEFAULT_PRIORITY, Policy};
 use crate::domain::timing::{self, Holds, Owing, Pause, Start, Timing, Windows, start_of};
 
 /// Jobs looked at in one pass.
-const MAX_JOBS: u32 = 200;
+const MAX_JOBS: u32 = 500;
 
 /// What a verification is behind a backup of the same policy.
 const BEHIND: u32 = 20;
@@ -51,10 +54,17 @@ pub async fn insert_due_runs(app: &App) -> Result<bool, Fault> {
         let jobs = app.catalog.jobs_to_schedule(MAX_JOBS, &without).await?;
         let full = jobs.len() >= MAX_JOBS as usize;
         let (mut more, mut passed_over) = (full, false);
-        for id in jobs {
-            match schedule_job(app, id, now, &mut without).await {
-                Ok(Scheduled::Done { more: rest }) => more |= rest,
-                Ok(Scheduled::PassedOver) => passed_over = true,
+        let mut steps = Vec::new();
+        let jobs = in_order(&jobs, app.catalog.jobs_by_id(&jobs).await?);
+        let paused = app.catalog.pauses(jobs.iter().map(|job| since(job, now)).fold(now, Timestamp::min)).await?;
+        for job in jobs {
+            let id = job.id;
+            match steps_of(app, (job, &paused), now, &mut without).await {
+                Ok(Some((of_job, rest))) => {
+                    steps.extend(of_job);
+                    more |= rest;
+                }
+                Ok(None) => passed_over = true,
                 Err(fault) => {
                     leave_out(app, &format!("job {id}"), fault)?;
                     without.jobs.insert(id);
@@ -62,6 +72,7 @@ pub async fn insert_due_runs(app: &App) -> Result<bool, Fault> {
                 }
             }
         }
+        passed_over |= write(app, steps, &mut without).await?;
         // A page that holds some of these may hold nothing else: the next one is without them.
         if !full || !passed_over {
             return Ok(more);
@@ -69,50 +80,82 @@ pub async fn insert_due_runs(app: &App) -> Result<bool, Fault> {
     }
 }
 
-/// What came of one job.
-enum Scheduled {
-    /// What was due is in the catalog.
-    Done {
-        /// More of it is due at once.
-        more: bool,
-    },
-    /// Its policy does not read.
-    PassedOver,
+/// Jobs in the order of their ids.
+fn in_order(ids: &[JobId], jobs: Vec<Job>) -> Vec<Job> {
+    let mut found: HashMap<JobId, Job> = jobs.into_iter().map(|job| (job.id, job)).collect();
+    ids.iter().filter_map(|id| found.remove(id)).collect()
 }
 
-async fn schedule_job(app: &App, id: JobId, now: Timestamp, without: &mut PassedOver) -> Result<Scheduled, Fault> {
-    let done = Scheduled::Done { more: false };
-    let Some(job) = app.catalog.job(id).await? else { return Ok(done) };
+/// From when on pauses of a job matter.
+fn since(job: &Job, now: Timestamp) -> Timestamp {
+    job.backup_due_at.into_iter().chain(job.verify_due_at).fold(now, Timestamp::min)
+}
+
+/// What is to be written of a job, and whether more of it is due at once. `None`: its policy does not read.
+async fn steps_of(
+    app: &App,
+    (job, paused): (Job, &[PauseRecord]),
+    now: Timestamp,
+    without: &mut PassedOver,
+) -> Result<Option<(Vec<ScheduleStep>, bool)>, Fault> {
     if without.policies.contains(&job.policy) {
-        return Ok(Scheduled::PassedOver);
+        return Ok(None);
     }
-    let Some(record) = app.catalog.policy(job.policy).await? else { return Ok(done) };
-    let Some(policy) = readable(app, &record) else {
-        without.policies.insert(job.policy);
-        return Ok(Scheduled::PassedOver);
+    let policy = match known_policies::read(app, job.policy, job.policy_version).await? {
+        Some(Known::Policy(policy)) => policy,
+        Some(Known::Unreadable(record)) => {
+            // Says so, once.
+            let _none = readable(app, &record);
+            without.policies.insert(job.policy);
+            return Ok(None);
+        }
+        None => return Ok(Some((Vec::new(), false))),
     };
-    let policy = on_host(app, policy, job.host).await?;
-    let since = job.backup_due_at.into_iter().chain(job.verify_due_at).fold(now, Timestamp::min);
-    let paused = pauses::of_job(app, &job, since).await?;
+    let policy = on_host(app, Policy::clone(&policy), job.host).await?;
+    let paused = pauses::of_job_among(paused, &job, since(&job, now));
     let backup = backup_step(&job, &policy, &paused, now);
     let verify = verify_step(&job, &policy, &paused, now);
-    let mut more = false;
-    for (step, rest) in [backup, verify].into_iter().flatten() {
-        more |= rest;
-        match app.catalog.schedule(&step).await? {
-            ScheduleOutcome::Scheduled(runs) => {
-                for (run, state) in &runs {
-                    tracing::info!(%job, kind = %step.kind, %run, %state, "due");
-                }
-                if runs.iter().any(|(_, state)| *state == RunState::Queued) {
-                    app.nudges.dispatcher.notify_one();
-                }
-            }
-            // Another coordinator was faster.
-            ScheduleOutcome::Changed => {}
+    let (steps, more): (Vec<_>, Vec<_>) = [backup, verify].into_iter().flatten().unzip();
+    Ok(Some((steps, more.contains(&true))))
+}
+
+/// Writes steps: the plain ones of a kind together. Answers whether some job was passed over.
+async fn write(app: &App, steps: Vec<ScheduleStep>, without: &mut PassedOver) -> Result<bool, Fault> {
+    let (plain, mut others): (Vec<_>, Vec<_>) = steps.into_iter().partition(ScheduleStep::is_plain);
+    let (backups, verifications): (Vec<_>, Vec<_>) = plain.into_iter().partition(|step| step.kind == RunKind::Backup);
+    for together in [backups, verifications] {
+        match app.catalog.schedule_many(&together).await.map_err(Fault::from) {
+            Ok(outcomes) => together.iter().zip(outcomes).for_each(|(step, outcome)| tell(app, step, outcome)),
+            Err(fault) if fault.is_transient() => return Err(fault),
+            // One of them cannot be written: each by itself shows which.
+            Err(_) => others.extend(together),
         }
     }
-    Ok(Scheduled::Done { more })
+    let mut passed_over = false;
+    for step in others {
+        match app.catalog.schedule(&step).await.map_err(Fault::from) {
+            Ok(outcome) => tell(app, &step, outcome),
+            Err(fault) => {
+                leave_out(app, &format!("job {}", step.job), fault)?;
+                without.jobs.insert(step.job);
+                passed_over = true;
+            }
+        }
+    }
+    Ok(passed_over)
+}
+
+/// Logs what became due, and wakes whoever dispatches it. Where another coordinator was faster, it does.
+fn tell(app: &App, step: &ScheduleStep, outcome: ScheduleOutcome) {
+    let ScheduleOutcome::Scheduled(runs) = outcome else { return };
+    let (queued, missed): (Vec<_>, Vec<_>) = runs.iter().partition(|(_, state)| *state == RunState::Queued);
+    if !missed.is_empty() {
+        tracing::info!(job = %step.job, kind = %step.kind, runs = missed.len(), "missed");
+    }
+    for (run, _) in queued {
+        tracing::info!(job = %step.job, kind = %step.kind, %run, "due");
+        app.nudges.dispatcher.notify_one();
+    }
 }
 
 /// What is to be written, and whether more is due at once; `None` when the job's time has not come.

@@ -23,6 +23,9 @@ use crate::domain::timing::Due;
 
 /// Troubles shown.
 const MAX_TROUBLES: usize = 10;
+/// A host's clock may differ from the database's by this much, in seconds, before somebody is told. Schedules and leases go by
+/// the database, and times of backups are corrected; what suffers is the host's own logs, and its plan while it is cut off.
+const MAX_CLOCK_OFFSET_S: u64 = 5 * 60;
 
 /// How bad it is; the worst comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +44,8 @@ enum Badness {
     Outgrown,
     /// The last run ended badly; the one before may serve.
     RunFailed,
+    /// The host's clock is far from the fleet's.
+    WrongClock,
     /// Nothing is wrong with the backups yet.
     Away,
 }
@@ -111,6 +116,7 @@ pub async fn fleet(app: &App, host: &str) -> Result<api::FleetStatus, Fault> {
     }
     let with_jobs: HashSet<_> = healths.iter().map(|health| health.host).collect();
     troubles.extend(hosts.iter().filter_map(|host| host_trouble(host, with_jobs.contains(&host.id))));
+    troubles.extend(hosts.iter().filter_map(wrong_clock));
     troubles.sort_by_key(|trouble| (trouble.badness, trouble.shown.since_us));
     let paused = pauses::in_force(app).await?;
     let holds = |pause: &&PauseRecord| one.is_none() || pause.scope.host.is_none_or(|host| Some(host) == one);
@@ -279,6 +285,23 @@ fn host_trouble(host: &Host, has_jobs: bool) -> Option<Trouble> {
     Some(Trouble { badness, shown })
 }
 
+/// A clock that is off by more than is harmless, as the host's last message showed it.
+fn wrong_clock(host: &Host) -> Option<Trouble> {
+    let seconds = host.clock_offset_us.unsigned_abs() / 1_000_000;
+    let seen = host.last_seen_at.filter(|_| seconds > MAX_CLOCK_OFFSET_S)?;
+    let minutes = (seconds + 30) / 60;
+    let by = duration::shown(u32::try_from(minutes * 60).unwrap_or(u32::MAX));
+    let side = if host.clock_offset_us > 0 { "ahead of" } else { "behind" };
+    let shown = api::Trouble {
+        host: host.name.clone(),
+        policy: String::new(),
+        what: format!("its clock is {by} {side} the fleet's"),
+        hint: "set the host's clock, and let it follow a time server (timedatectl status)".to_owned(),
+        since_us: to_us(seen),
+    };
+    Some(Trouble { badness: Badness::WrongClock, shown })
+}
+
 #[cfg(test)]
 mod tests {
     use coord_shared::ids::{BackupId, PolicyVersion};
@@ -302,7 +325,7 @@ mod tests {
             policy_name: "web".to_owned(),
             full: Some((full, PolicyVersion(1))),
             source_bytes: Some(1000),
-            owed_runs: 0,
+            owed: None,
         }
     }
 

@@ -111,7 +111,7 @@ fn full_nights(policies: &[Policy], jobs: &[JobMeasures], histories: &[Vec<Recor
                 nights.clone()
             }
             Some(_) | None => {
-                let nights = levelling::nights_of(&Due::of_policy(policy), begin);
+                let nights = levelling::nights_of(&Due::of_policy(policy), &[], begin);
                 known = Some((policy.schedule.clone(), policy.timing.clone(), nights.clone()));
                 nights
             }
@@ -119,6 +119,7 @@ fn full_nights(policies: &[Policy], jobs: &[JobMeasures], histories: &[Vec<Recor
         Some(LevelledJob {
             id: job.job,
             bytes: first.left.source_bytes,
+            today: begin.to_zoned(zone.clone()).date(),
             nights,
             until,
             last_full: Some(full.to_zoned(zone.clone()).date()),

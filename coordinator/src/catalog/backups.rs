@@ -223,6 +223,8 @@ macro_rules! select_backups {
 
 const BY_ID: Sql = Sql(select_backups!("WHERE b.backup_id = $1"));
 
+const BY_IDS: Sql = Sql(select_backups!("WHERE b.backup_id = ANY ($1::uuid[])"));
+
 const BY_PREFIX: Sql =
     Sql(select_backups!("WHERE b.backup_id::text LIKE $1 || '%' ORDER BY b.captured_at DESC LIMIT 10"));
 
@@ -268,6 +270,7 @@ const NOT_SEARCHABLE: Sql = Sql("SELECT count(*) AS number FROM backups WHERE se
 #[cfg(test)]
 pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
     ("BY_ID", &BY_ID),
+    ("BY_IDS", &BY_IDS),
     ("BY_PREFIX", &BY_PREFIX),
     ("LIST", &LIST),
     ("OF_JOB", &OF_JOB),
@@ -344,6 +347,12 @@ impl Catalog {
     /// A restore point by its id.
     pub async fn backup(&self, id: BackupId) -> Result<Option<Backup>> {
         self.connection().await?.query_opt(&BY_ID, &[&id.uuid()]).await?.as_ref().map(read).transpose()
+    }
+
+    /// Restore points by their ids, in no order.
+    pub async fn backups_by_ids(&self, ids: &[BackupId]) -> Result<Vec<Backup>> {
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
+        self.connection().await?.query(&BY_IDS, &[&ids]).await?.iter().map(read).collect()
     }
 
     /// Restore points whose id begins with `prefix`, at most ten.

@@ -1,9 +1,12 @@
 //! The allow-list: a certificate without an active row here does not count, whoever signed it.
 
-use coord_shared::ids::Generation;
+use std::collections::HashSet;
+
+use coord_shared::ids::{Generation, HostId};
 use coord_shared::tls::PeerKind;
 use jiff::Timestamp;
 use tokio_postgres::Row;
+use uuid::Uuid;
 
 use super::error::{CatalogError, Result};
 use super::pool::{Catalog, Sql};
@@ -109,6 +112,13 @@ const NEWEST_USED: Sql = Sql(select_certificates!(
     "WHERE subject_kind = $1 AND subject_id = $2 AND first_used_at IS NOT NULL ORDER BY generation DESC LIMIT 1"
 ));
 
+// Through the keys of both tables: most of them count, and each of them is looked at.
+pub(super) const FALLEN: Sql = Sql("
+    SELECT s.serial FROM unnest($1::text[], $2::uuid[]) AS s (serial, host_id)
+    LEFT JOIN certificates c ON c.serial = s.serial
+    LEFT JOIN hosts h ON h.host_id = s.host_id
+    WHERE (c.state = 'active' AND h.state = 'active') IS NOT TRUE");
+
 pub(super) const INSERT_CERTIFICATE: Sql = Sql("
     INSERT INTO certificates (serial, subject_kind, subject_id, generation, public_key_sha256, pem, not_after)
     VALUES ($1, $2, $3, $4, $5, $6, $7)
@@ -138,6 +148,7 @@ pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
     ("BY_KEY", &BY_KEY),
     ("NEWEST", &NEWEST),
     ("NEWEST_USED", &NEWEST_USED),
+    ("FALLEN", &FALLEN),
     ("INSERT_CERTIFICATE", &INSERT_CERTIFICATE),
     ("USE", &USE),
     ("END_OLDER", &END_OLDER),
@@ -165,6 +176,14 @@ fn read(row: &Row) -> Result<CertificateRecord> {
 }
 
 impl Catalog {
+    /// Of these certificates, each shown by an open session of its host, those that do not count any more, or whose host does not; by serial.
+    pub async fn fallen_certificates(&self, shown: &[(&str, HostId)]) -> Result<HashSet<String>> {
+        let serials: Vec<&str> = shown.iter().map(|(serial, _)| *serial).collect();
+        let hosts: Vec<Uuid> = shown.iter().map(|(_, host)| host.uuid()).collect();
+        let rows = self.connection().await?.query(&FALLEN, &[&serials, &hosts]).await?;
+        rows.iter().map(|row| get(row, "serial")).collect()
+    }
+
     /// The allow-list's row of a certificate.
     pub async fn certificate(&self, serial: &str) -> Result<Option<CertificateRecord>> {
         self.connection().await?.query_opt(&BY_SERIAL, &[&serial]).await?.as_ref().map(read).transpose()

@@ -23,12 +23,12 @@ impl ChangedFolders {
     }
 }
 
-// The last condition is that of the partial index, which a generic plan could not see in $4.
+// `first_seq > 1` and the last condition are those of the partial indexes, which a generic plan could not see in $3 and $4.
 pub(super) const CHANGED_FOLDERS: Sql = Sql("
     WITH RECURSIVE changed (folder) AS (
         SELECT folder FROM (
             SELECT v.folder FROM file_versions v
-            WHERE v.host = $1 AND v.job = $2 AND v.first_seq > $3 AND v.first_seq <= $4
+            WHERE v.host = $1 AND v.job = $2 AND v.first_seq > $3 AND v.first_seq > 1 AND v.first_seq <= $4
             UNION
             SELECT v.folder FROM file_versions v
             WHERE v.host = $1 AND v.job = $2 AND v.last_seq >= $3 AND v.last_seq < $4 AND v.last_seq < 2147483647

@@ -2,17 +2,18 @@
 //! that ends with the transaction), so that what one of them counts is still so when it writes; and all of them see one
 //! queue, so that a run is not overtaken because its host is connected to another coordinator.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use coord_shared::failpoint;
 use coord_shared::ids::{Attempt, HostId, RunId, SessionNumber};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::error::Result;
+use super::error::{CatalogError, Result};
 use super::limits;
 use super::pool::{Catalog, Params, Sql, Transaction};
-use super::row::{big, count, get, json, seconds, small};
+use super::row::{big, count, get, int, json, seconds, small};
 use crate::domain::queue::{self, Slots};
 
 /// A claimed attempt.
@@ -74,6 +75,9 @@ pub(super) const WAITING: Sql = Sql("
     WHERE (w.patient, w.rank, w.run_id) > ($4, $5, $6)
     ORDER BY w.patient, w.rank, w.run_id LIMIT $7");
 
+const ANY_WAITING: Sql =
+    Sql("SELECT EXISTS (SELECT FROM runs r WHERE r.state = 'queued' AND r.run_after <= now()) AS found");
+
 const ANY_OF_OURS: Sql = Sql("
     SELECT EXISTS (
         SELECT FROM unnest($1::uuid[]) AS s (host_id)
@@ -100,13 +104,19 @@ pub(super) const CLAIM: Sql = Sql("
     )
     SELECT run_id, attempt, host_id FROM claimed");
 
+const CLAIMED: Sql = Sql("
+    SELECT r.run_id FROM unnest($1::uuid[], $2::integer[], $3::bigint[]) AS c (run_id, attempt, session)
+    JOIN runs r ON r.run_id = c.run_id AND r.attempt = c.attempt AND r.state = 'leased' AND r.lease_session = c.session");
+
 #[cfg(test)]
 pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
     ("TAKE_TURN", &TAKE_TURN),
     ("HELD", &HELD),
     ("WAITING", &WAITING),
+    ("ANY_WAITING", &ANY_WAITING),
     ("ANY_OF_OURS", &ANY_OF_OURS),
     ("CLAIM", &CLAIM),
+    ("CLAIMED", &CLAIMED),
 ];
 
 /// The place of a waiting run, as the pages go by it.
@@ -129,7 +139,7 @@ struct Sessions {
 
 impl Catalog {
     /// Leases waiting runs to these sessions, at most `most`, in the order of the queue and within the limits; each as the
-    /// next attempt. A session that is not the newest of an active host gets nothing. A claim whose answer is lost lapses and is reaped.
+    /// next attempt. A session that is not the newest of an active host gets nothing. A claim whose answer is lost is read again.
     pub async fn claim_runs(
         &self,
         sessions: &[(HostId, SessionNumber)],
@@ -140,7 +150,11 @@ impl Catalog {
         let numbers = sessions.iter().map(|(_, number)| big(number.get(), "session number"));
         let ours = Sessions { hosts, numbers: numbers.collect::<Result<Vec<i64>>>()? };
         let mut connection = self.connection().await?;
-        // Most looks find nothing, and take no turn.
+        // Most looks find nothing, and take no turn; most of those find nothing at all.
+        let waiting = connection.query_opt(&ANY_WAITING, &[]).await?;
+        if !waiting.map_or(Ok(false), |row| get(&row, "found"))? {
+            return Ok(Vec::new());
+        }
         let row = connection.query_opt(&ANY_OF_OURS, &[&ours.hosts]).await?;
         if !row.map_or(Ok(false), |row| get(&row, "found"))? {
             return Ok(Vec::new());
@@ -154,8 +168,41 @@ impl Catalog {
         }
         let chosen = choose(&transaction, &ours, &mut slots, most).await?;
         let claimed = claim(&transaction, sessions, &chosen, lease).await?;
-        transaction.commit().await?;
+        if !claimed.is_empty() {
+            failpoint::reach("coordinator.claim.uncommitted");
+        }
+        let committed = transaction.commit().await;
+        drop(connection);
+        let claimed = match committed {
+            Ok(()) => claimed,
+            Err(error @ CatalogError::Indeterminate(_)) => self.claimed_after_all(sessions, claimed, error).await?,
+            Err(error) => return Err(error),
+        };
+        if !claimed.is_empty() {
+            failpoint::reach("coordinator.claim.committed");
+        }
         Ok(claimed)
+    }
+
+    /// The connection broke before the answer to a claim's commit: those that it leased all the same. Nobody else holds these
+    /// sessions, so nobody else can have leased these attempts to them. What cannot be read lapses and is reaped.
+    async fn claimed_after_all(
+        &self,
+        sessions: &[(HostId, SessionNumber)],
+        chosen: Vec<Claimed>,
+        error: CatalogError,
+    ) -> Result<Vec<Claimed>> {
+        let Ok(connection) = self.connection().await else { return Err(error) };
+        let numbers: BTreeMap<HostId, SessionNumber> = sessions.iter().copied().collect();
+        let (mut runs, mut attempts, mut held_by) = (Vec::new(), Vec::new(), Vec::new());
+        for claimed in &chosen {
+            runs.push(claimed.run.uuid());
+            attempts.push(int(claimed.attempt.get(), "attempt")?);
+            held_by.push(big(numbers.get(&claimed.host).copied().unwrap_or_default().get(), "session number")?);
+        }
+        let Ok(rows) = connection.query(&CLAIMED, &[&runs, &attempts, &held_by]).await else { return Err(error) };
+        let found = rows.iter().map(|row| get::<Uuid>(row, "run_id")).collect::<Result<Vec<Uuid>>>()?;
+        Ok(chosen.into_iter().filter(|claimed| found.contains(&claimed.run.uuid())).collect())
     }
 
     /// What counts in limits now, by host.
@@ -232,7 +279,7 @@ async fn claim(
         });
     }
     // In the order of the queue again.
-    let place = |found: &Claimed| runs.iter().position(|run| *run == found.run.uuid());
-    claimed.sort_by_key(place);
+    let places: HashMap<Uuid, usize> = runs.iter().enumerate().map(|(place, run)| (*run, place)).collect();
+    claimed.sort_by_key(|found| places.get(&found.run.uuid()).copied());
     Ok(claimed)
 }

@@ -2,6 +2,7 @@
 //! most one attempt of a run gets there. A commit that is repeated answers what is stored.
 
 use coord_archive::digest::Digest;
+use coord_shared::failpoint;
 use coord_shared::ids::{Attempt, BackupId, HostId, Ordinal, RunId, Seq, SessionNumber};
 use coord_shared::level::Level;
 use coord_shared::run::{Event, Illegal, RunKind, RunState};
@@ -125,6 +126,8 @@ pub struct Commit {
     pub warnings_total: u64,
     /// What the scan left out, by rule.
     pub left_out: Vec<LeftOutRecord>,
+    /// Why its level, where the host chose it.
+    pub level_reason: Option<String>,
 }
 
 /// What came of a commit.
@@ -180,7 +183,14 @@ const INSERT_UNCHANGED: Sql = Sql("
         $15, n.checks, n.verified_at
     FROM backups n WHERE n.backup_id = $16 AND n.job = $17");
 
-const SET_BACKUP: Sql = Sql("UPDATE runs SET backup_id = $2, level = coalesce($3, level) WHERE run_id = $1");
+const SET_BACKUP: Sql = Sql("
+    UPDATE runs SET backup_id = $2, level = coalesce($3, level), reason = coalesce($4, reason) WHERE run_id = $1");
+
+// What the host did by itself is not owed any more. Of several missed runs one may make up for all, so that only the newest settles it.
+const SETTLE_MISSED: Sql = Sql("
+    UPDATE jobs j SET owed_runs = owed_runs - 1, owed_from = CASE WHEN owed_runs > 1 THEN owed_from END
+    FROM runs r
+    WHERE j.job = $1 AND r.run_id = $2 AND j.owed_runs > 0 AND (j.owed_runs > 1 OR r.due_at >= j.owed_due_at)");
 
 #[cfg(test)]
 pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
@@ -192,6 +202,7 @@ pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
     ("INSERT", &INSERT),
     ("INSERT_UNCHANGED", &INSERT_UNCHANGED),
     ("SET_BACKUP", &SET_BACKUP),
+    ("SETTLE_MISSED", &SETTLE_MISSED),
 ];
 
 struct LockedJob {
@@ -250,12 +261,18 @@ impl Catalog {
             }
         };
         transaction.execute(&RAISE_ORDINAL, &[&job.job, &i64::from(seq)]).await?;
-        transaction.execute(&SET_BACKUP, &[&commit.run.uuid(), &commit.backup.uuid(), &level.as_str()]).await?;
+        let params: Params<'_> = &[&commit.run.uuid(), &commit.backup.uuid(), &level.as_str(), &commit.level_reason];
+        transaction.execute(&SET_BACKUP, params).await?;
+        if run.machine.state == RunState::Missed {
+            transaction.execute(&SETTLE_MISSED, &[&job.job, &commit.run.uuid()]).await?;
+        }
         let (attempt, total) = (int(commit.attempt.get(), "attempt")?, big(commit.warnings_total, "warnings")?);
         let result: Option<serde_json::Value> = None;
         transaction.execute(&SET_RESULT, &[&commit.run.uuid(), &attempt, &result, &total]).await?;
         left_out::put(&transaction, commit.run, &commit.left_out).await?;
+        failpoint::reach("coordinator.commit.uncommitted");
         transaction.commit().await?;
+        failpoint::reach("coordinator.commit.committed");
         Ok(Committed::Committed(Seq(i64::from(seq))))
     }
 }

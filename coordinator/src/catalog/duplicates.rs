@@ -45,7 +45,7 @@ const DEADLINE: Sql = Sql("SELECT set_config('statement_timeout', $1, true)");
 const DUPLICATION: Sql = Sql("
     WITH contents AS (
         SELECT v.host, v.digest_head, v.digest_tail, v.size, count(*) AS copies
-        FROM file_versions v
+        FROM file_versions v JOIN jobs j ON j.job = v.job AND j.placing_seq IS NULL
         WHERE v.last_seq = 2147483647 AND v.kind = 'f' AND v.digest_head <> 0 AND v.size > 0
           AND ($1::uuid IS NULL OR v.host = (SELECT host FROM hosts WHERE host_id = $1))
         GROUP BY v.host, v.digest_head, v.digest_tail, v.size

@@ -10,6 +10,7 @@ use tokio_postgres::Row;
 
 use super::error::{CatalogError, Result};
 use super::row::{count, get};
+use super::short_digest::ShortDigest;
 
 /// Longest name of an entry. File systems stop at 255; a key of the catalog would stop at some 2,700.
 pub const MAX_NAME_BYTES: usize = 1024;
@@ -56,7 +57,7 @@ pub struct FileVersion {
     /// Modification time.
     pub mtime: FileTime,
     /// Digest of the content, where there is one.
-    pub digest: Option<Digest>,
+    pub digest: Option<ShortDigest>,
     /// Target of a symbolic link.
     pub link_target: Vec<u8>,
     /// Equal exactly where a restore would make the same of both and both carry the same flags.
@@ -121,10 +122,9 @@ const STATE_FLAGS: Flags = Flags(Flags::CHANGED_WHILE_READ.0 | Flags::STALE.0 | 
 /// Flags that are stored.
 const STORED_FLAGS: Flags = Flags(STATE_FLAGS.0 | Flags::CONTENT_IN_BASE.0);
 
-/// An entry as it is staged, but for its folder's key.
-pub(super) struct StagedEntry<'a> {
-    pub(super) parent: Option<&'a [u8]>,
-    pub(super) name: &'a [u8],
+/// The columns of an entry that came from outside, but for its name, its link target and its folder's key.
+#[derive(Debug)]
+pub(super) struct EntryColumns {
     pub(super) kind: i8,
     pub(super) size: i64,
     pub(super) mtime_s: i64,
@@ -135,28 +135,16 @@ pub(super) struct StagedEntry<'a> {
     pub(super) flags: i16,
     pub(super) state: i64,
     pub(super) digest_head: i64,
-    pub(super) digest_tail: &'a [u8],
-    pub(super) link_target: &'a [u8],
+    pub(super) digest_tail: i64,
 }
 
-impl<'a> StagedEntry<'a> {
-    /// Checks an entry that came from outside and turns it into columns.
-    pub(super) fn new(entry: &'a Entry) -> Result<StagedEntry<'a>> {
+impl EntryColumns {
+    /// Checks an entry and turns it into columns.
+    pub(super) fn new(entry: &Entry) -> Result<EntryColumns> {
         check(entry)?;
         let attributes = &entry.attributes;
-        let (head, tail) = match &entry.digest {
-            Some(digest) => split(digest),
-            None => (0, &[][..]),
-        };
-        let parent = parent(&entry.path);
-        let name = match parent {
-            None => &entry.path[..],
-            Some([]) => &entry.path[..],
-            Some(parent) => &entry.path[parent.len() + 1..],
-        };
-        Ok(StagedEntry {
-            parent,
-            name,
+        let (head, tail) = entry.digest.as_ref().map_or((0, 0), |digest| ShortDigest::from(digest).columns());
+        Ok(EntryColumns {
             kind: letter(entry.kind).cast_signed(),
             size: i64::try_from(entry.size).map_err(|_| CatalogError::BadEntry { why: "its size is out of range" })?,
             mtime_s: attributes.mtime.seconds,
@@ -168,8 +156,20 @@ impl<'a> StagedEntry<'a> {
             state: state(entry),
             digest_head: head,
             digest_tail: tail,
-            link_target: &entry.link_target,
         })
+    }
+
+    /// It says that there is nothing any more.
+    pub(super) const fn is_tombstone(&self) -> bool {
+        self.kind.cast_unsigned() == TOMBSTONE
+    }
+}
+
+/// The last name of a path; the root's is empty.
+pub(super) fn name(path: &[u8]) -> &[u8] {
+    match parent(path) {
+        None | Some([]) => path,
+        Some(parent) => &path[parent.len() + 1..],
     }
 }
 
@@ -206,24 +206,6 @@ fn check(entry: &Entry) -> Result<()> {
     Ok(())
 }
 
-/// The first eight bytes as a number and the rest: the head is what the index of the catalog holds.
-pub(super) fn split(digest: &Digest) -> (i64, &[u8]) {
-    let (head, tail) = digest.0.split_at(8);
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(head);
-    (i64::from_be_bytes(bytes), tail)
-}
-
-fn join(head: i64, tail: &[u8]) -> Option<Digest> {
-    if tail.is_empty() {
-        return None;
-    }
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&head.to_be_bytes());
-    bytes[8..].copy_from_slice(tail.get(..24)?);
-    Some(Digest(bytes))
-}
-
 /// Sixty-four bits of a digest over everything that makes the state.
 fn state(entry: &Entry) -> i64 {
     let attributes = &entry.attributes;
@@ -251,8 +233,7 @@ fn state(entry: &Entry) -> i64 {
     // The group's number is only good within one archive; that there is a group is the state.
     bytes(&[u8::from(entry.link_group != 0)]);
     bytes(entry.digest.as_ref().map_or(&[][..], |digest| &digest.0));
-    let (head, _) = split(&Digest(*hasher.finalize().as_bytes()));
-    head
+    ShortDigest::from(&Digest(*hasher.finalize().as_bytes())).columns().0
 }
 
 /// A row of `file_versions` below `folder`, which is the path of its folder (`None`: it is the root itself).
@@ -277,7 +258,7 @@ pub(super) fn read(row: &Row, folder: Option<&[u8]>) -> Result<FileVersion> {
         uid: get::<i32>(row, "uid")?.cast_unsigned(),
         gid: get::<i32>(row, "gid")?.cast_unsigned(),
         mtime: FileTime { seconds: get(row, "mtime_s")?, nanos: get::<i32>(row, "mtime_ns")?.cast_unsigned() },
-        digest: join(get(row, "digest_head")?, get(row, "digest_tail")?),
+        digest: ShortDigest::from_columns((get(row, "digest_head")?, get(row, "digest_tail")?)),
         link_target: get(row, "link_target")?,
         state: get(row, "state")?,
         flags: Flags(get::<i16>(row, "flags")?.cast_unsigned()),

@@ -37,6 +37,18 @@ pub enum CatalogError {
         #[source]
         source: tokio_postgres::Error,
     },
+    /// It was changed since its caller looked. Nothing was written.
+    #[error("{what} {name} was changed meanwhile: it is version {version}, no longer {expected}")]
+    Changed {
+        /// Word for the thing.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// What it is.
+        version: u64,
+        /// What the caller saw.
+        expected: u64,
+    },
     /// A number does not fit into its column.
     #[error("{what} is out of range")]
     OutOfRange {
@@ -73,12 +85,21 @@ impl CatalogError {
             CatalogError::Indeterminate(_)
             | CatalogError::NotFound { .. }
             | CatalogError::Taken { .. }
+            | CatalogError::Changed { .. }
             | CatalogError::OutOfRange { .. }
             | CatalogError::BadEntry { .. }
             | CatalogError::Unreadable { .. }
             | CatalogError::Json(_)
             | CatalogError::Refused(_) => false,
         }
+    }
+
+    /// Whether the server answers and does not let us in: it does not know the user or the database, or the password is wrong. Waiting helps
+    /// only where somebody is setting the server up.
+    pub fn is_refused_login(&self) -> bool {
+        let CatalogError::Unavailable(cause) = self else { return false };
+        let code = cause.downcast_ref::<tokio_postgres::Error>().and_then(tokio_postgres::Error::code);
+        code.is_some_and(|code| matches!(code.code().get(..2), Some("28" | "3D")))
     }
 
     pub(super) fn not_found(what: &'static str, name: impl std::fmt::Display) -> CatalogError {
@@ -115,8 +136,11 @@ impl CatalogError {
     }
 }
 
-/// The server is going down, full, or not up yet.
+/// The server is going down, full, not up yet, or a standby by now.
 fn is_outage(code: &SqlState) -> bool {
+    if *code == SqlState::READ_ONLY_SQL_TRANSACTION {
+        return true;
+    }
     let class = code.code().get(..2).unwrap_or_default();
     matches!(class, "08" | "53" | "57" | "58")
 }

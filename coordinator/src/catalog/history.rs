@@ -1,15 +1,15 @@
 //! Questions across time: all states of one path, and where in the fleet a content is or was.
 
-use coord_archive::digest::Digest;
 use coord_shared::ids::{BackupId, HostId, JobId, PolicyId, Seq};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::entries::{FileVersion, read, split, version_columns};
+use super::entries::{FileVersion, read, version_columns};
 use super::error::Result;
 use super::listing::{locate, point};
 use super::pool::{Catalog, Params, Sql};
 use super::row::get;
+use super::short_digest::ShortDigest;
 
 /// Rows answered at most.
 pub const MAX_HISTORY: u32 = 10_000;
@@ -62,8 +62,12 @@ pub(super) const HISTORY: Sql = Sql(concat!(
           ORDER BY b.seq DESC LIMIT 1
       ) l ON true
       WHERE v.host = $1 AND v.job = $2 AND v.folder = $3 AND v.name = $4
+        AND NOT EXISTS (SELECT FROM jobs j WHERE j.job = $2 AND j.placing_seq IS NOT NULL)
       ORDER BY v.first_seq LIMIT $5"
 ));
+
+// Postgres' estimates know nothing of filters: it thinks that every page of the table has to be read either way.
+const BY_FILTER: Sql = Sql("SELECT set_config('enable_seqscan', 'off', true)");
 
 pub(super) const BY_DIGEST: Sql = Sql(concat!(
     "SELECT ",
@@ -82,12 +86,13 @@ pub(super) const BY_DIGEST: Sql = Sql(concat!(
       JOIN jobs j ON j.job = v.job
       JOIN hosts h ON h.host = v.host
       JOIN policies p ON p.policy = j.policy
-      WHERE v.digest_head = $1 AND v.digest_head <> 0 AND v.digest_tail = $2
+      WHERE v.digest_head = $1 AND v.digest_head <> 0 AND v.digest_tail = $2 AND j.placing_seq IS NULL
       ORDER BY h.name, p.name, v.first_seq LIMIT $3"
 ));
 
 #[cfg(test)]
-pub(super) const STATEMENTS: &[(&str, &Sql)] = &[("HISTORY", &HISTORY), ("BY_DIGEST", &BY_DIGEST)];
+pub(super) const STATEMENTS: &[(&str, &Sql)] =
+    &[("HISTORY", &HISTORY), ("BY_FILTER", &BY_FILTER), ("BY_DIGEST", &BY_DIGEST)];
 
 impl Catalog {
     /// All states of a path in a job, oldest first.
@@ -113,10 +118,14 @@ impl Catalog {
     }
 
     /// Where a content is or was, in the whole fleet.
-    pub async fn find_digest(&self, digest: &Digest, limit: u32) -> Result<Vec<DigestHit>> {
-        let (head, tail) = split(digest);
+    pub async fn find_digest(&self, digest: ShortDigest, limit: u32) -> Result<Vec<DigestHit>> {
+        let (head, tail) = digest.columns();
         let limit = i64::from(limit.min(MAX_HISTORY));
-        let rows = self.connection().await?.query(&BY_DIGEST, &[&head, &tail, &limit]).await?;
+        let mut connection = self.connection().await?;
+        let transaction = connection.begin().await?;
+        transaction.query(&BY_FILTER, &[]).await?;
+        let rows = transaction.query(&BY_DIGEST, &[&head, &tail, &limit]).await?;
+        transaction.commit().await?;
         rows.iter()
             .map(|row| {
                 let above: Vec<&[u8]> = get(row, "above")?;

@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-use coord_shared::ids::{HostId, JobId, Ordinal, PolicyId, PolicyVersion};
+use coord_shared::ids::{BackupId, HostId, JobId, Ordinal, PolicyId, PolicyVersion, RunId};
 use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::error::{CatalogError, Result};
 use super::pool::{Catalog, Sql};
-use super::row::{big, count, get, word};
+use super::row::{big, count, get, small, word};
 
 /// Whether a job's runs are still due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +62,16 @@ pub struct JobStanding {
     pub host_revoked: bool,
     /// Its policy was deleted.
     pub policy_deleted: bool,
+    /// Its restore point with the highest seq, damaged or not.
+    pub newest: Option<BackupId>,
+    /// Its newest undamaged full.
+    pub newest_full: Option<BackupId>,
+    /// Its open run that is due first.
+    pub open_run: Option<RunId>,
+    /// Its newest backup run that was missed since its newest restore point.
+    pub last_missed: Option<RunId>,
+    /// Runs that it owes for missed ones, and when the next may begin.
+    pub owed: Option<(u32, Timestamp)>,
 }
 
 /// Which jobs to list. `None` means any.
@@ -110,6 +120,8 @@ macro_rules! select_jobs {
 
 const BY_ID: Sql = Sql(select_jobs!("WHERE j.job_id = $1"));
 
+const BY_IDS: Sql = Sql(select_jobs!("WHERE j.job_id = ANY ($1)"));
+
 const BY_PAIR: Sql = Sql(select_jobs!("WHERE h.host_id = $1 AND p.policy_id = $2"));
 
 const LIST: Sql = Sql(select_jobs!(
@@ -133,12 +145,22 @@ pub(super) const END: Sql = Sql("
     WHERE h.host_id = $1 AND j.host = h.host AND p.policy = j.policy AND j.state = 'active'
       AND p.policy_id <> ALL ($2::uuid[])");
 
+const LAST_ORDINALS: Sql = Sql("
+    SELECT p.policy_id, j.last_ordinal FROM jobs j JOIN policies p ON p.policy = j.policy
+    WHERE j.host = (SELECT h.host FROM hosts h WHERE h.host_id = $1) AND j.state = 'active' ORDER BY p.policy_id");
+
 const RAISE_ORDINAL: Sql =
     Sql("UPDATE jobs SET last_ordinal = greatest(last_ordinal, $2) WHERE job_id = $1 RETURNING last_ordinal");
 
 const STANDINGS: Sql = Sql("
     SELECT j.job_id, h.state = 'revoked' AS host_revoked, v.origin = 'deleted' AS policy_deleted, g.captured_at,
-           (SELECT count(*) FROM backups d WHERE d.base = f.backup AND d.archive_of = d.backup) AS differentials
+           (SELECT count(*) FROM backups d WHERE d.base = f.backup AND d.archive_of = d.backup) AS differentials,
+           n.backup_id AS newest, f.backup_id AS newest_full, j.owed_runs, j.owed_from,
+           (SELECT run_id FROM runs WHERE job = j.job AND state IN ('queued', 'leased', 'running', 'verifying')
+            ORDER BY due_at LIMIT 1) AS open_run,
+           (SELECT run_id FROM runs
+            WHERE job = j.job AND kind = 'backup' AND state = 'missed' AND due_at >= coalesce(n.captured_at, '-infinity')
+            ORDER BY due_at DESC, run_id LIMIT 1) AS last_missed
     FROM jobs j
     JOIN hosts h ON h.host = j.host
     JOIN policies p ON p.policy = j.policy
@@ -152,9 +174,10 @@ const STANDINGS: Sql = Sql("
         ORDER BY b.seq DESC LIMIT 1
     ) g ON true
     LEFT JOIN LATERAL (
-        SELECT backup FROM backups WHERE job = j.job AND level = 'full' AND status = 'protected'
+        SELECT backup, backup_id FROM backups WHERE job = j.job AND level = 'full' AND status = 'protected'
         ORDER BY seq DESC LIMIT 1
     ) f ON true
+    LEFT JOIN LATERAL (SELECT backup_id, captured_at FROM backups WHERE job = j.job ORDER BY seq DESC LIMIT 1) n ON true
     WHERE j.job_id = ANY ($1::uuid[])");
 
 // An instant that has come is left to the scheduler, which makes a run of it; what holds back the runs that are owed is looked at anew.
@@ -168,10 +191,12 @@ const RESCHEDULE_HOST: Sql = Sql("
 #[cfg(test)]
 pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
     ("BY_ID", &BY_ID),
+    ("BY_IDS", &BY_IDS),
     ("BY_PAIR", &BY_PAIR),
     ("LIST", &LIST),
     ("BEGIN", &BEGIN),
     ("END", &END),
+    ("LAST_ORDINALS", &LAST_ORDINALS),
     ("RAISE_ORDINAL", &RAISE_ORDINAL),
     ("STANDINGS", &STANDINGS),
     ("RESCHEDULE_HOST", &RESCHEDULE_HOST),
@@ -200,6 +225,12 @@ impl Catalog {
         self.connection().await?.query_opt(&BY_ID, &[&id.uuid()]).await?.as_ref().map(read).transpose()
     }
 
+    /// The jobs with these ids, in no order.
+    pub async fn jobs_by_id(&self, ids: &[JobId]) -> Result<Vec<Job>> {
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
+        self.connection().await?.query(&BY_IDS, &[&ids]).await?.iter().map(read).collect()
+    }
+
     /// The job of a policy on a host.
     pub async fn job_of(&self, host: HostId, policy: PolicyId) -> Result<Option<Job>> {
         let row = self.connection().await?.query_opt(&BY_PAIR, &[&host.uuid(), &policy.uuid()]).await?;
@@ -224,6 +255,13 @@ impl Catalog {
                 differentials: count(row, "differentials")?,
                 host_revoked: get(row, "host_revoked")?,
                 policy_deleted: get(row, "policy_deleted")?,
+                newest: get::<Option<Uuid>>(row, "newest")?.map(BackupId::from_uuid),
+                newest_full: get::<Option<Uuid>>(row, "newest_full")?.map(BackupId::from_uuid),
+                open_run: get::<Option<Uuid>>(row, "open_run")?.map(RunId::from_uuid),
+                last_missed: get::<Option<Uuid>>(row, "last_missed")?.map(RunId::from_uuid),
+                owed: get::<Option<Timestamp>>(row, "owed_from")?
+                    .map(|from| Ok((small(row, "owed_runs")?, from)))
+                    .transpose()?,
             })
         };
         self.connection().await?.query(&STANDINGS, &[&jobs]).await?.iter().map(read).collect()
@@ -244,6 +282,13 @@ impl Catalog {
         transaction.execute(&END, &[&host.uuid(), &wanted]).await?;
         transaction.execute(&BEGIN, &[&host.uuid(), &wanted, &jobs]).await?;
         transaction.commit().await
+    }
+
+    /// The highest ordinal that each of a host's active jobs has had, by policy.
+    pub async fn last_ordinals(&self, host: HostId) -> Result<Vec<(PolicyId, Ordinal)>> {
+        let rows = self.connection().await?.query(&LAST_ORDINALS, &[&host.uuid()]).await?;
+        let read = |row: &Row| Ok((PolicyId::from_uuid(get(row, "policy_id")?), Ordinal(count(row, "last_ordinal")?)));
+        rows.iter().map(read).collect()
     }
 
     /// An agent knows an ordinal of the job: no later backup gets it again. Answers the highest known.

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use coord_shared::ids::{Attempt, HostId, RunId, SessionNumber};
 use coord_shared::run::{Disposition, Event, RunState};
+use tokio_postgres::Row;
+use uuid::Uuid;
 
+use super::claims::Claimed;
 use super::error::Result;
 use super::pool::{Catalog, Params, Sql, Transaction};
 use super::records::{FaultRecord, ProgressRecord};
 use super::row::{big, get, int, seconds, small, to_json, word};
-use super::runs::{StepContext, lock_of_host, step};
+use super::runs::{LockedRun, StepContext, lock_of_host, step};
 
 /// An attempt that a host says it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,11 +59,16 @@ pub(super) const BEAT: Sql = Sql("
       AND r.host = (SELECT h.host FROM hosts h WHERE h.host_id = $1 AND h.session_number = $2)
     RETURNING r.run_id, r.cancelling");
 
+pub(super) const KEEP: Sql = Sql("
+    UPDATE runs r SET lease_until = now() + make_interval(secs => $1)
+    FROM unnest($2::uuid[], $3::integer[]) AS k (run_id, attempt)
+    WHERE r.run_id = k.run_id AND r.attempt = k.attempt AND r.state = 'leased'");
+
 const ADOPT_PLANNED: Sql = Sql("
     INSERT INTO runs (run_id, kind, host, job, policy_version, due_at, state, max_attempts, run_after, priority, asked_by,
         level, reason, spec, ended_at)
     SELECT p.run_id, p.kind, j.host, p.job, p.policy_version, p.due_at, o.state, $3, now(), 0, 'schedule', p.level,
-        'started by the host while it was cut off', '{}', CASE WHEN o.state = 'missed' THEN now() END
+        CASE o.state WHEN 'missed' THEN 'another run of the job was open when the host told of it' ELSE '' END, '{}', CASE WHEN o.state = 'missed' THEN now() END
     FROM planned_runs p
     JOIN jobs j ON j.job = p.job
     JOIN hosts h ON h.host = j.host AND h.host_id = $2
@@ -72,6 +80,12 @@ const ADOPT_PLANNED: Sql = Sql("
     ) o
     WHERE p.run_id = $1
     ON CONFLICT DO NOTHING");
+
+const HELD_BY: Sql = Sql(
+    "
+    SELECT r.run_id, r.attempt FROM runs r
+    WHERE r.host = (SELECT h.host FROM hosts h WHERE h.host_id = $1) AND r.state IN ('leased', 'running', 'verifying')",
+);
 
 // A run that no other attempt may begin of has failed: it is not queued only to be cancelled, for its host may still finish it.
 // ANY(ARRAY(..)) and not IN: an IN that is run again after waiting for a lock may take more rows than the limit.
@@ -109,10 +123,25 @@ const LEASE: Sql = Sql("
     ) AS held");
 
 #[cfg(test)]
-pub(super) const STATEMENTS: &[(&str, &Sql)] =
-    &[("BEAT", &BEAT), ("ADOPT_PLANNED", &ADOPT_PLANNED), ("REAP", &REAP), ("LEASE", &LEASE)];
+pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
+    ("BEAT", &BEAT),
+    ("KEEP", &KEEP),
+    ("HELD_BY", &HELD_BY),
+    ("ADOPT_PLANNED", &ADOPT_PLANNED),
+    ("REAP", &REAP),
+    ("LEASE", &LEASE),
+];
 
 impl Catalog {
+    /// Extends the leases of attempts whose orders this coordinator has still to give. Those that are not leased any more stay as they are.
+    pub async fn keep_leases(&self, attempts: &[(RunId, Attempt)], lease: Duration) -> Result<()> {
+        let runs: Vec<Uuid> = attempts.iter().map(|(run, _)| run.uuid()).collect();
+        let numbers =
+            attempts.iter().map(|(_, attempt)| int(attempt.get(), "attempt")).collect::<Result<Vec<i32>>>()?;
+        self.connection().await?.execute(&KEEP, &[&lease.as_secs_f64(), &runs, &numbers]).await?;
+        Ok(())
+    }
+
     /// The host's session holds these attempts: extends their leases and says what to do with each, in the same order. Serves
     /// heartbeats and the held attempts of Hello alike; a run that was reaped and not claimed again is taken back.
     pub async fn beat_runs(
@@ -170,9 +199,10 @@ impl Catalog {
         };
         let disposition = run.machine.disposition(beat.attempt, beat.finished);
         match disposition {
-            Disposition::Continue => {
-                let context = StepContext { session: Some(session), lease, ..StepContext::default() };
-                step(&transaction, &run, Event::Held(beat.attempt), &context).await?;
+            Disposition::Continue => take_back(&transaction, &run, beat.attempt, (session, lease)).await?,
+            // Its end is on its way: no other attempt is claimed before that is here.
+            Disposition::Report if run.machine.state == RunState::Queued => {
+                take_back(&transaction, &run, beat.attempt, (session, lease)).await?;
             }
             Disposition::Report | Disposition::Abort | Disposition::Forget => {}
         }
@@ -201,12 +231,33 @@ impl Catalog {
             .collect()
     }
 
+    /// What the catalog thinks that a host holds.
+    pub async fn held_by(&self, host: HostId) -> Result<Vec<Claimed>> {
+        let rows = self.connection().await?.query(&HELD_BY, &[&host.uuid()]).await?;
+        let read = |row: &Row| {
+            Ok(Claimed { run: RunId::from_uuid(get(row, "run_id")?), attempt: Attempt(small(row, "attempt")?), host })
+        };
+        rows.iter().map(read).collect()
+    }
+
     /// Whether this attempt is held by a session now.
     pub async fn is_held(&self, run: RunId, attempt: Attempt) -> Result<bool> {
         let attempt = int(attempt.get(), "attempt")?;
         let row = self.connection().await?.query_opt(&LEASE, &[&run.uuid(), &attempt]).await?;
         row.map_or(Ok(false), |row| get(&row, "held"))
     }
+}
+
+/// The host holds the attempt: its run is not in the queue.
+async fn take_back(
+    transaction: &Transaction<'_>,
+    run: &LockedRun,
+    attempt: Attempt,
+    (session, lease): (SessionNumber, Duration),
+) -> Result<()> {
+    let context = StepContext { session: Some(session), lease, ..StepContext::default() };
+    step(transaction, run, Event::Held(attempt), &context).await?;
+    Ok(())
 }
 
 /// Makes the row of a planned run that its host started before the scheduler inserted it.

@@ -8,6 +8,7 @@
 //! the differential does not mention *returns* to its state at the full. The same step serves a restore point without an archive:
 //! everything returns to the backup that it names.
 
+use coord_shared::failpoint;
 use coord_shared::ids::{BackupId, JobId, Seq};
 use coord_shared::level::Level;
 use tokio_postgres::Row;
@@ -15,14 +16,15 @@ use tokio_postgres::Row;
 use super::entries::CURRENT;
 use super::error::{CatalogError, Result};
 use super::index_asks;
+use super::placing;
 use super::pool::{Catalog, Params, Sql, Transaction};
 use super::row::{count, get, word};
 
 /// Staged entries from which on a differential is joined as a whole instead of path by path.
 const MANY_ENTRIES: u64 = 100_000;
 
-/// Versions opened at once from which on the planner's statistics are gathered again: they decide between a look by path and a
-/// scan of the whole job, a thousandfold difference.
+/// Versions opened at once from which on the planner's statistics are gathered again, which decide between a look by path and a
+/// scan of the whole job, a thousandfold difference; and from which on filters of digests are made.
 const MANY_OPENED: u64 = 1_000;
 
 /// What came of trying to take in a job's next backup.
@@ -50,7 +52,7 @@ pub enum MergeOutcome {
 const JOB_KEYS: Sql = Sql("SELECT job, host FROM jobs WHERE job_id = $1");
 
 // One merge a job. The job's row stays free: commits and schedules do not wait for a merge.
-const TRY_LOCK: Sql = Sql("SELECT pg_try_advisory_xact_lock(1668246372, $1) AS locked");
+pub(super) const TRY_LOCK: Sql = Sql("SELECT pg_try_advisory_xact_lock(1668246372, $1) AS locked");
 const LOCK: Sql = Sql("SELECT pg_advisory_xact_lock(1668246372, $1)");
 
 // Within the merge's transaction only.
@@ -64,14 +66,19 @@ const NEXT: Sql = Sql("
     SELECT b.backup, b.backup_id, b.seq, b.level, b.index_blocks, b.archive_of = b.backup AS own,
            coalesce(f.seq, b.seq) AS full_seq, coalesce(f.searchable, 'searchable') AS full_searchable,
            same.seq AS same_seq, same.searchable AS same_searchable,
-           (SELECT count(*) FROM staged_blocks s WHERE s.backup = b.backup) AS staged
+           (SELECT count(*) FROM arrived_blocks a WHERE a.backup = b.backup) AS arrived,
+           j.placing_seq IS NOT DISTINCT FROM b.seq AS placing
     FROM backups b
+    JOIN jobs j ON j.job = b.job
     JOIN backups same ON same.backup = b.archive_of
     LEFT JOIN backups f ON f.backup = b.base
     WHERE b.job = $1 AND b.searchable = 'pending'
     ORDER BY b.seq LIMIT 1");
 
 const ANALYZE: Sql = Sql("ANALYZE file_versions");
+
+// Pages without a filter are read by everyone who looks for a digest. What is left here is left to autovacuum.
+const MAKE_FILTERS: Sql = Sql("SELECT brin_summarize_new_values('file_versions_digest')");
 
 const COUNT_STAGED: Sql = Sql("SELECT count(*) AS number FROM staged_entries WHERE backup = $1");
 
@@ -85,15 +92,15 @@ const CLOSE_FULL: Sql = Sql("
 // Paths that differ from the reference and are not mentioned: with them, the staged entries say all that changes. OFFSET 0 keeps
 // the look at what is mentioned a look by path.
 pub(super) const STAGE_RETURNS: Sql = Sql("
-    INSERT INTO staged_entries (backup, folder, size, mtime_s, digest_head, state, mtime_ns, uid, gid, mode, flags, kind, name,
-        digest_tail, link_target)
-    SELECT $3, p.folder, coalesce(r.size, 0), coalesce(r.mtime_s, 0), coalesce(r.digest_head, 0), coalesce(r.state, 0),
-        coalesce(r.mtime_ns, 0), coalesce(r.uid, 0), coalesce(r.gid, 0), coalesce(r.mode, 0::smallint),
+    INSERT INTO staged_entries (backup, folder, size, mtime_s, digest_head, digest_tail, state, mtime_ns, uid, gid, mode, flags,
+        kind, name, link_target)
+    SELECT $3, p.folder, coalesce(r.size, 0), coalesce(r.mtime_s, 0), coalesce(r.digest_head, 0), coalesce(r.digest_tail, 0),
+        coalesce(r.state, 0), coalesce(r.mtime_ns, 0), coalesce(r.uid, 0), coalesce(r.gid, 0), coalesce(r.mode, 0::smallint),
         CASE WHEN r.first_seq <= $5 THEN r.flags | 8::smallint ELSE coalesce(r.flags, 0::smallint) END,
-        coalesce(r.kind, 't'::\"char\"), p.name, coalesce(r.digest_tail, ''), coalesce(r.link_target, '')
+        coalesce(r.kind, 't'::\"char\"), p.name, coalesce(r.link_target, '')
     FROM (
         SELECT v.folder, v.name FROM file_versions v
-        WHERE v.host = $1 AND v.job = $2 AND v.first_seq > $4 AND v.last_seq = 2147483647
+        WHERE v.host = $1 AND v.job = $2 AND v.first_seq > $4 AND v.first_seq > 1 AND v.last_seq = 2147483647
         UNION
         SELECT v.folder, v.name FROM file_versions v
         WHERE v.host = $1 AND v.job = $2 AND v.last_seq >= $4 AND v.last_seq < 2147483647 AND v.first_seq <= $4
@@ -109,15 +116,15 @@ pub(super) const CLOSE_DIFFERENTIAL: Sql = Sql("
     WHERE s.backup = $3 AND v.host = $1 AND v.job = $2 AND v.folder = s.folder AND v.name = s.name
       AND v.last_seq = 2147483647
       AND (s.kind = 't' OR s.state <> v.state
-           OR (s.size > 0 AND s.digest_tail <> ''
+           OR (s.size > 0 AND (s.digest_head <> 0 OR s.digest_tail <> 0)
                AND (v.first_seq <= $5 OR v.flags & 8 <> 0) <> (s.flags & 8 <> 0)))");
 
 // In the order of folders, so that a folder's listing lies together. $6 takes the flag of content in base out for a full.
 const OPEN: Sql = Sql("
-    INSERT INTO file_versions (host, job, folder, size, mtime_s, digest_head, state, first_seq, last_seq, mtime_ns, uid, gid,
-        mode, flags, kind, name, digest_tail, link_target)
-    SELECT $1, $2, s.folder, s.size, s.mtime_s, s.digest_head, s.state, $4, 2147483647, s.mtime_ns, s.uid, s.gid,
-        s.mode, s.flags & $5, s.kind, s.name, s.digest_tail, s.link_target
+    INSERT INTO file_versions (host, job, folder, size, mtime_s, digest_head, digest_tail, state, first_seq, last_seq, mtime_ns, uid,
+        gid, mode, flags, kind, name, link_target)
+    SELECT $1, $2, s.folder, s.size, s.mtime_s, s.digest_head, s.digest_tail, s.state, $4, 2147483647, s.mtime_ns, s.uid,
+        s.gid, s.mode, s.flags & $5, s.kind, s.name, s.link_target
     FROM staged_entries s
     WHERE s.backup = $3 AND s.kind <> 't'
       AND NOT EXISTS (
@@ -133,7 +140,8 @@ const SET_SEARCHABLE: Sql = Sql(
         catalog_ms = extract(epoch FROM clock_timestamp() - now()) * 1000 WHERE backup = $1 AND searchable = 'pending'",
 );
 
-const SET_INGESTED: Sql = Sql("UPDATE jobs SET ingested_seq = greatest(ingested_seq, $2) WHERE job = $1");
+const SET_INGESTED: Sql =
+    Sql("UPDATE jobs SET ingested_seq = greatest(ingested_seq, $2), placing_seq = NULL WHERE job = $1");
 
 const OVERTAKEN: Sql = Sql("
     UPDATE backups SET searchable = 'not_searchable', searchable_reason = $3
@@ -146,18 +154,25 @@ pub(super) const READY_JOBS: Sql = Sql("
         WHERE b.searchable = 'pending' ORDER BY b.job, b.seq
     ) n
     JOIN jobs j ON j.job = n.job
-    WHERE n.index_blocks = (SELECT count(*) FROM staged_blocks s WHERE s.backup = n.backup)
+    WHERE n.index_blocks = (SELECT count(*) FROM arrived_blocks a WHERE a.backup = n.backup)
     ORDER BY j.job LIMIT $1");
 
 const GIVE_UP: Sql = Sql("
     UPDATE backups SET searchable = 'not_searchable', searchable_reason = $2
     WHERE backup_id = $1 AND searchable = 'pending' RETURNING backup");
 
+// Before its backup: see `placing`.
+const LOCK_JOB_OF: Sql = Sql("
+    SELECT j.job, j.host, j.placing_seq IS NOT DISTINCT FROM b.seq AS placing
+    FROM backups b JOIN jobs j ON j.job = b.job WHERE b.backup_id = $1 FOR UPDATE OF j");
+
 const DROP_VERSIONS: Sql = Sql("DELETE FROM file_versions WHERE host = $1 AND job = $2");
 const DROP_STAGED: Sql = Sql("
     DELETE FROM staged_entries WHERE backup IN (SELECT b.backup FROM backups b WHERE b.job = $1)");
 const DROP_BLOCKS: Sql = Sql("
     DELETE FROM staged_blocks WHERE backup IN (SELECT b.backup FROM backups b WHERE b.job = $1)");
+const DROP_PLACED: Sql = Sql("
+    DELETE FROM placed_blocks WHERE backup IN (SELECT b.backup FROM backups b WHERE b.job = $1)");
 const WANT_AGAIN: Sql = Sql("
     UPDATE backups SET searchable = 'pending', searchable_reason = '' WHERE job = $1");
 const RESET_INGESTED: Sql = Sql("UPDATE jobs SET ingested_seq = 0 WHERE job = $1");
@@ -172,6 +187,7 @@ pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
     ("JOIN_BY_PATH", &JOIN_BY_PATH),
     ("NEXT", &NEXT),
     ("ANALYZE", &ANALYZE),
+    ("MAKE_FILTERS", &MAKE_FILTERS),
     ("COUNT_STAGED", &COUNT_STAGED),
     ("CLOSE_FULL", &CLOSE_FULL),
     ("STAGE_RETURNS", &STAGE_RETURNS),
@@ -184,9 +200,11 @@ pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
     ("OVERTAKEN", &OVERTAKEN),
     ("READY_JOBS", &READY_JOBS),
     ("GIVE_UP", &GIVE_UP),
+    ("LOCK_JOB_OF", &LOCK_JOB_OF),
     ("DROP_VERSIONS", &DROP_VERSIONS),
     ("DROP_STAGED", &DROP_STAGED),
     ("DROP_BLOCKS", &DROP_BLOCKS),
+    ("DROP_PLACED", &DROP_PLACED),
     ("WANT_AGAIN", &WANT_AGAIN),
     ("RESET_INGESTED", &RESET_INGESTED),
 ];
@@ -206,7 +224,9 @@ struct Turn {
     full_seq: i32,
     same_seq: i32,
     blocks: u64,
-    staged: u64,
+    arrived: u64,
+    /// It is the job's first, and its entries are there already.
+    placing: bool,
     /// Everything that it stands on is searchable.
     grounded: bool,
 }
@@ -223,7 +243,8 @@ fn read_turn(row: &Row) -> Result<Turn> {
         full_seq: get(row, "full_seq")?,
         same_seq: get(row, "same_seq")?,
         blocks: count(row, "index_blocks")?,
-        staged: count(row, "staged")?,
+        arrived: count(row, "arrived")?,
+        placing: get(row, "placing")?,
         grounded: searchable("full_searchable")? && (own || searchable("same_searchable")?),
     })
 }
@@ -251,34 +272,60 @@ impl Catalog {
         let turn = read_turn(&row)?;
         if !turn.grounded {
             let reason = "what it stands on is not searchable";
+            forget(&transaction, turn.key).await?;
             finish(&transaction, &keys, &turn, ("not_searchable", reason)).await?;
             transaction.commit().await?;
             return Ok(MergeOutcome::NotSearchable(turn.id));
         }
-        if turn.staged < turn.blocks {
+        if turn.arrived < turn.blocks {
             return Ok(MergeOutcome::Waiting(turn.id));
         }
-        let (closed, opened) = merge(&transaction, &keys, &turn).await?;
+        let Merged { staged, closed, opened } = merge(&transaction, &keys, &turn).await?;
+        if staged <= MANY_ENTRIES {
+            forget(&transaction, turn.key).await?;
+        }
         finish(&transaction, &keys, &turn, ("searchable", "")).await?;
+        failpoint::reach("coordinator.merge.uncommitted");
         transaction.commit().await?;
-        if opened >= MANY_OPENED
-            && let Err(error) = connection.execute(&ANALYZE, &[]).await
-        {
-            tracing::debug!(%error, "statistics of file versions are gathered later");
+        failpoint::reach("coordinator.merge.committed");
+        if staged > MANY_ENTRIES {
+            self.forget_staged(&keys, &turn).await;
+        }
+        if opened >= MANY_OPENED {
+            for statement in [&ANALYZE, &MAKE_FILTERS] {
+                if let Err(error) = connection.execute(statement, &[]).await {
+                    tracing::debug!(%error, "statistics and filters of file versions are made later");
+                }
+            }
         }
         Ok(MergeOutcome::Merged { backup: turn.id, seq: Seq(i64::from(turn.seq)), closed, opened })
+    }
+
+    /// What was staged of a large index that has been taken in. What is left here is dropped within the hour.
+    async fn forget_staged(&self, keys: &Keys, turn: &Turn) {
+        if let Err(error) = self.drop_staged(keys.job, turn.key).await {
+            tracing::debug!(%error, backup = %turn.id, "what was staged is dropped later");
+        }
     }
 
     /// The index of a backup will not come: later backups need not wait for it. False: it was not waited for.
     pub async fn give_up_index(&self, backup: BackupId, reason: &str) -> Result<bool> {
         let mut connection = self.connection().await?;
         let transaction = connection.begin().await?;
+        let Some(job) = transaction.query_opt(&LOCK_JOB_OF, &[&backup.uuid()]).await? else { return Ok(false) };
         let Some(row) = transaction.query_opt(&GIVE_UP, &[&backup.uuid(), &reason]).await? else {
             return Ok(false);
         };
-        let key: i64 = get(&row, "backup")?;
-        transaction.execute(&FORGET_ENTRIES, &[&key]).await?;
-        transaction.execute(&FORGET_BLOCKS, &[&key]).await?;
+        let key = get(&row, "backup")?;
+        forget(&transaction, key).await?;
+        if get(&job, "placing")? {
+            transaction.query(&NO_DEADLINE, &[]).await?;
+            let keys = Keys { host: get(&job, "host")?, job: get(&job, "job")? };
+            placing::end(&transaction, keys.job).await?;
+            // The job has no other entries.
+            transaction.execute(&DROP_VERSIONS, &[&keys.host, &keys.job]).await?;
+            placing::forget_blocks(&transaction, key).await?;
+        }
         transaction.commit().await?;
         Ok(true)
     }
@@ -290,11 +337,13 @@ impl Catalog {
         let keys = keys(&transaction, job).await?;
         transaction.query(&LOCK, &[&keys.job]).await?;
         transaction.query(&NO_DEADLINE, &[]).await?;
+        placing::end(&transaction, keys.job).await?;
         transaction.execute(&DROP_VERSIONS, &[&keys.host, &keys.job]).await?;
         transaction.execute(&DROP_STAGED, &[&keys.job]).await?;
         transaction.execute(&DROP_BLOCKS, &[&keys.job]).await?;
-        transaction.execute(&WANT_AGAIN, &[&keys.job]).await?;
+        transaction.execute(&DROP_PLACED, &[&keys.job]).await?;
         transaction.execute(&RESET_INGESTED, &[&keys.job]).await?;
+        transaction.execute(&WANT_AGAIN, &[&keys.job]).await?;
         index_asks::ask_at_once(&transaction, keys.job).await?;
         transaction.commit().await
     }
@@ -306,7 +355,20 @@ async fn keys(transaction: &Transaction<'_>, job: JobId) -> Result<Keys> {
     Ok(Keys { host: get(&row, "host")?, job: get(&row, "job")? })
 }
 
-async fn merge(transaction: &Transaction<'_>, keys: &Keys, turn: &Turn) -> Result<(u64, u64)> {
+/// How many entries there were, and versions that ended and began.
+struct Merged {
+    staged: u64,
+    closed: u64,
+    opened: u64,
+}
+
+async fn forget(transaction: &Transaction<'_>, backup: i64) -> Result<()> {
+    transaction.execute(&FORGET_ENTRIES, &[&backup]).await?;
+    transaction.execute(&FORGET_BLOCKS, &[&backup]).await?;
+    Ok(())
+}
+
+async fn merge(transaction: &Transaction<'_>, keys: &Keys, turn: &Turn) -> Result<Merged> {
     transaction.query(&NO_DEADLINE, &[]).await?;
     let row = transaction.query_opt(&COUNT_STAGED, &[&turn.key]).await?;
     let staged = row.map_or(Ok(0), |row| count(&row, "number"))?;
@@ -315,6 +377,8 @@ async fn merge(transaction: &Transaction<'_>, keys: &Keys, turn: &Turn) -> Resul
     transaction.query(if whole { &JOIN_AS_WHOLE } else { &JOIN_BY_PATH }, &[]).await?;
     let (host, job, key, seq) = (&keys.host, &keys.job, &turn.key, &turn.seq);
     let closed = match turn.level {
+        // There is nothing before it.
+        Level::Full if turn.placing => 0,
         Level::Full => transaction.execute(&CLOSE_FULL, &[host, job, key, seq]).await?,
         Level::Differential => {
             let reference = if turn.own { &turn.full_seq } else { &turn.same_seq };
@@ -327,8 +391,13 @@ async fn merge(transaction: &Transaction<'_>, keys: &Keys, turn: &Turn) -> Resul
         Level::Full => !8,
         Level::Differential => !0,
     };
-    let opened = transaction.execute(&OPEN, &[host, job, key, seq, &flags]).await?;
-    Ok((closed, opened))
+    let placed = if turn.placing { placing::placed(transaction, turn.key).await? } else { 0 };
+    // Blocks that arrived before the placing began were staged.
+    let opened = match (placed, staged) {
+        (1.., 0) => 0,
+        _ => transaction.execute(&OPEN, &[host, job, key, seq, &flags]).await?,
+    };
+    Ok(Merged { staged, closed, opened: placed + opened })
 }
 
 async fn finish(
@@ -337,12 +406,12 @@ async fn finish(
     turn: &Turn,
     (searchable, reason): (&str, &str),
 ) -> Result<()> {
-    transaction.execute(&FORGET_ENTRIES, &[&turn.key]).await?;
-    transaction.execute(&FORGET_BLOCKS, &[&turn.key]).await?;
     index_asks::answered(transaction, turn.key).await?;
-    transaction.execute(&SET_SEARCHABLE, &[&turn.key, &searchable, &reason]).await?;
-    // The order matters: a commit of a lower seq either came before this and is seen below, or comes after and sees this.
+    placing::forget_blocks(transaction, turn.key).await?;
+    // The order matters: a commit of a lower seq either came before this and is seen below, or comes after and sees this. So does
+    // whoever is about to begin to place.
     transaction.execute(&SET_INGESTED, &[&keys.job, &turn.seq]).await?;
+    transaction.execute(&SET_SEARCHABLE, &[&turn.key, &searchable, &reason]).await?;
     transaction.execute(&OVERTAKEN, &[&keys.job, &turn.seq, &super::commit::OVERTAKEN_REASON]).await?;
     Ok(())
 }

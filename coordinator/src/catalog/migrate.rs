@@ -4,10 +4,11 @@
 use tokio_postgres::Client;
 
 use super::error::CatalogError;
-use super::pool::{CatalogConfig, Sql};
+use super::pool::{Catalog, CatalogConfig, Sql};
+use super::row::small;
 
 /// The schema this program is written for.
-pub const SCHEMA_VERSION: u32 = 14;
+pub const SCHEMA_VERSION: u32 = 19;
 
 /// Key of the advisory lock.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"\0\0\0coord");
@@ -95,6 +96,36 @@ const MIGRATIONS: &[Migration] = &[
         compatible_from: 3,
         text: include_str!("../../migrations/0014_pauses.sql"),
     },
+    Migration {
+        version: 15,
+        name: "held_runs",
+        compatible_from: 3,
+        text: include_str!("../../migrations/0015_held_runs.sql"),
+    },
+    Migration {
+        version: 16,
+        name: "coordinators",
+        compatible_from: 3,
+        text: include_str!("../../migrations/0016_coordinators.sql"),
+    },
+    Migration {
+        version: 17,
+        name: "short_digests",
+        compatible_from: 17,
+        text: include_str!("../../migrations/0017_short_digests.sql"),
+    },
+    Migration {
+        version: 18,
+        name: "placing",
+        compatible_from: 18,
+        text: include_str!("../../migrations/0018_placing.sql"),
+    },
+    Migration {
+        version: 19,
+        name: "run_history",
+        compatible_from: 18,
+        text: include_str!("../../migrations/0019_run_history.sql"),
+    },
 ];
 
 /// The text of every migration, in order.
@@ -167,13 +198,31 @@ pub(super) async fn run(config: &CatalogConfig) -> Result<u32, MigrateError> {
     outcome
 }
 
+/// The schema of a catalog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Schema {
+    /// Its version.
+    pub version: u32,
+    /// The oldest program, named by its schema version, that works on it.
+    pub compatible_from: u32,
+}
+
+impl Catalog {
+    /// The schema as it is now, which a newer coordinator may have changed since this one started.
+    pub async fn schema(&self) -> super::error::Result<Schema> {
+        let row = self.connection().await?.query_opt(&NEWEST, &[]).await?;
+        let row = row.ok_or_else(|| CatalogError::not_found("schema", "of any version"))?;
+        Ok(Schema { version: small(&row, "version")?, compatible_from: small(&row, "compatible_from")? })
+    }
+}
+
 async fn apply(client: &mut Client) -> Result<u32, MigrateError> {
     let database = |error| MigrateError::Database(CatalogError::undone(error));
     client.batch_execute(CREATE).await.map_err(database)?;
     let (found, needed) = match client.query_opt(NEWEST.0, &[]).await.map_err(database)? {
         Some(row) => (
-            super::row::small(&row, "version").map_err(MigrateError::Database)?,
-            super::row::small(&row, "compatible_from").map_err(MigrateError::Database)?,
+            small(&row, "version").map_err(MigrateError::Database)?,
+            small(&row, "compatible_from").map_err(MigrateError::Database)?,
         ),
         None => (0, 0),
     };

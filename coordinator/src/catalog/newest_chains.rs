@@ -28,15 +28,15 @@ pub struct NewestChain {
     pub full: Option<(FullFacts, PolicyVersion)>,
     /// Bytes of the sources at the newest backup; none without one.
     pub source_bytes: Option<u64>,
-    /// Runs that it owes for missed ones.
-    pub owed_runs: u32,
+    /// Runs that it owes for missed ones, and the newest instant that was missed; none where it owes none.
+    pub owed: Option<(u32, Timestamp)>,
 }
 
 /// Jobs answered at most.
 const MAX_JOBS: i64 = 100_000;
 
 const OF_JOBS: Sql = Sql("
-    SELECT j.job_id, h.host_id, h.name AS host_name, p.policy_id, p.name AS policy_name, j.owed_runs, b.source_bytes,
+    SELECT j.job_id, h.host_id, h.name AS host_name, p.policy_id, p.name AS policy_name, j.owed_runs, j.owed_due_at, b.source_bytes,
            f.backup_id, f.captured_at, f.source_bytes AS full_bytes, f.stored_bytes, f.policy_version, d.differentials
     FROM jobs j
     JOIN hosts h ON h.host = j.host
@@ -60,6 +60,7 @@ const OF_JOBS: Sql = Sql("
 pub(super) const STATEMENTS: &[(&str, &Sql)] = &[("OF_JOBS", &OF_JOBS)];
 
 fn read(row: &Row) -> Result<NewestChain> {
+    let owed_runs = small(row, "owed_runs")?;
     let source_bytes: Option<i64> = get(row, "source_bytes")?;
     let differentials: Vec<i64> = get(row, "differentials")?;
     let full = match get::<Option<Uuid>>(row, "backup_id")? {
@@ -83,7 +84,7 @@ fn read(row: &Row) -> Result<NewestChain> {
         policy_name: get(row, "policy_name")?,
         full,
         source_bytes: source_bytes.and_then(|bytes| u64::try_from(bytes).ok()),
-        owed_runs: small(row, "owed_runs")?,
+        owed: get::<Option<Timestamp>>(row, "owed_due_at")?.map(|due_at| (owed_runs, due_at)).filter(|_| owed_runs > 0),
     })
 }
 

@@ -1,15 +1,15 @@
 //! Backups that make up for missed ones. Invariant: what is owed changes only from what the caller saw, so that any number of
 //! coordinators make up for each missed run once. When one may begin, and how many there are, are rules of `domain`.
 
-use coord_shared::ids::{JobId, RunId};
+use coord_shared::ids::{JobId, PolicyVersion, RunId};
 use coord_shared::run::{RunKind, RunState};
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::error::{CatalogError, Result};
 use super::pool::{Catalog, Sql};
-use super::row::{get, int, small};
-use super::schedule::{DueRun, LockedJob, insert_due, open_run};
+use super::row::{big, get, int, small};
+use super::schedule::{DueRun, LockedJob, insert_due, open_run, policy_version};
 
 /// What a job owes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub enum MadeUp {
     Settled,
     /// A run of the job is open: another time.
     Later,
-    /// Somebody else was faster, or the job has ended: nothing was written.
+    /// Somebody else was faster, the policy has another version, or the job has ended: nothing was written.
     Changed,
 }
 
@@ -47,9 +47,7 @@ const OWED: Sql = Sql("
     SELECT owed_runs, owed_due_at, owed_reason, owed_from FROM jobs WHERE job_id = $1 AND owed_from IS NOT NULL");
 
 const LOCK_OWED: Sql = Sql("
-    SELECT job, host, state, owed_runs, owed_from,
-           (SELECT version FROM policies p WHERE p.policy = j.policy) AS version
-    FROM jobs j WHERE job_id = $1 FOR NO KEY UPDATE");
+    SELECT job, host, policy, state, owed_runs, owed_from FROM jobs WHERE job_id = $1 FOR NO KEY UPDATE");
 
 const PUT_OFF: Sql = Sql("UPDATE jobs SET owed_from = $3 WHERE job_id = $1 AND owed_from = $2");
 
@@ -89,8 +87,9 @@ impl Catalog {
         Ok(changed == 1)
     }
 
-    /// Queues one of the runs that are owed, and leaves at most `most` less one of them.
-    pub async fn make_up(&self, owed: &Owed, run: &DueRun, most: u32) -> Result<MadeUp> {
+    /// Queues one of the runs that are owed, and leaves at most `most` less one of them. `seen` is the newest version of the policy
+    /// that the caller saw: what it asks for goes by that.
+    pub async fn make_up(&self, owed: &Owed, seen: PolicyVersion, run: &DueRun, most: u32) -> Result<MadeUp> {
         let mut connection = self.connection().await?;
         let transaction = connection.begin().await?;
         let Some(row) = transaction.query_opt(&LOCK_OWED, &[&owed.job.uuid()]).await? else {
@@ -99,7 +98,11 @@ impl Catalog {
         if get::<&str>(&row, "state")? != "active" || get::<Option<Timestamp>>(&row, "owed_from")? != Some(owed.from) {
             return Ok(MadeUp::Changed);
         }
-        let job = LockedJob { job: get(&row, "job")?, host: get(&row, "host")?, version: get(&row, "version")? };
+        let version = policy_version(&transaction, &row, owed.job).await?;
+        if version != big(seen.get(), "policy version")? {
+            return Ok(MadeUp::Changed);
+        }
+        let job = LockedJob { job: get(&row, "job")?, host: get(&row, "host")?, version };
         let left = small(&row, "owed_runs")?.min(most);
         let is_open = open_run(&transaction, &job, RunKind::Backup).await?.is_some();
         let (left, outcome) = if left == 0 || (is_open && most == 1) {

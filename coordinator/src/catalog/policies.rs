@@ -1,6 +1,8 @@
 //! Policies and their versions. Invariant: a version is never changed; applying the same text again makes no new one. The jobs of
 //! a policy follow in the same transaction.
 
+use std::collections::BTreeMap;
+
 use coord_shared::ids::{HostId, PolicyId, PolicyVersion};
 use jiff::Timestamp;
 use tokio_postgres::Row;
@@ -89,6 +91,8 @@ pub struct NewPolicyVersion {
     pub equals: Option<PolicyVersion>,
     /// A version is made though the text is that of the newest: it is understood differently.
     pub renew: bool,
+    /// Only while this is its version; `None`: whatever it is.
+    pub expected: Option<PolicyVersion>,
 }
 
 /// What applying did.
@@ -102,6 +106,24 @@ pub enum PolicyChange {
     Unchanged,
     /// The policy's last version, for no host.
     Deleted,
+}
+
+/// What whoever writes policies has seen of them. What they write goes by that, so it is written only while it holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SeenPolicies {
+    /// The newest version of each policy, by name, of those that were deleted too.
+    pub versions: BTreeMap<String, PolicyVersion>,
+    /// The newest version of the fleet's defaults.
+    pub defaults: Option<PolicyVersion>,
+}
+
+/// What came of applying policies.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PoliciesApplied {
+    /// Done, by name.
+    Applied(Vec<AppliedPolicy>),
+    /// Somebody else has changed this meanwhile: nothing was written.
+    Changed(String),
 }
 
 /// A policy after applying it.
@@ -142,6 +164,8 @@ const ALL: Sql = Sql(select_policies!("p.version", "ORDER BY p.name LIMIT 10000"
 const VERSIONS: Sql = Sql(select_policies!("v.version", "WHERE p.policy_id = $1 ORDER BY v.version DESC LIMIT $2"));
 
 const LOCK: Sql = Sql("SELECT policy, version FROM policies WHERE name = $1 FOR UPDATE");
+
+const NEWEST: Sql = Sql("SELECT name, version FROM policies");
 
 const INSERT: Sql = Sql("
     INSERT INTO policies (policy_id, name, version) VALUES ($1, $2, 1)
@@ -189,6 +213,7 @@ pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
     ("ALL", &ALL),
     ("VERSIONS", &VERSIONS),
     ("LOCK", &LOCK),
+    ("NEWEST", &NEWEST),
     ("INSERT", &INSERT),
     ("TEXT", &TEXT),
     ("INSERT_VERSION", &INSERT_VERSION),
@@ -256,43 +281,79 @@ impl Catalog {
         self.connection().await?.query(&VERSIONS, &[&id.uuid(), &limit]).await?.iter().map(read).collect()
     }
 
-    /// Applies one policy file, as [`Catalog::apply_policies`] does.
-    pub async fn apply_policy(&self, new: &NewPolicyVersion) -> Result<AppliedPolicy> {
-        let applied = self.apply_policies(std::slice::from_ref(new), None).await?.pop();
-        applied.ok_or_else(|| CatalogError::not_found("policy", &new.name))
+    /// Applies one policy file to what is there, as [`Catalog::apply_policies`] does.
+    #[cfg(test)]
+    pub(crate) async fn apply_policy(&self, new: &NewPolicyVersion) -> Result<AppliedPolicy> {
+        let seen = SeenPolicies {
+            versions: self.policies_ever().await?.into_iter().map(|record| (record.name, record.version)).collect(),
+            defaults: self.policy_defaults().await?.map(|record| record.version),
+        };
+        match self.apply_policies(std::slice::from_ref(new), &seen, None).await? {
+            PoliciesApplied::Applied(mut applied) => Ok(applied.remove(0)),
+            PoliciesApplied::Changed(what) => Err(CatalogError::not_found("unchanged", what)),
+        }
     }
 
     /// Applies policy files in one transaction: makes each policy or its next version, begins and ends jobs. The same text changes no
     /// version, and jobs follow the hosts given all the same. A deleted policy comes back by a rollback only. Answers by name. New defaults, if any, are written in the same transaction.
+    ///
+    /// Nothing is written unless each of these policies and the defaults are as they were `seen`; with new defaults, which say what every
+    /// policy becomes, unless all policies are.
     pub async fn apply_policies(
         &self,
         new: &[NewPolicyVersion],
+        seen: &SeenPolicies,
         defaults: Option<&NewDefaults>,
-    ) -> Result<Vec<AppliedPolicy>> {
+    ) -> Result<PoliciesApplied> {
         // Rows are locked in one order, so that two of these wait for each other instead of failing.
         let mut new: Vec<&NewPolicyVersion> = new.iter().collect();
         new.sort_by(|one, other| one.name.cmp(&other.name));
         let mut connection = self.connection().await?;
         let transaction = connection.begin().await?;
+        if policy_defaults::lock(&transaction, defaults.is_some()).await? != seen.defaults {
+            return Ok(PoliciesApplied::Changed("the fleet's defaults".to_owned()));
+        }
         if let Some(defaults) = defaults {
+            if let Some(name) = changed_since(&transaction, seen).await? {
+                return Ok(PoliciesApplied::Changed(format!("policy {name}")));
+            }
             policy_defaults::insert(&transaction, defaults).await?;
         }
         let mut applied = Vec::with_capacity(new.len());
         for new in new {
-            applied.push(apply(&transaction, new).await?);
+            match apply(&transaction, new, seen.versions.get(&new.name).copied()).await? {
+                Some(done) => applied.push(done),
+                None => return Ok(PoliciesApplied::Changed(format!("policy {}", new.name))),
+            }
         }
         transaction.commit().await?;
-        Ok(applied)
+        Ok(PoliciesApplied::Applied(applied))
     }
 }
 
-async fn apply(transaction: &Transaction<'_>, new: &NewPolicyVersion) -> Result<AppliedPolicy> {
+/// A policy whose newest version is not the one that was seen, if there is one.
+async fn changed_since(transaction: &Transaction<'_>, seen: &SeenPolicies) -> Result<Option<String>> {
+    for row in transaction.query(&NEWEST, &[]).await? {
+        let (name, version): (String, _) = (get(&row, "name")?, PolicyVersion(count(&row, "version")?));
+        if seen.versions.get(&name) != Some(&version) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+/// `None`: its newest version is not the one that was seen.
+async fn apply(
+    transaction: &Transaction<'_>,
+    new: &NewPolicyVersion,
+    seen: Option<PolicyVersion>,
+) -> Result<Option<AppliedPolicy>> {
     let hosts: Vec<Uuid> = new.hosts.iter().map(|id| id.uuid()).collect();
     let jobs: Vec<Uuid> = new.new_job_ids.iter().map(|id| id.uuid()).collect();
     if hosts.len() != jobs.len() {
         return Err(CatalogError::OutOfRange { what: "the number of new job ids" });
     }
-    let (policy, version, change) = next_version(transaction, new).await?;
+    let Some((policy, version, change)) = next_version(transaction, new, seen).await? else { return Ok(None) };
     if change != PolicyChange::Unchanged {
         let equals = new.equals.map(|version| big(version.get(), "policy version")).transpose()?;
         let origin = new.origin.as_str();
@@ -305,29 +366,45 @@ async fn apply(transaction: &Transaction<'_>, new: &NewPolicyVersion) -> Result<
     let added = transaction.query(&BEGIN_JOBS, &[&policy, &hosts, &jobs]).await?;
     let row = transaction.query_opt(&BY_NAME, &[&new.name]).await?;
     let policy = read(&row.ok_or_else(|| CatalogError::not_found("policy", &new.name))?)?;
-    Ok(AppliedPolicy { policy, change, hosts_added: names(&added)?, hosts_removed: names(&removed)? })
+    Ok(Some(AppliedPolicy { policy, change, hosts_added: names(&added)?, hosts_removed: names(&removed)? }))
 }
 
-/// The policy's key, the version that it has afterwards, and what that is.
-async fn next_version(transaction: &Transaction<'_>, new: &NewPolicyVersion) -> Result<(i32, i64, PolicyChange)> {
+/// The policy's key, the version that it has afterwards, and what that is. `None`: its newest version is not the one that was seen.
+async fn next_version(
+    transaction: &Transaction<'_>,
+    new: &NewPolicyVersion,
+    seen: Option<PolicyVersion>,
+) -> Result<Option<(i32, i64, PolicyChange)>> {
     if new.origin == VersionOrigin::Applied
+        && new.expected.is_none()
         && let Some(row) = transaction.query_opt(&INSERT, &[&Uuid::new_v4(), &new.name]).await?
     {
-        return Ok((get(&row, "policy")?, 1, PolicyChange::Created));
+        return Ok(Some((get(&row, "policy")?, 1, PolicyChange::Created)));
     }
     let gone = || CatalogError::not_found("policy", &new.name);
     let row = transaction.query_opt(&LOCK, &[&new.name]).await?.ok_or_else(gone)?;
     let (policy, version): (i32, i64) = (get(&row, "policy")?, get(&row, "version")?);
+    if let Some(expected) = new.expected
+        && big(expected.get(), "policy version")? != version
+    {
+        let (name, expected) = (new.name.clone(), expected.get());
+        return Err(CatalogError::Changed { what: "policy", name, version: version.cast_unsigned(), expected });
+    }
+    if seen.map(|seen| big(seen.get(), "policy version")).transpose()? != Some(version) {
+        return Ok(None);
+    }
     let row = transaction.query_opt(&TEXT, &[&policy, &version]).await?.ok_or_else(gone)?;
     let was_deleted = word::<VersionOrigin>(&row, "origin")? == VersionOrigin::Deleted;
     let same = get::<&str>(&row, "toml")? == new.toml && !new.renew;
     match (new.origin, was_deleted) {
         (VersionOrigin::Applied, true) => Err(gone()),
-        (VersionOrigin::Deleted, true) => Ok((policy, version, PolicyChange::Unchanged)),
-        (VersionOrigin::Deleted, false) => Ok((policy, version + 1, PolicyChange::Deleted)),
+        (VersionOrigin::Deleted, true) => Ok(Some((policy, version, PolicyChange::Unchanged))),
+        (VersionOrigin::Deleted, false) => Ok(Some((policy, version + 1, PolicyChange::Deleted))),
         (VersionOrigin::Applied | VersionOrigin::RolledBack, false) if same => {
-            Ok((policy, version, PolicyChange::Unchanged))
+            Ok(Some((policy, version, PolicyChange::Unchanged)))
         }
-        (VersionOrigin::Applied | VersionOrigin::RolledBack, _) => Ok((policy, version + 1, PolicyChange::Updated)),
+        (VersionOrigin::Applied | VersionOrigin::RolledBack, _) => {
+            Ok(Some((policy, version + 1, PolicyChange::Updated)))
+        }
     }
 }

@@ -24,7 +24,7 @@ pub struct DefaultsRecord {
 /// A document about to be applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewDefaults {
-    /// One more than the version that was seen: of two that are applied at once, one is refused.
+    /// One more than the version that was seen.
     pub version: PolicyVersion,
     /// The file.
     pub toml: String,
@@ -35,10 +35,30 @@ pub struct NewDefaults {
 const NEWEST: Sql =
     Sql("SELECT version, toml, applied_by, applied_at FROM policy_defaults ORDER BY version DESC LIMIT 1");
 
+// Whoever writes a policy keeps new defaults out, and new defaults keep out whoever writes a policy, until either is done: what a
+// policy becomes is worked out from both.
+const LOCK_FOR_POLICIES: Sql = Sql("LOCK TABLE policy_defaults IN SHARE MODE");
+
+const LOCK_FOR_DEFAULTS: Sql = Sql("LOCK TABLE policy_defaults IN SHARE ROW EXCLUSIVE MODE");
+
 const INSERT: Sql = Sql("INSERT INTO policy_defaults (version, toml, applied_by) VALUES ($1, $2, $3)");
 
 #[cfg(test)]
-pub(super) const STATEMENTS: &[(&str, &Sql)] = &[("NEWEST", &NEWEST), ("INSERT", &INSERT)];
+pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
+    ("NEWEST", &NEWEST),
+    ("LOCK_FOR_POLICIES", &LOCK_FOR_POLICIES),
+    ("LOCK_FOR_DEFAULTS", &LOCK_FOR_DEFAULTS),
+    ("INSERT", &INSERT),
+];
+
+/// Keeps others from writing defaults, and with `and_policies` from writing policies, until the transaction ends. Answers the newest
+/// version of the defaults, which stays that.
+pub(super) async fn lock(transaction: &Transaction<'_>, and_policies: bool) -> Result<Option<PolicyVersion>> {
+    let lock = if and_policies { &LOCK_FOR_DEFAULTS } else { &LOCK_FOR_POLICIES };
+    transaction.execute(lock, &[]).await?;
+    let row = transaction.query_opt(&NEWEST, &[]).await?;
+    row.map(|row| Ok(PolicyVersion(count(&row, "version")?))).transpose()
+}
 
 /// Writes a version together with what policies become by it.
 pub(super) async fn insert(transaction: &Transaction<'_>, new: &NewDefaults) -> Result<()> {

@@ -71,3 +71,19 @@ pub struct ProgressRecord {
     /// Bytes in all.
     pub bytes_total: u64,
 }
+
+/// How a host that was cut off began a run by itself. Instants are microseconds by the host's clock, corrected by the offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FromPlanRecord {
+    /// When it began.
+    pub started_at_us: i64,
+    /// When its last session had ended.
+    pub cut_off_since_us: i64,
+    /// When the plan was made.
+    pub plan_made_at_us: i64,
+    /// What was added to the host's clock, as measured in its last session.
+    pub clock_offset_us: i64,
+    /// The most that the run may take, as the plan said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_duration_s: Option<u32>,
+}

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use coord_shared::failpoint;
 use coord_shared::ids::{Attempt, BackupId, HostId, RunId, SessionNumber};
 use coord_shared::run::{Event, Illegal, Run, RunKind};
 
@@ -10,8 +11,8 @@ use super::backups::record_checks;
 use super::error::{CatalogError, Result};
 use super::leases::adopt_planned;
 use super::pool::{Catalog, Params, Sql, Transaction};
-use super::records::{CheckRecord, FaultRecord, NoteRecord};
-use super::row::{big, int};
+use super::records::{CheckRecord, FaultRecord, FromPlanRecord, NoteRecord};
+use super::row::{big, int, to_json};
 use super::runs::{LockedRun, MAX_RUN_WARNINGS, StepContext, Transition, lock_of_host, step};
 
 /// A report of a host.
@@ -51,6 +52,8 @@ pub struct CheckedArchive {
 pub enum ReportedEvent {
     /// The host began.
     Started,
+    /// The host began by itself, from its plan, while it was cut off.
+    StartedFromPlan(FromPlanRecord),
     /// The scan is done; nothing changes but that the report was taken.
     Scanned,
     /// The archive is durable.
@@ -105,6 +108,12 @@ const INSERT_NOTES: Sql = Sql("
 const COUNT_NOTES: Sql = Sql("
     UPDATE runs SET warnings_total = greatest(warnings_total, $3) WHERE run_id = $1 AND attempt = $2");
 
+// A run that was missed here has no attempt until its result is in. One whose row was made for its host has no limit of its own yet; its later
+// attempts go by the one that the plan named.
+const SET_FROM_PLAN: Sql = Sql("
+    UPDATE runs SET spec = jsonb_set(spec, '{from_plan}', $3), max_duration_s = coalesce(max_duration_s, $4)
+    WHERE run_id = $1 AND attempt <= $2");
+
 pub(super) const SET_RESULT: Sql = Sql("
     UPDATE runs SET result = coalesce($3, result), warnings_total = greatest(warnings_total, $4)
     WHERE run_id = $1 AND attempt = $2");
@@ -114,6 +123,7 @@ pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
     ("INSERT_REPORT", &INSERT_REPORT),
     ("INSERT_NOTES", &INSERT_NOTES),
     ("COUNT_NOTES", &COUNT_NOTES),
+    ("SET_FROM_PLAN", &SET_FROM_PLAN),
     ("SET_RESULT", &SET_RESULT),
 ];
 
@@ -144,7 +154,9 @@ impl Catalog {
             Transition::AlreadyThere(machine) => machine,
         };
         store_facts(&transaction, report).await?;
+        failpoint::reach("coordinator.report.uncommitted");
         transaction.commit().await?;
+        failpoint::reach("coordinator.report.committed");
         Ok(ReportOutcome::Taken(machine))
     }
 }
@@ -158,7 +170,7 @@ async fn apply(transaction: &Transaction<'_>, run: &LockedRun, report: &RunRepor
         fault: None,
     };
     let (event, fault) = match &report.event {
-        ReportedEvent::Started => (Event::Started(attempt), None),
+        ReportedEvent::Started | ReportedEvent::StartedFromPlan(_) => (Event::Started(attempt), None),
         ReportedEvent::Sealed => (Event::Sealed(attempt), None),
         ReportedEvent::Scanned | ReportedEvent::Warnings(_) => (Event::Held(attempt), None),
         ReportedEvent::Succeeded { .. } => {
@@ -179,6 +191,11 @@ async fn store_facts(transaction: &Transaction<'_>, report: &RunReport) -> Resul
     let (id, attempt) = (report.run.uuid(), int(report.attempt.get(), "attempt")?);
     let (result, total) = match &report.event {
         ReportedEvent::Started | ReportedEvent::Scanned | ReportedEvent::Sealed | ReportedEvent::Stopped { .. } => {
+            return Ok(());
+        }
+        ReportedEvent::StartedFromPlan(how) => {
+            let most = how.max_duration_s.map(|seconds| int(seconds, "max duration")).transpose()?;
+            transaction.execute(&SET_FROM_PLAN, &[&id, &attempt, &to_json(how)?, &most]).await?;
             return Ok(());
         }
         ReportedEvent::Warnings(notes) => return store_notes(transaction, report, notes).await,

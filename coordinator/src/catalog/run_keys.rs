@@ -5,9 +5,9 @@ use coord_shared::ids::RunId;
 use coord_shared::level::Level;
 
 use super::error::{CatalogError, Result};
-use super::pool::{Catalog, Params, Sql, Transaction};
-use super::row::{get, int, optional_word};
-use super::runs::{ASK, AskedRun, RunRecord};
+use super::pool::{Catalog, Sql, Transaction};
+use super::row::{get, optional_word};
+use super::runs::{self, AskedRun, RunRecord};
 
 /// What came of asking.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,13 +53,12 @@ impl Catalog {
         let mut connection = self.connection().await?;
         let transaction = connection.begin().await?;
         let answer = ask(&transaction, asked, key).await?;
-        transaction.commit().await?;
         let id = match answer {
             Answer::New => asked.id,
             Answer::Known(run) | Answer::Open(run) | Answer::Other(run) => run,
         };
-        drop(connection);
-        let run = self.run(id).await?.ok_or_else(|| CatalogError::not_found("run", id))?;
+        let run = runs::by_id(&transaction, id).await?.ok_or_else(|| CatalogError::not_found("run", id))?;
+        transaction.commit().await?;
         Ok(match answer {
             Answer::New => Asked::New(run),
             Answer::Known(_) => Asked::Known(run),
@@ -88,7 +87,7 @@ async fn ask(transaction: &Transaction<'_>, asked: &AskedRun, key: Option<&str>)
             Answer::Open(run)
         }
         None => {
-            insert(transaction, asked).await?;
+            runs::insert(transaction, asked).await?;
             Answer::New
         }
     };
@@ -100,23 +99,4 @@ async fn ask(transaction: &Transaction<'_>, asked: &AskedRun, key: Option<&str>)
         transaction.execute(&NAME, &[&job, &key, &run.uuid()]).await?;
     }
     Ok(answer)
-}
-
-async fn insert(transaction: &Transaction<'_>, asked: &AskedRun) -> Result<()> {
-    let attempts = int(asked.kind.max_attempts(), "max attempts")?;
-    let (kind, level) = (asked.kind.as_str(), asked.level.map(Level::as_str));
-    let job = asked.job.map(coord_shared::ids::JobId::uuid);
-    let params: Params<'_> = &[
-        &asked.id.uuid(),
-        &kind,
-        &asked.host.uuid(),
-        &job,
-        &attempts,
-        &asked.priority,
-        &asked.asked_by,
-        &level,
-        &asked.spec,
-    ];
-    transaction.execute(&ASK, params).await?;
-    Ok(())
 }

@@ -192,6 +192,8 @@ macro_rules! select_runs {
 
 const BY_ID: Sql = Sql(select_runs!("WHERE r.run_id = $1"));
 
+const BY_IDS: Sql = Sql(select_runs!("WHERE r.run_id = ANY ($1::uuid[])"));
+
 const BY_PREFIX: Sql = Sql(select_runs!("WHERE r.run_id::text LIKE $1 || '%' ORDER BY r.due_at DESC LIMIT 10"));
 
 const LIST: Sql = Sql(select_runs!(
@@ -209,7 +211,7 @@ const CANCELLING: Sql = Sql(select_runs!(
     "WHERE r.cancelling AND r.state IN ('leased', 'running', 'verifying') AND h.host_id = ANY ($1) LIMIT 1000"
 ));
 
-pub(super) const ASK: Sql = Sql("
+const ASK: Sql = Sql("
     INSERT INTO runs (run_id, kind, host, job, policy_version, due_at, state, max_attempts, run_after, priority, asked_by,
         level, spec)
     SELECT $1, $2, h.host, j.job, p.version, now(), 'queued', $5, now(), $6, $7, $8, $9
@@ -261,6 +263,7 @@ const SET_BACKUP_ID: Sql = Sql("
 #[cfg(test)]
 pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
     ("BY_ID", &BY_ID),
+    ("BY_IDS", &BY_IDS),
     ("BY_PREFIX", &BY_PREFIX),
     ("LIST", &LIST),
     ("OPEN_OF_JOB", &OPEN_OF_JOB),
@@ -438,10 +441,41 @@ async fn record_attempt(
     Ok(())
 }
 
+/// A run as the present transaction will leave it. Read before the commit: an error after it would say that nothing was written.
+pub(super) async fn by_id(transaction: &Transaction<'_>, id: RunId) -> Result<Option<RunRecord>> {
+    transaction.query_opt(&BY_ID, &[&id.uuid()]).await?.as_ref().map(read).transpose()
+}
+
+/// Inserts the run asked for. Where the host is not known, nothing is inserted.
+pub(super) async fn insert(transaction: &Transaction<'_>, asked: &AskedRun) -> Result<()> {
+    let attempts = int(asked.kind.max_attempts(), "max attempts")?;
+    let (kind, level) = (asked.kind.as_str(), asked.level.map(Level::as_str));
+    let job = asked.job.map(JobId::uuid);
+    let params: Params<'_> = &[
+        &asked.id.uuid(),
+        &kind,
+        &asked.host.uuid(),
+        &job,
+        &attempts,
+        &asked.priority,
+        &asked.asked_by,
+        &level,
+        &asked.spec,
+    ];
+    transaction.execute(&ASK, params).await?;
+    Ok(())
+}
+
 impl Catalog {
     /// A run by its id.
     pub async fn run(&self, id: RunId) -> Result<Option<RunRecord>> {
         self.connection().await?.query_opt(&BY_ID, &[&id.uuid()]).await?.as_ref().map(read).transpose()
+    }
+
+    /// Runs by their ids, in no order.
+    pub async fn runs_by_ids(&self, ids: &[RunId]) -> Result<Vec<RunRecord>> {
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
+        self.connection().await?.query(&BY_IDS, &[&ids]).await?.iter().map(read).collect()
     }
 
     /// Runs whose id begins with `prefix`, at most ten.
@@ -482,22 +516,12 @@ impl Catalog {
     /// Queues a run that somebody asks for. [`CatalogError::Taken`]: the job has an open backup run already; for
     /// backups see [`Catalog::ask_backup`].
     pub async fn ask_run(&self, asked: &AskedRun) -> Result<RunRecord> {
-        let attempts = int(asked.kind.max_attempts(), "max attempts")?;
-        let (kind, level) = (asked.kind.as_str(), asked.level.map(Level::as_str));
-        let job = asked.job.map(JobId::uuid);
-        let params: Params<'_> = &[
-            &asked.id.uuid(),
-            &kind,
-            &asked.host.uuid(),
-            &job,
-            &attempts,
-            &asked.priority,
-            &asked.asked_by,
-            &level,
-            &asked.spec,
-        ];
-        self.connection().await?.execute(&ASK, params).await?;
-        self.run(asked.id).await?.ok_or_else(|| CatalogError::not_found("host", asked.host))
+        let mut connection = self.connection().await?;
+        let transaction = connection.begin().await?;
+        insert(&transaction, asked).await?;
+        let run = by_id(&transaction, asked.id).await?.ok_or_else(|| CatalogError::not_found("host", asked.host))?;
+        transaction.commit().await?;
+        Ok(run)
     }
 
     /// An operator wants a run to end: queued, it ends now; held, its host is told by the next heartbeat.

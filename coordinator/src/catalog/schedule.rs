@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use coord_shared::failpoint;
 use coord_shared::ids::{JobId, PolicyId, PolicyVersion, RunId};
-use coord_shared::level::Level;
 use coord_shared::run::{RunKind, RunState};
 use jiff::Timestamp;
 use tokio_postgres::Row;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::error::{CatalogError, Result};
 use super::pool::{Catalog, Sql, Transaction};
-use super::row::{big, count, get, int, word};
+use super::row::{big, get, int};
 use crate::domain::timing::{Owing, Start};
 
 /// A run that is due.
@@ -69,22 +69,8 @@ pub struct PassedOver {
     pub jobs: BTreeSet<JobId>,
 }
 
-/// A run promised to an agent for the time it may be cut off.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Planned {
-    /// The id that the run will have.
-    pub id: RunId,
-    /// Of which job.
-    pub job: JobId,
-    /// Backup or verify.
-    pub kind: RunKind,
-    /// When.
-    pub due_at: Timestamp,
-    /// Full or differential.
-    pub level: Level,
-    /// The policy's version.
-    pub policy_version: PolicyVersion,
-}
+/// Missed runs written by one statement at most, so that what is sent at once has a bound.
+pub(super) const MAX_MISSED_AT_ONCE: usize = 500;
 
 pub(super) const DUE_JOBS: Sql = Sql("
     SELECT job_id FROM jobs
@@ -114,6 +100,19 @@ const INSERT_RUN: Sql = Sql("
         CASE WHEN $7 = 'missed' THEN now() END)
     ON CONFLICT DO NOTHING");
 
+// A missed run holds nothing and waits for nothing: any number of them is one statement.
+const INSERT_MISSED: Sql = Sql("
+    INSERT INTO runs (run_id, kind, host, job, policy_version, due_at, state, max_attempts, run_after, priority, asked_by,
+        reason, spec, ended_at)
+    SELECT coalesce(p.run_id, m.run_id), $1, $2, $3, $4, m.due_at, 'missed', $5, now(), m.priority, 'schedule',
+        m.reason, m.spec, now()
+    FROM unnest($6::uuid[], $7::timestamptz[], $8::integer[], $9::text[], $10::jsonb[])
+        AS m (run_id, due_at, priority, reason, spec)
+    LEFT JOIN planned_runs p ON p.job = $3 AND p.kind = $1 AND p.due_at = m.due_at
+    ORDER BY m.due_at
+    ON CONFLICT DO NOTHING
+    RETURNING run_id");
+
 const ADVANCE: Sql = Sql("
     UPDATE jobs SET backup_due_at = CASE WHEN $2 = 'backup' THEN $3 ELSE backup_due_at END,
         verify_due_at = CASE WHEN $2 = 'verify' THEN $3 ELSE verify_due_at END
@@ -124,18 +123,6 @@ const OWE: Sql = Sql("
 
 const SETTLE: Sql = Sql("UPDATE jobs SET owed_runs = 0, owed_from = NULL WHERE job = $1 AND owed_from IS NOT NULL");
 
-const PLAN: Sql = Sql("
-    INSERT INTO planned_runs AS p (run_id, job, kind, due_at, level, policy_version)
-    SELECT $1, j.job, $3, $4, $5, $6 FROM jobs j WHERE j.job_id = $2
-    ON CONFLICT (job, kind, due_at) DO UPDATE SET level = EXCLUDED.level, policy_version = EXCLUDED.policy_version
-    RETURNING run_id");
-
-const PLANNED_BY_ID: Sql = Sql("
-    SELECT p.run_id, j.job_id, p.kind, p.due_at, p.level, p.policy_version
-    FROM planned_runs p JOIN jobs j ON j.job = p.job WHERE p.run_id = $1");
-
-const FORGET_PLANS: Sql = Sql("DELETE FROM planned_runs WHERE due_at < now() - INTERVAL '30 days'");
-
 #[cfg(test)]
 pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
     ("DUE_JOBS", &DUE_JOBS),
@@ -144,12 +131,10 @@ pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
     ("PLANNED_ID", &PLANNED_ID),
     ("OPEN_RUN", &OPEN_RUN),
     ("INSERT_RUN", &INSERT_RUN),
+    ("INSERT_MISSED", &INSERT_MISSED),
     ("ADVANCE", &ADVANCE),
     ("OWE", &OWE),
     ("SETTLE", &SETTLE),
-    ("PLAN", &PLAN),
-    ("PLANNED_BY_ID", &PLANNED_BY_ID),
-    ("FORGET_PLANS", &FORGET_PLANS),
 ];
 
 /// A job whose row is locked by the present transaction.
@@ -157,17 +142,6 @@ pub(super) struct LockedJob {
     pub(super) job: i32,
     pub(super) host: i32,
     pub(super) version: i64,
-}
-
-fn read_planned(row: &Row) -> Result<Planned> {
-    Ok(Planned {
-        id: RunId::from_uuid(get(row, "run_id")?),
-        job: JobId::from_uuid(get(row, "job_id")?),
-        kind: word(row, "kind")?,
-        due_at: get(row, "due_at")?,
-        level: word(row, "level")?,
-        policy_version: PolicyVersion(count(row, "policy_version")?),
-    })
 }
 
 impl Catalog {
@@ -197,16 +171,22 @@ impl Catalog {
         if get::<&str>(&row, "state")? != "active" || due_at != step.seen_due_at {
             return Ok(ScheduleOutcome::Changed);
         }
-        let policy: i32 = get(&row, "policy")?;
-        let version = transaction.query_opt(&VERSION, &[&policy]).await?;
-        let version: i64 = get(&version.ok_or_else(|| CatalogError::not_found("policy of job", step.job))?, "version")?;
+        let version = policy_version(&transaction, &row, step.job).await?;
         if version != big(step.policy_version.get(), "policy version")? {
             return Ok(ScheduleOutcome::Changed);
         }
         let job = LockedJob { job: get(&row, "job")?, host: get(&row, "host")?, version };
         let mut inserted = Vec::new();
-        for due in &step.runs {
-            inserted.extend(insert_due(&transaction, &job, step.kind, due).await?);
+        for alike in step.runs.chunk_by(|one, next| one.missed.is_some() == next.missed.is_some()) {
+            if alike.iter().all(|due| due.missed.is_some()) {
+                for batch in alike.chunks(MAX_MISSED_AT_ONCE) {
+                    inserted.extend(insert_missed(&transaction, &job, step.kind, batch).await?);
+                }
+                continue;
+            }
+            for due in alike {
+                inserted.extend(insert_due(&transaction, &job, step.kind, due).await?);
+            }
         }
         transaction.execute(&ADVANCE, &[&job.job, &step.kind.as_str(), &step.next_due_at]).await?;
         match &step.owing {
@@ -217,36 +197,58 @@ impl Catalog {
                 transaction.execute(&OWE, &[&job.job, &runs, &most, due_at, why, from]).await?;
             }
         }
-        transaction.commit().await?;
+        commit(transaction, !inserted.is_empty()).await?;
         Ok(ScheduleOutcome::Scheduled(inserted))
     }
+}
 
-    /// Promises a run; an instant that was promised before keeps its id. Answers the run with the id it has.
-    pub async fn plan_run(&self, planned: &Planned) -> Result<Planned> {
-        let version = big(planned.policy_version.get(), "policy version")?;
-        let (kind, level) = (planned.kind.as_str(), planned.level.as_str());
-        let params: super::pool::Params<'_> =
-            &[&planned.id.uuid(), &planned.job.uuid(), &kind, &planned.due_at, &level, &version];
-        let row = self.connection().await?.query_opt(&PLAN, params).await?;
-        let row = row.ok_or_else(|| CatalogError::not_found("job", planned.job))?;
-        Ok(Planned { id: RunId::from_uuid(get(&row, "run_id")?), ..planned.clone() })
+/// Ends a step of the scheduler. `due`: it inserted runs.
+pub(super) async fn commit(transaction: Transaction<'_>, due: bool) -> Result<()> {
+    if due {
+        failpoint::reach("coordinator.due.uncommitted");
     }
+    transaction.commit().await?;
+    if due {
+        failpoint::reach("coordinator.due.committed");
+    }
+    Ok(())
+}
 
-    /// The promise behind a run id.
-    pub async fn planned_run(&self, id: RunId) -> Result<Option<Planned>> {
-        self.connection().await?.query_opt(&PLANNED_BY_ID, &[&id.uuid()]).await?.as_ref().map(read_planned).transpose()
-    }
-
-    /// Forgets promises that are a month old.
-    pub async fn forget_old_plans(&self) -> Result<u64> {
-        self.connection().await?.execute(&FORGET_PLANS, &[]).await
-    }
+/// The newest version of the policy of a job whose row the present transaction has locked.
+pub(super) async fn policy_version(transaction: &Transaction<'_>, locked: &Row, job: JobId) -> Result<i64> {
+    let policy: i32 = get(locked, "policy")?;
+    let version = transaction.query_opt(&VERSION, &[&policy]).await?;
+    get(&version.ok_or_else(|| CatalogError::not_found("policy of job", job))?, "version")
 }
 
 /// The open run of a job and kind, if there is one.
 pub(super) async fn open_run(transaction: &Transaction<'_>, job: &LockedJob, kind: RunKind) -> Result<Option<RunId>> {
     let row = transaction.query_opt(&OPEN_RUN, &[&job.job, &kind.as_str()]).await?;
     row.map(|row| Ok(RunId::from_uuid(get(&row, "run_id")?))).transpose()
+}
+
+/// Why a run is missed that finds another of its job and kind open.
+pub(super) fn still_open(open: RunId) -> String {
+    format!("run {} of the same job was still open", open.short())
+}
+
+/// Inserts missed runs. Answers those whose instant had no run yet.
+async fn insert_missed(
+    transaction: &Transaction<'_>,
+    job: &LockedJob,
+    kind: RunKind,
+    missed: &[DueRun],
+) -> Result<Vec<(RunId, RunState)>> {
+    let attempts = int(kind.max_attempts(), "max attempts")?;
+    let ids: Vec<Uuid> = missed.iter().map(|due| due.id.uuid()).collect();
+    let due_at: Vec<Timestamp> = missed.iter().map(|due| due.due_at).collect();
+    let priorities: Vec<i32> = missed.iter().map(|due| due.priority).collect();
+    let reasons: Vec<&str> = missed.iter().map(|due| due.missed.as_deref().unwrap_or_default()).collect();
+    let specs: Vec<&serde_json::Value> = missed.iter().map(|due| &due.spec).collect();
+    let params: super::pool::Params<'_> =
+        &[&kind.as_str(), &job.host, &job.job, &job.version, &attempts, &ids, &due_at, &priorities, &reasons, &specs];
+    let rows = transaction.query(&INSERT_MISSED, params).await?;
+    rows.iter().map(|row| Ok((RunId::from_uuid(get(row, "run_id")?), RunState::Missed))).collect()
 }
 
 /// Inserts a due run, as missed where another is open. `None`: the instant has its run.
@@ -262,7 +264,7 @@ pub(super) async fn insert_due(
     let open = open_run(transaction, job, kind).await?;
     let missed = match (&due.missed, open) {
         (Some(reason), _) => Some(reason.clone()),
-        (None, Some(open)) => Some(format!("run {} of the same job was still open", open.short())),
+        (None, Some(open)) => Some(still_open(open)),
         (None, None) => None,
     };
     let state = if missed.is_some() { RunState::Missed } else { RunState::Queued };

@@ -34,7 +34,7 @@ pub enum Stage {
 pub enum Rule {
     /// An operator asked for this level.
     AskedByOperator,
-    /// It is the day of the full, and none was taken yet that day.
+    /// The run is due on the day of the full, and none was taken since that day began.
     ScheduledFullDay,
     /// The plan over the fleet gives this job its full on this night, and none was taken since it came.
     LevelledFullNight,
@@ -124,6 +124,10 @@ impl fmt::Display for Rule {
 pub struct Inputs {
     /// Now, in the policy's zone.
     pub now: Zoned,
+    /// The instant whose day decides whether it is the day of the full: when the run was due, before jitter; of a run that makes up,
+    /// when the newest one that it makes up for was. None: now, as for a run that is asked for, and in what older versions stored.
+    #[serde(default)]
+    pub due: Option<Timestamp>,
     /// The level an operator asked for.
     pub asked: Option<Level>,
     /// The policy's say.
@@ -140,6 +144,13 @@ pub struct Inputs {
     /// What the job's runs have measured; decides nothing. Decisions of before it was asked for have none.
     #[serde(default)]
     pub rates: Rates,
+}
+
+impl Inputs {
+    /// The day that the run is for, in the policy's zone. It may begin later, over midnight.
+    pub fn day(&self) -> Date {
+        self.due.map_or_else(|| self.now.date(), |due| due.to_zoned(self.now.time_zone().clone()).date())
+    }
 }
 
 /// No day of the week: the night of the full is planned.
@@ -360,12 +371,12 @@ fn judge(inputs: &Inputs) -> (Rule, String) {
 /// Whether the calendar or the plan says that a full is due, and none was taken since.
 fn due_by_day(inputs: &Inputs) -> Option<(Rule, String)> {
     let now = &inputs.now;
-    let today = now.date();
+    let day = inputs.day();
     let levelled = inputs.rules.full_weekday == LEVELLED;
     let due = if levelled {
-        inputs.planned_full.filter(|night| *night <= today)?
+        inputs.planned_full.filter(|night| *night <= day)?
     } else {
-        Some(today).filter(|_| now.weekday().to_monday_one_offset() == inputs.rules.full_weekday)?
+        Some(day).filter(|day| day.weekday().to_monday_one_offset() == inputs.rules.full_weekday)?
     };
     let taken = inputs.full.as_ref().map(|full| full.captured_at.to_zoned(now.time_zone().clone()).date());
     if taken.is_some_and(|taken| taken >= due) {
@@ -373,13 +384,18 @@ fn due_by_day(inputs: &Inputs) -> Option<(Rule, String)> {
     }
     let zone = zone_of(now);
     Some(if levelled {
-        let late = if due < today { ", which has gone by without one" } else { "" };
+        let late = if due < day { ", which has gone by without one" } else { "" };
         let reason =
             format!("fulls are levelled over the fleet, and this one is planned for the night of {due}{late} ({zone})");
         (Rule::LevelledFullNight, reason)
     } else {
-        let day = weekday_of(inputs);
-        (Rule::ScheduledFullDay, format!("{day} is the day of the full, and none was taken yet on {today} ({zone})"))
+        let name = weekday_of(inputs);
+        let reason = if day == now.date() {
+            format!("{name} is the day of the full, and none was taken yet on {day} ({zone})")
+        } else {
+            format!("{name} is the day of the full, this run is that of {day}, and none was taken since ({zone})")
+        };
+        (Rule::ScheduledFullDay, reason)
     })
 }
 

@@ -8,13 +8,14 @@ use jiff::civil::Date;
 use uuid::Uuid;
 
 use super::decision::{FullFacts, Inputs, Rule, before_scan};
+use super::timing::{Ahead, Kind};
 
 /// A run ahead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forecast {
     /// When it is due.
     pub at: Timestamp,
-    /// The day of that in the policy's zone.
+    /// The day that it is due on in the policy's zone, though jitter may move it past midnight; of one that makes up, that of `at`.
     pub night: Date,
     /// What it is expected to be.
     pub level: Level,
@@ -28,17 +29,23 @@ pub struct Forecast {
     pub ms: Option<u64>,
 }
 
-/// The runs due at `due`, ascending. `known` is what the engine would be told now, `source_bytes` the size of the sources, and
+/// The runs that begin, of the instants `due`, ascending. `known` is what the engine would be told now, `source_bytes` the size of the sources, and
 /// `full_nights` where fulls are planned, ascending.
-pub fn forecast(known: &Inputs, source_bytes: Option<u64>, full_nights: &[Date], due: &[Timestamp]) -> Vec<Forecast> {
+pub fn forecast(known: &Inputs, source_bytes: Option<u64>, full_nights: &[Date], due: &[Ahead]) -> Vec<Forecast> {
     let mut inputs = Inputs { asked: None, ..known.clone() };
     // Of a chain that does not exist yet, the first differentials are taken to be as large as those of this one are on average.
     let typical = known.full.as_ref().and_then(mean);
     let mut ahead = Vec::with_capacity(due.len());
-    for at in due {
+    for Ahead { at, stands_for, kind } in due {
         inputs.now = at.to_zoned(known.now.time_zone().clone());
-        let night = inputs.now.date();
-        inputs.planned_full = full_nights.iter().copied().rfind(|planned| *planned <= night);
+        inputs.due = Some(*stands_for);
+        let day = inputs.day();
+        let night = match kind {
+            Kind::Run => day,
+            Kind::CatchUp => inputs.now.date(),
+            Kind::Held(_) => continue,
+        };
+        inputs.planned_full = full_nights.iter().copied().rfind(|planned| *planned <= day);
         let decision = before_scan(&inputs);
         let bytes = match decision.level {
             Level::Full => source_bytes.or_else(|| inputs.full.as_ref().map(|full| full.source_bytes)),
@@ -98,6 +105,7 @@ mod tests {
         let now: Zoned = "2026-11-25T12:00:00+00:00[UTC]".parse().unwrap();
         Inputs {
             now,
+            due: None,
             asked: None,
             rules: Rules { full_weekday, max_age_days: 7, diff_threshold_percent: 50 },
             full: Some(FullFacts {
@@ -118,6 +126,7 @@ mod tests {
         let daily = Calendar { cron: "0 2 * * *".parse().unwrap(), zone: "UTC".parse().unwrap() };
         let now = inputs.now.timestamp();
         let due = daily.due_between(now, now + jiff::SignedDuration::from_hours(14 * 24), 100);
+        let due: Vec<Ahead> = due.into_iter().map(|at| Ahead { at, stands_for: at, kind: Kind::Run }).collect();
         forecast(inputs, Some(1100), full_nights, &due)
     }
 
@@ -138,6 +147,21 @@ mod tests {
         assert_eq!((ahead[3].bytes, ahead[3].rule), (Some(1100), Rule::ScheduledFullDay));
         assert_eq!(ahead[4].bytes, Some(100), "the first of the next chain");
         assert_eq!(ahead[6].bytes, Some(160), "which grows with its age as this one does");
+    }
+
+    #[test]
+    fn runs_are_of_the_night_that_they_are_due_on_and_what_makes_up_is_of_its_own() {
+        let at = |text: &str| -> Timestamp { text.parse().unwrap() };
+        let sunday = at("2026-11-29T23:30:00Z");
+        let moved = Ahead { at: at("2026-11-30T00:20:00Z"), stands_for: sunday, kind: Kind::Run };
+        let ahead = forecast(&known(7), None, &[], std::slice::from_ref(&moved));
+        assert_eq!((ahead[0].level, ahead[0].night), (Level::Full, date(2026, 11, 29)));
+        let held = Ahead { at: sunday, stands_for: sunday, kind: Kind::Held("a blackout".to_owned()) };
+        let due = [held, Ahead { kind: Kind::CatchUp, ..moved.clone() }];
+        let ahead = forecast(&known(7), None, &[], &due);
+        assert_eq!((ahead.len(), ahead[0].level, ahead[0].night), (1, Level::Full, date(2026, 11, 30)));
+        let ahead = forecast(&known(LEVELLED), None, &[date(2026, 11, 29)], &[moved]);
+        assert_eq!((ahead[0].rule, ahead[0].night), (Rule::LevelledFullNight, date(2026, 11, 29)));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use coord_shared::ids::JobId;
 use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp, ToSpan};
 
-use super::timing::Due;
+use super::timing::{Due, Pause};
 
 /// Nights looked ahead at most: fulls that are due later are placed when they come nearer.
 pub const MAX_NIGHTS: u32 = 92;
@@ -37,7 +37,9 @@ pub struct LevelledJob {
     pub id: JobId,
     /// Bytes that its next full is expected to store.
     pub bytes: u64,
-    /// The nights on which it has a due run, from its next due run on, ascending.
+    /// The night that it is now.
+    pub today: Date,
+    /// The nights on which it has a due run that nothing holds back, from its next due run on, ascending.
     pub nights: Vec<Date>,
     /// The night up to which `nights` are known.
     pub until: Date,
@@ -129,20 +131,30 @@ pub fn fulls_from(job: &LevelledJob, next: Date) -> Vec<Date> {
     fulls
 }
 
-/// The nights on which a run is due after `now` and may begin, [`MAX_NIGHTS`] ahead, and the last night that was looked at.
-pub fn nights_of(runs: &Due<'_>, now: Timestamp) -> (Vec<Date>, Date) {
+/// The nights on which a run is due after `now` and may begin, also by these pauses, [`MAX_NIGHTS`] ahead, and the last night that was
+/// looked at.
+pub fn nights_of(runs: &Due<'_>, pauses: &[Pause], now: Timestamp) -> (Vec<Date>, Date) {
     let zone = runs.zone();
     let today = now.to_zoned(zone.clone()).date();
     let until = today.checked_add(i64::from(MAX_NIGHTS).days()).unwrap_or(Date::MAX);
     let mut nights = Vec::new();
-    let mut due = runs.next_run_after(now);
+    let mut due = next_begun(runs, pauses, now);
     while let Some(night) = due.map(|due| due.to_zoned(zone.clone()).date()).filter(|night| *night <= until) {
         nights.push(night);
         // The others of this night say nothing new.
         let over = night.tomorrow().ok().and_then(|next| next.to_zoned(zone.clone()).ok());
-        due = over.and_then(|over| runs.next_run_after(over.timestamp() - SignedDuration::from_nanos(1)));
+        due = over.and_then(|over| next_begun(runs, pauses, over.timestamp() - SignedDuration::from_nanos(1)));
     }
     (nights, until)
+}
+
+/// The first due instant after `after` that nothing holds back; none when a pause without an end does.
+fn next_begun(runs: &Due<'_>, pauses: &[Pause], after: Timestamp) -> Option<Timestamp> {
+    let mut due = runs.next_run_after(after)?;
+    while let Some(pause) = pauses.iter().find(|pause| pause.from <= due && due < pause.until) {
+        due = runs.next_run_after(pause.ends_at()? - SignedDuration::from_nanos(1))?;
+    }
+    Some(due)
 }
 
 /// The last night that a full after that of `last` may be taken on.
@@ -283,8 +295,10 @@ impl<'a> Movable<'a> {
             fixed: Some(placing),
         };
         let Some(last) = job.last_full else { return Some(fixed(first, Placing::First)) };
-        // Its run is under way, or it waits for the next one. Either way it is off the nights ahead until its next full.
-        if let Some(planned) = job.planned.filter(|planned| *planned < first && *planned > last) {
+        // Its run is under way, or it waits for the next one. Either way it is off the nights ahead until its next full. A night that
+        // is still to come and has no run any more, because a pause was set, is planned anew instead.
+        let has_come = |planned: &Date| *planned < first && *planned > last && *planned <= job.today;
+        if let Some(planned) = job.planned.filter(has_come) {
             return Some(fixed(planned, Placing::Overdue));
         }
         let latest = deadline(last, job.max_age_days);

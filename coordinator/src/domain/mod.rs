@@ -8,6 +8,7 @@ pub mod chain;
 pub mod decision;
 pub mod forecast;
 pub mod full_days;
+pub mod host_plan;
 pub mod levelling;
 pub mod objectives;
 pub mod pace;

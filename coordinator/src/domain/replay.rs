@@ -317,15 +317,16 @@ struct Outcome {
 impl Run<'_> {
     fn inputs(&self) -> Inputs {
         let now = self.recorded.inputs.now.with_time_zone(self.under.zone.clone());
-        let planned_full = self.under.full_nights.iter().copied().rfind(|night| *night <= now.date());
-        Inputs {
+        let inputs = Inputs {
             now,
             rules: self.under.rules,
             full: self.full.cloned(),
-            planned_full,
             rates: self.under.rates,
             ..self.recorded.inputs.clone()
-        }
+        };
+        let day = inputs.day();
+        let planned_full = self.under.full_nights.iter().copied().rfind(|night| *night <= day);
+        Inputs { planned_full, ..inputs }
     }
 
     fn decide(&self) -> Judged {

@@ -13,6 +13,7 @@ mod windows;
 
 use coord_archive::digest::Digest;
 use coord_shared::ids::HostId;
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -22,8 +23,10 @@ use super::schedule::Calendar;
 
 pub use ahead::{Ahead, Kind, ahead};
 pub use pause::Pause;
-pub use step::{MAX_OWED, MAX_ROWS, Owing, Row, Start, Step, start_of, step};
+pub use step::{MAX_OWED, MAX_ROWS, ON_TIME, Owing, Row, Start, Step, start_of, step};
 pub use windows::{Blackout, Window, WindowError, Windows};
+
+const WEEK: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// How a policy's due runs begin.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,6 +144,34 @@ impl<'a> Due<'a> {
         }
     }
 
+    /// The instant of the calendar behind a due instant, from which the jitter moved it. One that the calendar does not have, since the
+    /// policy was another one when it came due, is itself.
+    pub fn plain_of(&self, due_at: Timestamp) -> Timestamp {
+        // Nothing is moved by all of the jitter, nor past the next instant.
+        let reach = SignedDuration::from_secs(i64::from(self.jitter_s));
+        let mut plain = None;
+        let mut before = due_at.checked_sub(reach).unwrap_or(Timestamp::MIN);
+        while let Some(next) = self.calendar.next_after(before).filter(|next| *next <= due_at) {
+            (plain, before) = (Some(next), next);
+        }
+        plain.unwrap_or(due_at)
+    }
+
+    /// Of the instants that came due after `since` and until `now`, that run which was due `since` standing in the way of theirs, the
+    /// newest whose day is wanted. As it is in the calendar.
+    pub fn newest_while_waiting(
+        &self,
+        since: Timestamp,
+        now: Timestamp,
+        is_wanted: impl Fn(Date) -> bool,
+    ) -> Option<Timestamp> {
+        // Days of the week come again.
+        let since = since.max(now.checked_sub(WEEK).unwrap_or(since));
+        let due = std::iter::successors(self.next_after(since), |due| self.next_after(*due));
+        let plain = due.take_while(|due| *due <= now).map(|due| self.plain_of(due));
+        plain.filter(|plain| is_wanted(plain.to_zoned(self.zone().clone()).date())).last()
+    }
+
     /// When what is owed `now` may begin, by this job's share of the jitter after `opens`, the first instant that nothing holds back:
     /// what held back all hosts does not let all of them go at once. Never past what closes next.
     pub fn making_up(&self, holds: &Holds<'_>, now: Timestamp, opens: Timestamp) -> Timestamp {
@@ -150,6 +181,13 @@ impl<'a> Due<'a> {
         let closes = holds.closes_at(opens).map(|(at, _)| at);
         let pauses = holds.pauses.iter().map(|pause| pause.from).filter(|from| *from > opens);
         self.moved(opens, closes.into_iter().chain(pauses))
+    }
+
+    /// When what is owed may begin that nothing holds back `now`, if what held it back let go at `freed`: by this job's share of the
+    /// jitter after that, as [`Due::making_up`] does for an end that was foreseen. A resume or another policy lets go of many jobs at once.
+    pub fn making_up_since(&self, holds: &Holds<'_>, freed: Timestamp, now: Timestamp) -> Timestamp {
+        let before = freed.checked_sub(SignedDuration::from_nanos(1)).unwrap_or(freed);
+        self.making_up(holds, before, freed).max(now)
     }
 
     /// Whether a backup of `captured_at` is older than it should be `now`: the run due after it has gone by, and the one after

@@ -43,6 +43,8 @@ pub const MAIN: &[(&str, Access)] = &[
     ("/coord.v1.OperatorService/Explain", VIEWER),
     ("/coord.v1.OperatorService/GetSchedule", VIEWER),
     ("/coord.v1.OperatorService/WhatIf", VIEWER),
+    ("/coord.v1.OperatorService/ListCoordinators", VIEWER),
+    ("/coord.v1.OperatorService/DrainCoordinator", ADMIN),
     ("/coord.v1.OperatorService/CreateToken", OPERATOR),
     ("/coord.v1.OperatorService/ListTokens", VIEWER),
     ("/coord.v1.OperatorService/RevokeToken", OPERATOR),

@@ -13,7 +13,7 @@ use coord_shared::api::{
 };
 use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::lifecycle::Lifecycle;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -23,10 +23,12 @@ use super::{Caller, caller, refused};
 use crate::app::relay::Part;
 use crate::app::{App, heartbeat, hello, ingest, relay, report};
 use crate::relays::Relays;
-use crate::sessions::{Session, SessionStream};
+use crate::sessions::{self, Session, SessionStream};
 
 /// Longest wait for the first message of a stream.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for an agent to read what was queued for it when its session is ended.
+const LAST_MESSAGES: Duration = Duration::from_secs(2);
 /// Messages between the session and HTTP/2.
 const MAX_BUFFERED_MESSAGES: usize = 16;
 
@@ -44,7 +46,8 @@ impl Agents {
     }
 }
 
-type Outgoing = mpsc::Sender<Result<CoordinatorMessage, Status>>;
+/// Boxed as in the session, so that a stream without messages has no room for the largest of them.
+type Outgoing = mpsc::Sender<Result<sessions::Outgoing, Status>>;
 
 #[tonic::async_trait]
 impl AgentService for Agents {
@@ -59,7 +62,7 @@ impl AgentService for Agents {
         let (app, life) = (Arc::clone(&self.app), self.life.clone());
         // The answer's headers go out at once; the greeting follows in the stream.
         self.life.spawn("session", async move { serve(app, life, caller, request.into_inner(), outgoing).await });
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream).map(|message| message.map(|message| *message)))))
     }
 
     async fn upload_index(&self, request: Request<Streaming<IndexBlock>>) -> Result<Response<IndexProgress>, Status> {
@@ -67,15 +70,14 @@ impl AgentService for Agents {
         let host = caller.host().map_err(|fault| refused(&caller, fault))?;
         let mut blocks = request.into_inner();
         let taken = async {
-            let mut progress = IndexProgress::default();
             let mut upload = ingest::Upload::new();
             while let Some(block) = blocks.message().await? {
-                progress = upload.accept(&self.app, host, block).await?;
+                let progress = upload.accept(&self.app, host, block).await?;
                 if progress.complete {
-                    break;
+                    return Ok(progress);
                 }
             }
-            Ok(progress)
+            upload.progress(&self.app).await
         };
         let progress = tokio::select! {
             progress = taken => progress,
@@ -141,7 +143,8 @@ async fn serve(
 ) {
     let greeted = async {
         let hello = first_message(&mut incoming).await?;
-        hello::greet(&app, caller.host()?, hello).await
+        // Boxed, here and below: what a session does seldom takes no room in ten thousand that wait.
+        Box::pin(hello::greet(&app, caller.host()?, Arc::clone(&caller.identity), hello)).await
     };
     let (session, mut stream) = tokio::select! {
         greeted = greeted => match greeted {
@@ -154,7 +157,6 @@ async fn serve(
     let reason = tokio::select! {
         fault = pump(&mut stream, &outgoing) => Some(fault),
         end = listen(&app, &session, &mut incoming) => end.err(),
-        fault = judged(&app, &caller) => Some(fault),
         () = life.ending().cancelled() => Some(Fault::new(ErrorCode::Unavailable, "the coordinator is ending")),
     };
     hello::farewell(&app, &session).await;
@@ -198,10 +200,22 @@ async fn pump(stream: &mut SessionStream, outgoing: &Outgoing) -> Fault {
         }
     };
     let gone = || Fault::new(ErrorCode::Unavailable, "the stream is over");
-    tokio::select! {
-        () = carry => gone(),
+    let reason = tokio::select! {
+        () = carry => return gone(),
         reason = ended => reason.unwrap_or_else(gone),
+    };
+    // An order that waits here is a claimed attempt: an agent that reads still gets it.
+    let rest = async {
+        while let Ok(message) = messages.try_recv() {
+            if outgoing.send(Ok(message)).await.is_err() {
+                return;
+            }
+        }
+    };
+    if tokio::time::timeout(LAST_MESSAGES, rest).await.is_err() {
+        tracing::debug!("the agent did not read its last messages");
     }
+    reason
 }
 
 /// Acts on the agent's messages until it hangs up or must not be listened to any more.
@@ -215,9 +229,9 @@ async fn listen(app: &App, session: &Session, incoming: &mut Streaming<AgentMess
 async fn act(app: &App, session: &Session, message: AgentMessage) -> Result<(), Fault> {
     let answers = match message.message {
         Some(FromAgent::Heartbeat(beat)) => {
-            heartbeat::heartbeat(app, session, beat).await?.map(ToAgent::HeartbeatAck).into_iter().collect()
+            Box::pin(heartbeat::heartbeat(app, session, beat)).await?.map(ToAgent::HeartbeatAck).into_iter().collect()
         }
-        Some(FromAgent::Report(message)) => report::accept(app, session, message).await?,
+        Some(FromAgent::Report(message)) => Box::pin(report::accept(app, session, message)).await?,
         Some(FromAgent::Pong(pong)) => {
             session.record_pong(pong.number);
             Vec::new()

@@ -16,8 +16,8 @@ use super::identity::judged;
 use super::{Caller, caller, refused};
 use crate::app::relay::Part;
 use crate::app::{
-    App, apply_policy, backups, cancel_run, catalog_status, delete_policy, diff_files, explain, files, hosts,
-    label_host, limits, list_jobs, look_ahead, path_versions, pauses, plan_restore, policies, policy_history,
+    App, apply_policy, backups, cancel_run, catalog_status, coordinators, delete_policy, diff_files, explain, files,
+    hosts, label_host, limits, list_jobs, look_ahead, path_versions, pauses, plan_restore, policies, policy_history,
     preview_policy, read_file, rebuild_catalog, relay, report_dedup, report_objectives, retry_run, revoke_host,
     rollback_policy, run_events, runs, start_backup, start_restore, status, tokens, users, watch_run, what_if,
 };
@@ -116,6 +116,16 @@ impl OperatorService for Operators {
     async fn what_if(&self, request: Request<api::WhatIfRequest>) -> Answer<api::WhatIfReport> {
         let (caller, request) = open(request)?;
         answer(&caller, what_if::what_if(&self.app, &request).await)
+    }
+
+    async fn list_coordinators(&self, request: Request<api::ListCoordinatorsRequest>) -> Answer<api::CoordinatorList> {
+        let (caller, _) = open(request)?;
+        answer(&caller, coordinators::list(&self.app).await)
+    }
+
+    async fn drain_coordinator(&self, request: Request<api::DrainCoordinatorRequest>) -> Answer<api::Coordinator> {
+        let (caller, request) = open(request)?;
+        answer(&caller, coordinators::drain(&self.app, caller.user(), &request.coordinator).await)
     }
 
     async fn create_token(&self, request: Request<api::CreateTokenRequest>) -> Answer<api::CreatedToken> {
@@ -292,7 +302,9 @@ impl OperatorService for Operators {
         let (caller, request) = open(request)?;
         let run = runs::find(&self.app, &request.run).await.map_err(|fault| refused(&caller, fault))?;
         let (outgoing, stream) = mpsc::channel(MAX_BUFFERED_ANSWERS);
+        // Who watches goes to another coordinator when this one leaves: it need not see the end here.
         let (app, ending) = (Arc::clone(&self.app), self.life.ending().clone());
+        let closing = app.draining.closing().clone();
         self.life.spawn("watched run", async move {
             let watch = watch_run::watch(&app, run.id, |now| {
                 let outgoing = outgoing.clone();
@@ -301,6 +313,7 @@ impl OperatorService for Operators {
             let result = tokio::select! {
                 result = watch => result,
                 fault = judged(&app, &caller) => Err(fault),
+                () = closing.cancelled() => Err(watch_run::ending()),
                 () = ending.cancelled() => Err(watch_run::ending()),
             };
             close(caller, outgoing, result).await;

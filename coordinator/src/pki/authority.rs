@@ -19,8 +19,9 @@ use rustls::pki_types::pem::PemObject as _;
 
 use super::RequestedKey;
 
-/// Clocks of the fleet may differ by this much.
-const BACKDATE: Duration = Duration::from_secs(5 * 60);
+/// A host whose clock is behind by less than this can still connect, and is told of in `coordctl status`: to it, a certificate that
+/// begins in the future is none.
+const BACKDATE: Duration = Duration::from_secs(3600);
 const AUTHORITY_LIFE: Duration = Duration::from_secs(3650 * 86_400);
 const AGENT_LIFE: Duration = Duration::from_secs(24 * 3600);
 const OPERATOR_LIFE: Duration = Duration::from_secs(30 * 86_400);

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coord_shared::lifecycle::Lifecycle;
-use tokio::sync::Notify;
 
 use super::{Pass, Rhythm};
 use crate::app::{App, bootstrap};
@@ -14,10 +13,10 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Starts the reconciler for the state folder `state`.
 pub fn start(app: &Arc<App>, state: &Path, life: &Lifecycle) {
-    let (app, state) = (Arc::clone(app), state.to_owned());
-    let rhythm = Rhythm { name: "bootstrap importer", every: EVERY, nudge: Arc::new(Notify::new()) };
-    super::start(life, rhythm, move || {
-        let (app, state) = (Arc::clone(&app), state.clone());
+    let (owned, state) = (Arc::clone(app), state.to_owned());
+    let rhythm = Rhythm::new("bootstrap importer", EVERY);
+    super::start(app, life, rhythm, move || {
+        let (app, state) = (Arc::clone(&owned), state.clone());
         async move { bootstrap::take_grants(&app, &state).await.map(|()| Pass::Settled) }
     });
 }

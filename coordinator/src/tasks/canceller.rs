@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coord_shared::lifecycle::Lifecycle;
-use tokio::sync::Notify;
 
 use super::{Pass, Rhythm};
 use crate::app::{App, cancel_run};
@@ -13,10 +12,10 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Starts the reconciler.
 pub fn start(app: &Arc<App>, life: &Lifecycle) {
-    let app = Arc::clone(app);
-    let rhythm = Rhythm { name: "canceller", every: EVERY, nudge: Arc::new(Notify::new()) };
-    super::start(life, rhythm, move || {
-        let app = Arc::clone(&app);
+    let rhythm = Rhythm::new("canceller", EVERY);
+    let owned = Arc::clone(app);
+    super::start(app, life, rhythm, move || {
+        let app = Arc::clone(&owned);
         async move { cancel_run::remind(&app).await.map(|()| Pass::Settled) }
     });
 }

@@ -8,7 +8,6 @@ use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::lifecycle::Lifecycle;
 use coord_shared::tls::{PeerKind, ServerTls};
 use jiff::Timestamp;
-use tokio::sync::Notify;
 
 use super::{Pass, Rhythm};
 use crate::app::App;
@@ -18,12 +17,12 @@ const EVERY: Duration = Duration::from_secs(60);
 
 /// Starts the reconciler for the certificates of `listeners`, to be renewed for the first time at `due`.
 pub fn start(app: &Arc<App>, listeners: &[Arc<ServerTls>], due: Timestamp, life: &Lifecycle) {
-    let app = Arc::clone(app);
     let listeners = Arc::new(listeners.to_vec());
     let due = Arc::new(Mutex::new(due));
-    let rhythm = Rhythm { name: "certificate renewer", every: EVERY, nudge: Arc::new(Notify::new()) };
-    super::start(life, rhythm, move || {
-        let (app, listeners, due) = (Arc::clone(&app), Arc::clone(&listeners), Arc::clone(&due));
+    let rhythm = Rhythm::new("certificate renewer", EVERY).until_the_end();
+    let owned = Arc::clone(app);
+    super::start(app, life, rhythm, move || {
+        let (app, listeners, due) = (Arc::clone(&owned), Arc::clone(&listeners), Arc::clone(&due));
         async move {
             let mut due = due.lock().unwrap_or_else(PoisonError::into_inner);
             if app.clock.now() >= *due {
@@ -43,6 +42,7 @@ fn renew(app: &App, listeners: &[Arc<ServerTls>]) -> Result<Timestamp, Fault> {
     for listener in listeners {
         listener.replace(&certificate.pem, &key).map_err(|error| internal(&error))?;
     }
+    app.certificate_ends.send_replace(certificate.identity.not_after);
     tracing::info!(serial = %certificate.identity.serial, "renewed our own certificate");
     Ok(certificate.identity.life_at(2, 3))
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::lifecycle::Lifecycle;
-use tokio::sync::Notify;
 
 use super::{Pass, Rhythm};
 use crate::app::{App, chain, housekeeping};
@@ -16,10 +15,10 @@ const EVERY: Duration = Duration::from_secs(2);
 
 /// Starts the reconciler for the private server in `folder`.
 pub fn start(app: &Arc<App>, folder: &Path, life: &Lifecycle) {
-    let (app, folder) = (Arc::clone(app), folder.to_owned());
-    let rhythm = Rhythm { name: "database keeper", every: EVERY, nudge: Arc::new(Notify::new()) };
-    super::start(life, rhythm, move || {
-        let (app, folder) = (Arc::clone(&app), folder.clone());
+    let (owned, folder) = (Arc::clone(app), folder.to_owned());
+    let rhythm = Rhythm::new("database keeper", EVERY).until_the_end();
+    super::start(app, life, rhythm, move || {
+        let (app, folder) = (Arc::clone(&owned), folder.clone());
         async move {
             if housekeeping::database_answers(&app).await {
                 return Ok(Pass::Settled);

@@ -7,16 +7,16 @@ use std::time::Duration;
 use coord_shared::lifecycle::Lifecycle;
 
 use super::{Pass, Rhythm};
-use crate::app::{App, dispatch};
+use crate::app::{App, dispatch, drain};
 
 const EVERY: Duration = Duration::from_secs(2);
 
 /// Starts the reconciler.
 pub fn start(app: &Arc<App>, life: &Lifecycle) {
-    let app = Arc::clone(app);
-    let rhythm = Rhythm { name: "dispatcher", every: EVERY, nudge: Arc::clone(&app.nudges.dispatcher) };
-    super::start(life, rhythm, move || {
-        let app = Arc::clone(&app);
+    let rhythm = Rhythm::new(drain::DISPATCHER, EVERY).nudged_by(&app.nudges.dispatcher);
+    let owned = Arc::clone(app);
+    super::start(app, life, rhythm, move || {
+        let app = Arc::clone(&owned);
         async move { dispatch::dispatch_all(&app).await.map(|more| if more { Pass::More } else { Pass::Settled }) }
     });
 }

@@ -12,10 +12,10 @@ const EVERY: Duration = Duration::from_secs(30);
 
 /// Starts the reconciler.
 pub fn start(app: &Arc<App>, life: &Lifecycle) {
-    let app = Arc::clone(app);
-    let rhythm = Rhythm { name: "full planner", every: EVERY, nudge: Arc::clone(&app.nudges.full_planner) };
-    super::start(life, rhythm, move || {
-        let app = Arc::clone(&app);
+    let rhythm = Rhythm::new("full planner", EVERY).nudged_by(&app.nudges.full_planner);
+    let owned = Arc::clone(app);
+    super::start(app, life, rhythm, move || {
+        let app = Arc::clone(&owned);
         async move { level_fulls::keep(&app).await.map(|more| if more { Pass::More } else { Pass::Settled }) }
     });
 }

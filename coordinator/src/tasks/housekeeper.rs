@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coord_shared::lifecycle::Lifecycle;
-use tokio::sync::Notify;
 
 use super::{Pass, Rhythm};
 use crate::app::{App, housekeeping};
@@ -13,10 +12,10 @@ const EVERY: Duration = Duration::from_secs(3600);
 
 /// Starts the reconciler.
 pub fn start(app: &Arc<App>, life: &Lifecycle) {
-    let app = Arc::clone(app);
-    let rhythm = Rhythm { name: "housekeeper", every: EVERY, nudge: Arc::new(Notify::new()) };
-    super::start(life, rhythm, move || {
-        let app = Arc::clone(&app);
+    let rhythm = Rhythm::new("housekeeper", EVERY);
+    let owned = Arc::clone(app);
+    super::start(app, life, rhythm, move || {
+        let app = Arc::clone(&owned);
         async move { housekeeping::tidy_up(&app).await.map(|()| Pass::Settled) }
     });
 }

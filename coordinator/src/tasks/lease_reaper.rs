@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coord_shared::lifecycle::Lifecycle;
-use tokio::sync::Notify;
 
 use super::{Pass, Rhythm};
 use crate::app::{App, reap};
@@ -13,10 +12,10 @@ const EVERY: Duration = Duration::from_secs(5);
 
 /// Starts the reconciler.
 pub fn start(app: &Arc<App>, life: &Lifecycle) {
-    let app = Arc::clone(app);
-    let rhythm = Rhythm { name: "lease reaper", every: EVERY, nudge: Arc::new(Notify::new()) };
-    super::start(life, rhythm, move || {
-        let app = Arc::clone(&app);
+    let rhythm = Rhythm::new("lease reaper", EVERY).until_the_end();
+    let owned = Arc::clone(app);
+    super::start(app, life, rhythm, move || {
+        let app = Arc::clone(&owned);
         async move { reap::reap(&app).await.map(|more| if more { Pass::More } else { Pass::Settled }) }
     });
 }

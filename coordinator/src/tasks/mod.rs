@@ -8,11 +8,15 @@ pub mod certificate_renewer;
 pub mod database_keeper;
 pub mod dispatcher;
 pub mod full_planner;
+pub mod heartbeats;
 pub mod housekeeper;
 pub mod ingester;
 pub mod job_keeper;
 pub mod lease_reaper;
+pub mod order_giver;
+pub mod plan_sender;
 pub mod scheduler;
+pub mod session_judge;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -21,6 +25,8 @@ use std::time::Duration;
 use coord_shared::fault::Fault;
 use coord_shared::lifecycle::Lifecycle;
 use tokio::sync::Notify;
+
+use crate::app::App;
 
 /// Longest pause after passes that failed, so that a database that comes back is noticed soon.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
@@ -34,33 +40,77 @@ pub enum Pass {
     More,
 }
 
+/// Longest pass of a reconciler whose statements have the usual bound of a minute; beyond that it hangs.
+const LONGEST_PASS: Duration = Duration::from_secs(180);
+
 /// When a reconciler runs.
 #[derive(Debug, Clone)]
 pub struct Rhythm {
-    /// For logs.
-    pub name: &'static str,
+    /// For logs and checks.
+    name: &'static str,
     /// At the latest this long after the last pass.
-    pub every: Duration,
+    every: Duration,
     /// And at once when notified.
-    pub nudge: Arc<Notify>,
+    nudge: Arc<Notify>,
+    /// A pass that takes longer hangs.
+    longest_pass: Duration,
+    /// Goes on while the coordinator is drained.
+    in_drain: bool,
 }
 
-/// Runs `pass` in its rhythm until the process ends. A failing pass is reported once, not at every repetition.
-pub fn start<F, R>(life: &Lifecycle, rhythm: Rhythm, pass: F)
+impl Rhythm {
+    /// A pass at the latest `every` so often, given up when the coordinator is drained.
+    pub fn new(name: &'static str, every: Duration) -> Rhythm {
+        Rhythm { name, every, nudge: Arc::default(), longest_pass: LONGEST_PASS, in_drain: false }
+    }
+
+    /// Begins a pass at once when notified.
+    #[must_use]
+    pub fn nudged_by(self, nudge: &Arc<Notify>) -> Rhythm {
+        Rhythm { nudge: Arc::clone(nudge), ..self }
+    }
+
+    /// Passes that may take longer than others.
+    #[must_use]
+    pub fn with_passes_of(self, longest_pass: Duration) -> Rhythm {
+        Rhythm { longest_pass, ..self }
+    }
+
+    /// What a coordinator needs until its last moment.
+    #[must_use]
+    pub fn until_the_end(self) -> Rhythm {
+        Rhythm { in_drain: true, ..self }
+    }
+
+    /// The next turn comes within this time after the last.
+    fn turns_within(&self) -> Duration {
+        self.every.max(MAX_PAUSE) + self.longest_pass
+    }
+}
+
+/// Runs `pass` in its rhythm until the process ends or is drained; a pass under way when draining begins is finished. A failing
+/// pass is reported once, not at every repetition.
+pub fn start<F, R>(app: &App, life: &Lifecycle, rhythm: Rhythm, pass: F)
 where
     F: Fn() -> R + Send + 'static,
     R: Future<Output = Result<Pass, Fault>> + Send + 'static,
 {
     let ending = life.ending().clone();
+    let leaving = if rhythm.in_drain { ending.clone() } else { app.draining.begun().clone() };
+    let pulses = app.pulses.clone();
+    pulses.turn(rhythm.name, rhythm.turns_within());
     life.spawn(rhythm.name, async move {
         let mut failures = 0_u32;
-        loop {
+        while !leaving.is_cancelled() {
+            pulses.turn(rhythm.name, rhythm.turns_within());
             let outcome = tokio::select! {
                 outcome = pass() => outcome,
-                () = ending.cancelled() => return,
+                () = ending.cancelled() => break,
             };
+            pulses.turn(rhythm.name, rhythm.turns_within());
             let pause = match outcome {
                 Ok(done) => {
+                    pulses.done(rhythm.name);
                     if failures > 0 {
                         tracing::info!(task = rhythm.name, failures, "works again");
                         failures = 0;
@@ -78,8 +128,10 @@ where
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = rhythm.nudge.notified() => {}
-                () = ending.cancelled() => return,
+                () = ending.cancelled() => break,
+                () = leaving.cancelled() => break,
             }
         }
+        pulses.given_up(rhythm.name);
     });
 }

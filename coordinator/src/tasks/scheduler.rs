@@ -9,14 +9,15 @@ use coord_shared::lifecycle::Lifecycle;
 use super::{Pass, Rhythm};
 use crate::app::{App, lapse, make_up, schedule};
 
-const EVERY: Duration = Duration::from_secs(2);
+/// What becomes due waits for half of this, on average.
+const EVERY: Duration = Duration::from_millis(500);
 
 /// Starts the reconciler.
 pub fn start(app: &Arc<App>, life: &Lifecycle) {
-    let app = Arc::clone(app);
-    let rhythm = Rhythm { name: "scheduler", every: EVERY, nudge: Arc::clone(&app.nudges.scheduler) };
-    super::start(life, rhythm, move || {
-        let app = Arc::clone(&app);
+    let rhythm = Rhythm::new("scheduler", EVERY).nudged_by(&app.nudges.scheduler);
+    let owned = Arc::clone(app);
+    super::start(app, life, rhythm, move || {
+        let app = Arc::clone(&owned);
         async move {
             let mut more = schedule::insert_due_runs(&app).await?;
             more |= make_up::make_up_for_missed_runs(&app).await?;

@@ -112,7 +112,7 @@ async fn a_run_goes_on_with_the_version_of_its_policy_that_it_began_with() {
     apply(&mut operator, &yearly("")).await;
     start(&mut operator, "web").await.unwrap();
     let first = host.order().await;
-    host.report(&first, 1, Event::Started(api::Started { started_at_us: 1 })).await;
+    host.report(&first, 1, Event::Started(api::Started { started_at_us: 1, ..Default::default() })).await;
     let changed = apply(&mut operator, &yearly("").replace("/etc", "/srv")).await;
     assert_eq!(changed.policy.unwrap().version, 2);
     // Its attempt fails; the next one is of the same version.

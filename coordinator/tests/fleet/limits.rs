@@ -69,7 +69,8 @@ async fn a_limit_that_cannot_be_is_refused_with_what_to_write_instead() {
         ("odd", "group", "env in prod", 1, "the selector does not read"),
         ("odd", "group", "", 1, "the selector is empty"),
         ("odd", "host", "env=prod", 1, "has no selector"),
-        ("odd", "target", "", 1, "'target' is no scope of a limit"),
+        ("odd", "target", "", 1, "there are no targets yet that a limit could be for"),
+        ("odd", "disk", "", 1, "'disk' is no scope of a limit"),
         ("No Name", "fleet", "", 1, "'No Name' cannot be the name of a limit"),
     ] {
         let fault = set(&mut operator, name, scope, selector, runs).await.unwrap_err();

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod calendar;
+mod draining;
+mod health;
 mod indexes;
 mod levelling;
 mod limits;
@@ -10,13 +12,17 @@ mod objectives;
 mod operator;
 mod outage;
 mod pauses;
+mod plans;
 mod policies;
 mod policy_layers;
+mod replays;
 mod retries;
 mod runs;
+mod start_order;
 mod streams;
 mod support;
 mod times;
 mod trust;
 mod unreadable;
+mod upgrade;
 mod verifying;

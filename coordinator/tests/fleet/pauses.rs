@@ -13,13 +13,18 @@ use super::support::Fleet;
 const POLICY: &str =
     "name = \"web\"\nhosts = \"env = test\"\nsources = [\"/etc\"]\nschedule = { cron = \"0 3 * * *\" }\n";
 
-async fn pause(operator: &mut Operator, host: &str, policy: &str, until_us: i64) -> Result<api::Pause, Fault> {
+pub(super) async fn pause(
+    operator: &mut Operator,
+    host: &str,
+    policy: &str,
+    until_us: i64,
+) -> Result<api::Pause, Fault> {
     let (host, policy, reason) = (host.into(), policy.into(), "new disks".into());
     let request = api::SetPauseRequest { host, policy, until_us, reason, fleet: false };
     operator.set_pause(request).await.map(tonic::Response::into_inner).map_err(Fault::from)
 }
 
-async fn resume(operator: &mut Operator, host: &str, policy: &str) -> Result<api::Pause, Fault> {
+pub(super) async fn resume(operator: &mut Operator, host: &str, policy: &str) -> Result<api::Pause, Fault> {
     let request = api::EndPauseRequest { host: host.into(), policy: policy.into(), fleet: false };
     operator.end_pause(request).await.map(tonic::Response::into_inner).map_err(Fault::from)
 }

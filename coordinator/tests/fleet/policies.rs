@@ -20,8 +20,11 @@ pub(super) fn file(name: &str, hosts: &str, more: &str) -> String {
 }
 
 pub(super) fn files(texts: &[String]) -> api::PolicyFiles {
-    let file =
-        |(number, toml): (usize, &String)| api::PolicyFile { path: format!("{number}.toml"), toml: toml.clone() };
+    let file = |(number, toml): (usize, &String)| api::PolicyFile {
+        path: format!("{number}.toml"),
+        toml: toml.clone(),
+        if_version: 0,
+    };
     api::PolicyFiles { files: texts.iter().enumerate().map(file).collect() }
 }
 
@@ -141,6 +144,11 @@ async fn the_backups_of_a_host_that_leaves_and_of_a_policy_that_ends_stay_and_ar
         set: HashMap::from([("env".to_owned(), env.to_owned())]),
         ..Default::default()
     };
+    let would =
+        operator.label_host(api::LabelHostRequest { dry_run: true, ..label("dev") }).await.unwrap().into_inner();
+    assert_eq!((would.labels["env"].as_str(), would.policies.as_slice()), ("dev", [].as_slice()), "only told");
+    let shown = operator.get_host(api::GetHostRequest { host: "one".into() }).await.unwrap().into_inner();
+    assert_eq!((shown.labels["env"].as_str(), shown.policies.join(" ").as_str()), ("test", "web"));
     operator.label_host(label("dev")).await.unwrap();
     let job = api::GetJobRequest { host: "one".into(), policy: "web".into() };
     let ended = operator.get_job(job.clone()).await.unwrap().into_inner();

@@ -137,6 +137,13 @@ async fn a_diff_tells_what_the_next_seven_days_of_each_host_become() {
     let soon = (Timestamp::now() + 24.hours()).as_microsecond();
     assert!(monday.weeks[0].now[0].due_at_us < soon);
 
+    let day = |days: i64| (Timestamp::now().to_zoned(TimeZone::UTC).date() + days.days()).to_string();
+    let closing =
+        format!("windows = {{ blackout = [{{ from = \"{}\", to = \"{}\", reason = \"closing\" }}] }}", day(3), day(4));
+    let closed = told(&mut operator, nightly("*", &closing)).await;
+    let held = |runs: &[api::WeekRun]| runs.iter().filter(|run| run.held.ends_with(": closing")).count();
+    assert_eq!((held(&closed.weeks[0].now), held(&closed.weeks[0].becomes)), (0, 2), "{closed:?}");
+
     let nobody = told(&mut operator, nightly("*", "").replace("env=test", "env=prod")).await;
     assert_eq!(nobody.weeks.len(), 1, "both hosts are alike: {nobody:?}");
     assert_eq!((nobody.weeks[0].hosts.len(), nobody.weeks[0].becomes.len()), (2, 0));

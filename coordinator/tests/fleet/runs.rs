@@ -27,11 +27,16 @@ pub const POLICY: &str = "name = \"web\"\nhosts = \"env = test\"\nsources = [\"/
 pub struct Script {
     say: mpsc::Sender<AgentMessage>,
     hear: Streaming<api::CoordinatorMessage>,
-    greeting: api::HelloAnswer,
+    pub greeting: api::HelloAnswer,
 }
 
 pub async fn dial(fleet: &Fleet, member: &Member, hello: api::Hello) -> Result<Script, Fault> {
-    let mut client = AgentServiceClient::new(member.tls.connect(&fleet.main).await.unwrap());
+    dial_at(&fleet.main, member, hello).await
+}
+
+/// The same at the coordinator whose main listener is named.
+pub async fn dial_at(main: &str, member: &Member, hello: api::Hello) -> Result<Script, Fault> {
+    let mut client = AgentServiceClient::new(member.tls.connect(main).await.unwrap());
     let (say, messages) = mpsc::channel(64);
     say.send(AgentMessage { message: Some(ToCoordinator::Hello(hello)) }).await.unwrap();
     let hear = client.session(tokio_stream::wrappers::ReceiverStream::new(messages)).await?.into_inner();
@@ -64,6 +69,11 @@ impl Script {
 
     pub async fn order(&mut self) -> api::RunOrder {
         self.wait(|message| if let ToAgent::Run(order) = message { Some(order) } else { None }).await
+    }
+
+    /// Says something that a later version may say, and nobody here understands.
+    pub async fn say_what_nobody_knows(&mut self) {
+        self.say.send(AgentMessage { message: None }).await.unwrap();
     }
 
     pub async fn report(&mut self, order: &api::RunOrder, sequence: u64, event: Event) -> Disposition {
@@ -146,7 +156,7 @@ async fn a_backup_commits_once_whatever_its_agent_repeats() {
     let task = backup_of(&order);
     assert_eq!(task.level(), api::Level::Full, "there is no full yet");
     assert_eq!((task.policy_name.as_str(), task.ordinal_floor), ("web", 1));
-    let started = Event::Started(api::Started { started_at_us: 1 });
+    let started = Event::Started(api::Started { started_at_us: 1, ..Default::default() });
     assert_eq!(agent.report(&order, 1, started.clone()).await, Disposition::Continue);
     assert_eq!(agent.report(&order, 1, started).await, Disposition::Continue);
     assert_eq!(agent.report(&order, 2, finished(&task)).await, Disposition::Forget);

@@ -21,8 +21,8 @@ use coordinator::settings::Settings;
 use fleet_tests::harness::postgres::Database;
 use tonic::transport::Channel;
 
-/// Longest wait for anything in these tests.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+/// Longest wait for anything in these tests; twice the pause before a second attempt.
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A running coordinator.
 pub struct Fleet {
@@ -32,6 +32,8 @@ pub struct Fleet {
     pub url: String,
     pub main: String,
     pub enrolment: String,
+    /// Where it answers about its health.
+    pub health: String,
     pub ca_pem: String,
     postgres: Option<Private>,
     /// Keeps a server in a container running.
@@ -42,6 +44,8 @@ pub struct Fleet {
 
 /// Another coordinator of a fleet.
 pub struct Second {
+    pub main: String,
+    pub health: String,
     life: Lifecycle,
     server: tokio::task::JoinHandle<()>,
 }
@@ -50,6 +54,11 @@ impl Second {
     pub async fn end(self) {
         self.life.end();
         self.server.await.unwrap();
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn ended(self) {
+        tokio::time::timeout(DEADLINE, self.server).await.unwrap().unwrap();
     }
 }
 
@@ -98,11 +107,11 @@ impl Fleet {
             user: "admin".into(),
         };
         init::init(&new, &SystemClock).unwrap();
-        let (life, server, main, enrolment) = serve(&new.state, &url).await;
+        let Serving { life, server, main, enrolment, health } = serve(&new.state, &url).await;
         let address = if url.is_empty() { "host=localhost user=nobody" } else { &url };
         let catalog = Catalog::new(CatalogConfig::from_url(address).unwrap()).unwrap();
         let ca_pem = std::fs::read_to_string(new.state.join("ca.pem")).unwrap();
-        Fleet { folder, catalog, url, main, enrolment, ca_pem, postgres, _database: None, life, server }
+        Fleet { folder, catalog, url, main, enrolment, health, ca_pem, postgres, _database: None, life, server }
     }
 
     pub fn state(&self) -> PathBuf {
@@ -113,8 +122,8 @@ impl Fleet {
     pub async fn restart(&mut self) {
         self.life.end();
         (&mut self.server).await.unwrap();
-        let (life, server, main, enrolment) = serve(&self.state(), &self.url).await;
-        (self.life, self.server, self.main, self.enrolment) = (life, server, main, enrolment);
+        let Serving { life, server, main, enrolment, health } = serve(&self.state(), &self.url).await;
+        (self.life, self.server, self.main, self.enrolment, self.health) = (life, server, main, enrolment, health);
     }
 
     /// Another coordinator of the same fleet, on the same database.
@@ -124,8 +133,8 @@ impl Fleet {
         for name in ["ca.pem", "ca.key", "coordinator.toml"] {
             std::fs::copy(self.state().join(name), state.join(name)).unwrap();
         }
-        let (life, server, ..) = serve(&state, &self.url).await;
-        Second { life, server }
+        let Serving { life, server, main, health, .. } = serve(&state, &self.url).await;
+        Second { main, health, life, server }
     }
 
     pub async fn stop_database(&mut self) {
@@ -152,10 +161,21 @@ impl Fleet {
 
     /// The first operator, as init made it.
     pub async fn admin(&self) -> Channel {
+        self.admin_at(&self.main).await
+    }
+
+    /// The same at another coordinator.
+    pub async fn admin_at(&self, main: &str) -> Channel {
+        self.admin_at_any(&[main]).await
+    }
+
+    /// The same at whichever of these coordinators answers.
+    pub async fn admin_at_any(&self, main: &[&str]) -> Channel {
+        let main: Vec<String> = main.iter().map(|endpoint| (*endpoint).to_owned()).collect();
         let folder = self.folder.path().join("operator");
         let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
         let held = HeldIdentity::from_pem(&read("operator.pem"), &read("operator.key")).unwrap();
-        ClientTls::new(&self.ca_pem, held).unwrap().connect(&self.main).await.unwrap()
+        ClientTls::new(&self.ca_pem, held).unwrap().connect_any(&main).await.unwrap()
     }
 
     /// A token for agents, straight from the catalog.
@@ -224,10 +244,19 @@ fn scratch() -> tempfile::TempDir {
     folder
 }
 
-async fn serve(state: &std::path::Path, url: &str) -> (Lifecycle, tokio::task::JoinHandle<()>, String, String) {
+/// A coordinator in this process.
+struct Serving {
+    life: Lifecycle,
+    server: tokio::task::JoinHandle<()>,
+    main: String,
+    enrolment: String,
+    health: String,
+}
+
+async fn serve(state: &std::path::Path, url: &str) -> Serving {
     let ready = state.join("endpoints.json");
     drop(std::fs::remove_file(&ready));
-    let settings = Settings::load(state).unwrap();
+    let settings = Settings { health_listen: Some("127.0.0.1:0".parse().unwrap()), ..Settings::load(state).unwrap() };
     let life = Lifecycle::new();
     let config = server::Config {
         state: state.to_owned(),
@@ -241,7 +270,8 @@ async fn serve(state: &std::path::Path, url: &str) -> (Lifecycle, tokio::task::J
     wait_for("the coordinator to serve", || async { ready.exists().then_some(()) }).await;
     let said: serde_json::Value = serde_json::from_slice(&std::fs::read(&ready).unwrap()).unwrap();
     let endpoint = |name: &str| said[name][0].as_str().unwrap().to_owned();
-    (life, running, endpoint("main"), endpoint("enrolment"))
+    let health = said["health"].as_str().unwrap().to_owned();
+    Serving { life, server: running, main: endpoint("main"), enrolment: endpoint("enrolment"), health }
 }
 
 /// A request for a certificate.

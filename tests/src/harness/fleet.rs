@@ -219,7 +219,7 @@ impl Fleet {
     pub fn apply_policy(&self, toml: &str) -> Result<Answer, String> {
         let file = self.folder.join(format!("policy-{}.toml", uuid::Uuid::new_v4().simple()));
         fs::write(&file, toml).map_err(|error| error.to_string())?;
-        self.coordctl(&["policy", "apply", "-f", &file.to_string_lossy()])
+        self.coordctl(&["policy", "apply", "--yes", "-f", &file.to_string_lossy()])
     }
 
     /// Runs a backup of one job and waits for its end; the run as JSON.
@@ -322,13 +322,13 @@ impl Drop for Fleet {
     }
 }
 
-fn run(command: &mut Command) -> Result<Answer, String> {
+pub(crate) fn run(command: &mut Command) -> Result<Answer, String> {
     let program = command.get_program().to_string_lossy().into_owned();
     command.stdin(std::process::Stdio::null()).output().map(Answer::of).map_err(|error| format!("{program}: {error}"))
 }
 
 /// Two ports that are free now. Another process may take them before the coordinator does; then it says so and ends.
-fn free_endpoints() -> Result<(String, String), String> {
+pub(crate) fn free_endpoints() -> Result<(String, String), String> {
     let listener = || TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string());
     let (a, b) = (listener()?, listener()?);
     let text = |l: &TcpListener| l.local_addr().map(|address| address.to_string()).map_err(|error| error.to_string());

@@ -164,7 +164,7 @@ fn quiet(command: &mut Command) -> bool {
 }
 
 /// Runs one statement on a connection of its own.
-fn execute(url: &str, statement: &str) -> Result<(), String> {
+pub(crate) fn execute(url: &str, statement: &str) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     runtime.block_on(async {
         let (client, connection) =

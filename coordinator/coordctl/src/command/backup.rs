@@ -4,6 +4,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use coord_shared::api::{self, GetBackupRequest, ListBackupsRequest};
 use coord_shared::{hex, wire};
 
+use super::listing::{cut_asked, to_ask};
 use crate::at::At;
 use crate::client::{answer, request};
 use crate::failure::Failure;
@@ -11,6 +12,9 @@ use crate::output::Align::{Left, Right};
 use crate::output::Output;
 use crate::session::Session;
 use crate::{complete, completer, json, shown};
+
+/// Restore points that are listed at once: more would not fit a message.
+const MOST_BACKUPS: u32 = 5000;
 
 /// Restore points.
 #[derive(Debug, Subcommand)]
@@ -43,7 +47,7 @@ pub struct ListArgs {
     /// Of hosts with these labels only (coordctl help selectors).
     #[arg(short = 'l', long, default_value = "", hide_default_value = true)]
     selector: String,
-    /// At most so many, the newest first.
+    /// At most so many, the newest first; 0: as many as are listed at once, 5000.
     #[arg(long, default_value_t = 100)]
     limit: u32,
     /// In this order.
@@ -98,10 +102,11 @@ async fn list(session: &mut Session, args: &ListArgs) -> Result<(), Failure> {
         policy: args.policy.clone().unwrap_or_default(),
         since_us: bound(session, args.since.as_deref())?,
         until_us: bound(session, args.until.as_deref())?,
-        limit: args.limit,
+        limit: to_ask(args.limit, MOST_BACKUPS),
         selector: args.selector.clone(),
     };
     let mut list = answer(session.client.list_backups(request(message)).await)?.backups;
+    cut_asked(&session.out, &mut list, args.limit, MOST_BACKUPS);
     args.sort.sort(&mut list);
     if session.out.is_json() {
         return session.out.json(&json::backups(&list));

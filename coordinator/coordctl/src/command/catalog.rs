@@ -13,7 +13,7 @@ use crate::output::Align::{Left, Right};
 use crate::output::Output;
 use crate::session::Session;
 use crate::wait::{Patience, Stop};
-use crate::{json, shown};
+use crate::{complete, completer, json, shown};
 
 /// How often a rebuild is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -34,6 +34,7 @@ pub enum CatalogCommand {
 #[derive(Debug, Args)]
 pub struct JobsArgs {
     /// HOST or HOST/POLICY; default: all.
+    #[arg(add = completer(complete::jobs))]
     job: Option<String>,
     /// Of hosts with these labels only.
     #[arg(short = 'l', long, default_value = "")]
@@ -44,7 +45,7 @@ pub struct JobsArgs {
 #[derive(Debug, Args)]
 pub struct RebuildArgs {
     /// HOST or HOST/POLICY.
-    #[arg(required_unless_present_any = ["selector", "all"], conflicts_with = "all")]
+    #[arg(required_unless_present_any = ["selector", "all"], conflicts_with = "all", add = completer(complete::jobs))]
     job: Option<String>,
     /// Of hosts with these labels only.
     #[arg(short = 'l', long, conflicts_with = "all")]
@@ -127,7 +128,7 @@ async fn rebuild(session: &mut Session, args: &RebuildArgs) -> Result<(), Failur
     if args.dry_run {
         return session.out.dry_run(&what);
     }
-    session.change(&what)?;
+    session.moderate(&what, "")?;
     let message = RebuildCatalogRequest { jobs: Some(asked.clone()), dry_run: false };
     let begun = answer(session.client.rebuild_catalog(request(message)).await)?;
     let mut jobs = begun.jobs.clone();

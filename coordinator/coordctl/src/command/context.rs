@@ -1,6 +1,5 @@
 //! `coordctl context list | use | add | remove | show`: the contexts in the configuration file. No coordinator is asked.
 
-use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -14,7 +13,7 @@ use crate::failure::Failure;
 use crate::origin::{Origin, Origins};
 use crate::output::Align::Left;
 use crate::output::Output;
-use crate::session::ask;
+use crate::session::{Answers, Place};
 use crate::{complete, completer, shown};
 
 /// Coordinators to talk to, and as whom.
@@ -27,6 +26,9 @@ pub enum ContextCommand {
         /// Its name.
         #[arg(add = completer(complete::contexts))]
         name: String,
+        /// Say what would change, change nothing.
+        #[arg(short = 'n', long)]
+        dry_run: bool,
     },
     /// Add a context for a certificate that is there already. coordctl login adds one for a token.
     Add(AddArgs),
@@ -72,6 +74,9 @@ pub struct AddArgs {
     /// Ask before every change.
     #[arg(long)]
     protected: bool,
+    /// Say what would be added, add nothing.
+    #[arg(short = 'n', long)]
+    dry_run: bool,
 }
 
 /// How the command line was given.
@@ -79,10 +84,8 @@ pub struct AddArgs {
 pub struct Given {
     /// Where the global options come from.
     pub origins: Origins,
-    /// `--no-input`.
-    pub no_input: bool,
-    /// `--yes`.
-    pub yes: bool,
+    /// `--no-input` and `--yes`.
+    pub answers: Answers,
 }
 
 /// Runs it.
@@ -90,7 +93,12 @@ pub fn run(command: &ContextCommand, choice: &Choice, given: Given, out: &Output
     let path = choice.path()?;
     match command {
         ContextCommand::List => list(&path, out),
-        ContextCommand::Use { name } => {
+        ContextCommand::Use { name, dry_run } => {
+            if *dry_run {
+                let config = read_config(&path)?;
+                config.get(name, &path)?;
+                return out.dry_run(&format!("the current context: {} -> {name}", config.current));
+            }
             Locked::wait(&path)?.select(name)?;
             out.talk(&format!("{name} is the current context"));
             out.talk("next: coordctl status");
@@ -103,12 +111,7 @@ pub fn run(command: &ContextCommand, choice: &Choice, given: Given, out: &Output
             if *dry_run {
                 return out.dry_run(&what);
             }
-            if !given.yes {
-                if given.no_input || !io::stdin().is_terminal() {
-                    return Err(Failure::usage(format!("to {what} must be confirmed"), "repeat with --yes"));
-                }
-                ask(&what, "")?;
-            }
+            given.answers.moderate(Place { context: name, protected: entry.protected }, &what, "")?;
             Locked::wait(&path)?.remove(name)?;
             out.talk(&format!("context {name} is removed"));
             Ok(())
@@ -183,6 +186,10 @@ fn add(args: &AddArgs, path: &Path, out: &Output) -> Result<(), Failure> {
     if locked.entry(&args.name)?.is_some() {
         let fault = Fault::new(ErrorCode::AlreadyExists, format!("there is a context {} already", args.name));
         return Err(fault.with_hint(format!("coordctl context remove {}, or another name", args.name)).into());
+    }
+    if args.dry_run {
+        let endpoints = args.endpoints.join(", ");
+        return out.dry_run(&format!("add context {}: {} of fleet {} at {endpoints}", args.name, who.id, who.fleet));
     }
     let entry = ContextEntry {
         endpoints: args.endpoints.clone(),
@@ -274,7 +281,7 @@ fn of_context(name: &str, entry: &ContextEntry, path: &Path, endpoint: Option<(&
 fn of_output(given: Given, out: &Output) -> [Setting; 3] {
     let Origins { output, no_input, color, .. } = given.origins;
     let format = out.format.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
-    let asks = if given.no_input { "never" } else { "on a terminal" };
+    let asks = if given.answers.no_input { "never" } else { "on a terminal" };
     let colour = if out.colors.stdout { "on" } else { "off" };
     [
         ("output", format, from_default(output, "--output", "COORDCTL_OUTPUT").to_owned()),

@@ -28,7 +28,7 @@ pub struct LsArgs {
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
     /// Of this policy only.
-    #[arg(long)]
+    #[arg(long, add = completer(complete::policies))]
     policy: Option<String>,
     /// Mode, owner, size and time too.
     #[arg(short = 'l', long)]
@@ -48,7 +48,7 @@ pub struct CatArgs {
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
     /// Of this policy only.
-    #[arg(long)]
+    #[arg(long, add = completer(complete::policies))]
     policy: Option<String>,
 }
 

@@ -2,7 +2,7 @@
 
 use coord_shared::api;
 
-use super::{backup, history, host, job, limit, policy, run, token};
+use super::{backup, history, host, job, limit, policy, run, server, token};
 use crate::output::{Format, Output};
 
 /// The narrow table, and the wide one.
@@ -105,6 +105,27 @@ fn sample_limit() -> api::Limit {
     }
 }
 
+fn sample_members() -> api::CoordinatorList {
+    let one = api::Coordinator {
+        id: "6a718293-0000-4000-8000-000000000005".into(),
+        state: "serving".into(),
+        version: "0.1.0".into(),
+        schema_version: 15,
+        endpoints: vec!["backup-1.example.net:7443".into()],
+        enrol_endpoints: vec!["backup-1.example.net:7444".into()],
+        last_beat_at_us: 1_000_000,
+        sessions: 412,
+        ..Default::default()
+    };
+    let leaving = api::Coordinator {
+        id: "7b829304-0000-4000-8000-000000000006".into(),
+        state: "draining".into(),
+        drain_asked_by: "ada".into(),
+        ..one.clone()
+    };
+    api::CoordinatorList { answered_by: one.id.clone(), coordinators: vec![one, leaving], now_us: 4_000_000 }
+}
+
 fn sample_token() -> api::Token {
     api::Token {
         id: "5f607182-0000-4000-8000-000000000004".into(),
@@ -143,6 +164,7 @@ fn every_table_has_the_columns_it_had() {
         tables("run list", |out| run::table(out, &[sample_run()])),
         tables("backup list", |out| backup::table(out, &[sample_backup()])),
         tables("limit list", |out| limit::table(out, &[sample_limit()])),
+        tables("server members", |out| server::table(out, &sample_members())),
         tables("history", |out| history::table(out, &[sample_version()])),
         tables("token list", |out| token::table(out, &[sample_token()])),
     ];

@@ -23,7 +23,7 @@ pub enum Topic {
 }
 
 /// Prints a topic.
-pub fn run(topic: Topic, out: Output) -> Result<(), Failure> {
+pub fn run(topic: Topic, mut out: Output) -> Result<(), Failure> {
     let text = match topic {
         Topic::ExitCodes => Exit::ALL.iter().map(|exit| format!("{:>3}  {}\n", exit.code(), exit.meaning())).collect(),
         Topic::Time => format!(
@@ -34,7 +34,10 @@ pub fn run(topic: Topic, out: Output) -> Result<(), Failure> {
         Topic::Output => OUTPUT.to_owned(),
         Topic::Environment => ENVIRONMENT.to_owned(),
     };
-    out.print(&text)
+    out.page();
+    let printed = out.print(&text);
+    out.end_page()?;
+    printed
 }
 
 /// Examples of the commands that are used most. Their help begins with them.
@@ -62,11 +65,13 @@ const EXAMPLES: &[(&[&str], &[&str])] = &[
     (&["cat"], &["coordctl cat web-17/etc/hosts --at \"2h ago\""]),
     (&["explain"], &["coordctl explain web-17/web"]),
     (&["policy", "preview"], &["coordctl policy preview -f web.toml --host web-17"]),
-    (&["policy", "apply"], &["coordctl policy apply -f web.toml"]),
+    (&["policy", "apply"], &["coordctl policy apply -f web.toml", "coordctl policy apply -f policies/ --yes"]),
+    (&["policy", "edit"], &["coordctl policy edit web", "coordctl policy edit web --dry-run"]),
     (&["job", "run"], &["coordctl job run web-17/web", "coordctl job run web-17/web --level full --detach"]),
     (&["host", "pause"], &["coordctl host pause web-17 --until \"2026-11-29 06:00\" --reason \"new disks\""]),
     (&["run", "watch"], &["coordctl run watch 8f3c1d2e --timeout 30m"]),
     (&["catalog", "rebuild"], &["coordctl catalog rebuild web-17/web", "coordctl catalog rebuild --all --detach"]),
+    (&["server", "drain"], &["coordctl server drain", "coordctl server drain 6a718293 --dry-run"]),
     (&["token", "create"], &["coordctl token create --label role=web --label env=prod"]),
 ];
 
@@ -110,6 +115,8 @@ const OUTPUT: &str = r#"Results go to standard output, talk and progress to stan
   run watch         with -o jsonl: {"event": "progress", "document": RUN} for each change, at the end {"event": "result", ...}
 Colours only where the stream is a terminal, and never alone: NO_COLOR, TERM=dumb and --color never turn them off,
 CLICOLOR_FORCE and --color always turn them on.
+Explanations, differences, logs and these topics go through $PAGER where the terminal is too small for them; tables never do.
+A list that is cut says on standard error how many more there are; --limit 0 lists all.
 Instants are RFC 3339 in UTC. A path is text; where it is not UTF-8 its bytes are escaped, and path_hex has them exactly.
 "#;
 
@@ -120,7 +127,10 @@ A flag wins over the environment, that over the context, that over the default.
   COORDCTL_ENDPOINT   host:port             COORDCTL_OUTPUT     form, such as json
   COORDCTL_NO_INPUT   true: never ask       COORDCTL_COLOR      auto, always or never
   COORDCTL_TOKEN_FILE the token of login    NO_COLOR, CLICOLOR_FORCE, TERM=dumb
-A context with protected = true asks before every change; --yes answers. coordctl context show says where each setting comes from.
+  VISUAL, EDITOR      for policy edit       PAGER               for long text on a terminal
+What is not undone by another command (a policy applied, labels, a pause of a policy or the fleet, entries made anew, a context removed)
+is asked about after it was shown; --yes answers. A context with protected = true asks before every change. What ends something for
+good wants its name: typed, or with --confirm. coordctl context show says where each setting comes from.
 ";
 
 #[cfg(test)]

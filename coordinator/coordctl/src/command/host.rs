@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use clap::{Args, Subcommand, ValueEnum};
 use coord_shared::api::{self, GetHostRequest, LabelHostRequest, ListHostsRequest, RevokeHostRequest};
 
-use super::backup::bound;
+use super::listing::{DEFAULT_LIMIT, bounds, cut};
 use super::pause::{self, PauseArgs, Paused};
 use crate::client::{answer, request};
 use crate::failure::Failure;
@@ -90,7 +90,7 @@ pub struct ListArgs {
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
     /// At most so many, the first in order; 0: all.
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    #[arg(long, default_value_t = DEFAULT_LIMIT)]
     limit: usize,
     /// In this order.
     #[arg(long, default_value = "name")]
@@ -119,17 +119,12 @@ impl HostOrder {
 }
 
 async fn list(session: &mut Session, args: &ListArgs) -> Result<(), Failure> {
-    let (since, until) = (bound(session, args.since.as_deref())?, bound(session, args.until.as_deref())?);
+    let bounds = bounds(session, args.since.as_deref(), args.until.as_deref())?;
     let message = ListHostsRequest { selector: args.selector.clone(), name: args.host.clone() };
     let mut list = answer(session.client.list_hosts(request(message)).await)?.hosts;
-    list.retain(|host| {
-        let seen = if host.connected { i64::MAX } else { host.last_seen_at_us };
-        (since == 0 || seen >= since) && (until == 0 || seen < until)
-    });
+    list.retain(|host| bounds.hold(if host.connected { i64::MAX } else { host.last_seen_at_us }));
     args.sort.sort(&mut list);
-    if args.limit > 0 {
-        list.truncate(args.limit);
-    }
+    cut(&session.out, &mut list, args.limit);
     if session.out.is_json() {
         return session.out.json(&json::hosts(&list));
     }
@@ -147,13 +142,15 @@ pub async fn run(session: &mut Session, command: &HostCommand) -> Result<(), Fai
         HostCommand::Label { host, labels, dry_run } => {
             let (set, remove) = changes(labels)?;
             let now = answer(session.client.get_host(request(GetHostRequest { host: host.clone() })).await)?;
-            let what =
-                format!("labels of {}: {} -> {}", now.name, labels_of(&now), labels_of(&with(&now, &set, &remove)));
+            let message = LabelHostRequest { host: host.clone(), set, remove, dry_run: true };
+            let would = answer(session.client.label_host(request(message.clone())).await)?;
+            let what = format!("labels of {}: {} -> {}", now.name, labels_of(&now), labels_of(&would));
+            let plan = protection(&now, &would);
             if *dry_run {
-                return session.out.dry_run(&what);
+                return session.out.dry_run(&format!("{plan}{what}"));
             }
-            session.change(&what)?;
-            let message = LabelHostRequest { host: host.clone(), set, remove };
+            session.moderate(&what, &plan)?;
+            let message = LabelHostRequest { dry_run: false, ..message };
             let found = answer(session.client.label_host(request(message)).await)?;
             session.out.talk(&format!(
                 "{} has labels {}; policies: {}",
@@ -213,12 +210,21 @@ fn changes(labels: &[String]) -> Result<(HashMap<String, String>, Vec<String>), 
     Ok((set, remove))
 }
 
-/// The host as it will be.
-fn with(host: &api::Host, set: &HashMap<String, String>, remove: &[String]) -> api::Host {
-    let mut host = host.clone();
-    host.labels.retain(|key, _| !remove.contains(key));
-    host.labels.extend(set.clone());
-    host
+/// Which policies begin and end to protect a host, a line each.
+fn protection(now: &api::Host, would: &api::Host) -> String {
+    let others = |of: &api::Host, than: &api::Host| -> Vec<String> {
+        of.policies.iter().filter(|policy| !than.policies.contains(policy)).cloned().collect()
+    };
+    let mut text = String::new();
+    match others(would, now).as_slice() {
+        [] => {}
+        begin => text.push_str(&format!("newly protects {}: {}\n", now.name, begin.join(", "))),
+    }
+    match others(now, would).as_slice() {
+        [] => {}
+        end => text.push_str(&format!("no longer protects {}: {}; its backups stay\n", now.name, end.join(", "))),
+    }
+    text
 }
 
 fn labels_of(host: &api::Host) -> String {

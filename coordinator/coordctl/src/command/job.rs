@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use coord_shared::api::{self, GetJobRequest, ListJobsRequest, StartBackupRequest};
 use coord_shared::duration;
 
+use super::listing::{DEFAULT_LIMIT, bounds};
 use super::pause::{self, PauseArgs, Paused};
 use crate::client::{answer, request};
 use crate::failure::Failure;
@@ -18,20 +19,7 @@ use crate::{complete, completer, json, shown, wait};
 #[derive(Debug, Subcommand)]
 pub enum JobCommand {
     /// List every policy on every host: the last good backup, the next run, the chain and the state. Jobs that have ended too.
-    List {
-        /// Of this host only.
-        #[arg(long, default_value = "", add = completer(complete::hosts))]
-        host: String,
-        /// Of this policy only.
-        #[arg(long, default_value = "", add = completer(complete::policies))]
-        policy: String,
-        /// Of hosts with these labels only.
-        #[arg(short = 'l', long, default_value = "")]
-        selector: String,
-        /// The order of the rows.
-        #[arg(long, default_value = "job")]
-        sort: SortWord,
-    },
+    List(ListArgs),
     /// Show one job.
     Show {
         /// HOST/POLICY.
@@ -64,6 +52,32 @@ pub enum JobCommand {
     },
 }
 
+/// What to list.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Of this host only.
+    #[arg(long, default_value = "", add = completer(complete::hosts))]
+    host: String,
+    /// Of this policy only.
+    #[arg(long, default_value = "", add = completer(complete::policies))]
+    policy: String,
+    /// Of hosts with these labels only (coordctl help selectors).
+    #[arg(short = 'l', long, default_value = "")]
+    selector: String,
+    /// Whose last good backup is of this time or later.
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Whose last good backup is older than this time, or that have none: what is missing since then.
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// At most so many, the first in order; 0: as many as are listed at once, 2000.
+    #[arg(long, default_value_t = DEFAULT_LIMIT)]
+    limit: usize,
+    /// In this order.
+    #[arg(long, default_value = "job")]
+    sort: SortWord,
+}
+
 /// The orders of the list. Ties are by job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SortWord {
@@ -81,15 +95,35 @@ pub enum SortWord {
     Stored,
 }
 
-fn sort(list: &mut [api::Job], by: SortWord) {
-    match by {
-        SortWord::Job => list.sort_by(|a, b| (&a.host, &a.policy).cmp(&(&b.host, &b.policy))),
-        SortWord::Policy => list.sort_by(|a, b| (&a.policy, &a.host).cmp(&(&b.policy, &b.host))),
-        SortWord::State => list.sort_by(|a, b| (&a.state, &a.ended_because).cmp(&(&b.state, &b.ended_because))),
-        SortWord::LastGood => list.sort_by_key(|job| job.last_good_at_us),
-        SortWord::NextRun => list.sort_by_key(|job| (job.next_due_at_us == 0, job.next_due_at_us)),
-        SortWord::Stored => list.sort_by_key(|job| std::cmp::Reverse(job.stored_bytes)),
+impl SortWord {
+    const fn to_api(self) -> api::JobOrder {
+        match self {
+            SortWord::Job => api::JobOrder::Unspecified,
+            SortWord::Policy => api::JobOrder::Policy,
+            SortWord::State => api::JobOrder::State,
+            SortWord::LastGood => api::JobOrder::LastGood,
+            SortWord::NextRun => api::JobOrder::NextRun,
+            SortWord::Stored => api::JobOrder::Stored,
+        }
     }
+}
+
+async fn list(session: &mut Session, args: &ListArgs) -> Result<(), Failure> {
+    let bounds = bounds(session, args.since.as_deref(), args.until.as_deref())?;
+    let message = ListJobsRequest {
+        host: args.host.clone(),
+        policy: args.policy.clone(),
+        selector: args.selector.clone(),
+        since_us: bounds.since,
+        until_us: bounds.until,
+        order: args.sort.to_api().into(),
+        limit: u32::try_from(args.limit).unwrap_or(u32::MAX),
+    };
+    let found = answer(session.client.list_jobs(request(message)).await)?;
+    if found.left_out > 0 {
+        session.out.talk(&format!("{} more, use --limit, or -l, --host and --policy for fewer", found.left_out));
+    }
+    if session.out.is_json() { session.out.json(&json::jobs(&found.jobs)) } else { table(&session.out, &found.jobs) }
 }
 
 /// How to take it.
@@ -167,16 +201,7 @@ pub async fn follow(session: &mut Session, run: &api::Run, timeout: Option<Durat
 /// Runs it.
 pub async fn run(session: &mut Session, command: &JobCommand) -> Result<(), Failure> {
     match command {
-        JobCommand::List { host, policy, selector, sort: by } => {
-            let message = ListJobsRequest { host: host.clone(), policy: policy.clone(), selector: selector.clone() };
-            let mut list = answer(session.client.list_jobs(request(message)).await)?.jobs;
-            // They come by host and policy, and sorting is stable.
-            sort(&mut list, *by);
-            if session.out.is_json() {
-                return session.out.json(&json::jobs(&list));
-            }
-            table(&session.out, &list)
-        }
+        JobCommand::List(args) => list(session, args).await,
         JobCommand::Show { job } => {
             let (host, policy) = split(job)?;
             let found = answer(session.client.get_job(request(GetJobRequest { host, policy })).await)?;
@@ -360,7 +385,7 @@ fn show(session: &Session, j: &api::Job) -> Result<(), Failure> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use super::{SortWord, chain, growth, missed, owed, sort, split, state, timeout};
+    use super::{chain, growth, missed, owed, split, state, timeout};
     use coord_shared::api::{Backup, ChainGrowth, Job, Run};
     use std::time::Duration;
 
@@ -368,24 +393,6 @@ mod tests {
     fn a_job_is_a_host_and_a_policy() {
         assert_eq!(split("web-1/srv").unwrap(), ("web-1".to_owned(), "srv".to_owned()));
         assert!(split("web-1").is_err() && split("/srv").is_err() && split("web-1/").is_err());
-    }
-
-    #[test]
-    fn a_list_is_sorted_so_that_trouble_comes_first() {
-        let job = |host: &str, good: i64, next: i64| Job {
-            host: host.to_owned(),
-            last_good_at_us: good,
-            next_due_at_us: next,
-            stored_bytes: good.unsigned_abs(),
-            ..Job::default()
-        };
-        let order = |by: SortWord| {
-            let mut list = vec![job("a", 20, 0), job("b", 0, 9), job("c", 10, 8)];
-            sort(&mut list, by);
-            list.into_iter().map(|job| job.host).collect::<String>()
-        };
-        assert_eq!((order(SortWord::LastGood), order(SortWord::NextRun)), ("bca".to_owned(), "cba".to_owned()));
-        assert_eq!((order(SortWord::Stored), order(SortWord::Job)), ("acb".to_owned(), "abc".to_owned()));
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! `coordctl limit list | set | remove`.
 
-use clap::{Args, Subcommand};
+use std::cmp::Reverse;
+
+use clap::{Args, Subcommand, ValueEnum};
 use coord_shared::api::{self, ListLimitsRequest, RemoveLimitRequest, SetLimitRequest};
 use coord_shared::fault::{ErrorCode, Fault};
 
+use super::listing::{DEFAULT_LIMIT, bounds, cut};
 use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::Align::{Left, Right};
@@ -15,7 +18,7 @@ use crate::{json, shown};
 #[derive(Debug, Subcommand)]
 pub enum LimitCommand {
     /// List limits with what is going on.
-    List,
+    List(ListArgs),
     /// Set a limit, or change the one of this name.
     ///
     /// A run begins when every limit that counts it has room. Restores wait for no limit and count in none. Runs that go on are left
@@ -29,6 +32,53 @@ pub enum LimitCommand {
         #[arg(short = 'n', long)]
         dry_run: bool,
     },
+}
+
+/// What to list.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Changed at or after this time.
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Changed before this time.
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// At most so many, the first in order; 0: all.
+    #[arg(long, default_value_t = DEFAULT_LIMIT)]
+    limit: usize,
+    /// In this order.
+    #[arg(long, default_value = "name")]
+    sort: LimitOrder,
+}
+
+/// Orders of a list of limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LimitOrder {
+    /// By name.
+    Name,
+    /// What has least room left first.
+    Room,
+    /// The newest first.
+    Changed,
+}
+
+impl LimitOrder {
+    fn sort(self, list: &mut [api::Limit]) {
+        match self {
+            LimitOrder::Name => list.sort_by(|a, b| a.name.cmp(&b.name)),
+            LimitOrder::Room => list.sort_by_key(|limit| u64::from(limit.runs).saturating_sub(limit.running)),
+            LimitOrder::Changed => list.sort_by_key(|limit| Reverse(limit.changed_at_us)),
+        }
+    }
+}
+
+async fn list(session: &mut Session, args: &ListArgs) -> Result<(), Failure> {
+    let bounds = bounds(session, args.since.as_deref(), args.until.as_deref())?;
+    let mut list = limits(session).await?;
+    list.retain(|limit| bounds.hold(limit.changed_at_us));
+    args.sort.sort(&mut list);
+    cut(&session.out, &mut list, args.limit);
+    if session.out.is_json() { session.out.json(&json::limits(&list)) } else { table(&session.out, &list) }
 }
 
 /// Which limit.
@@ -74,13 +124,7 @@ impl ScopeArgs {
 /// Runs it.
 pub async fn run(session: &mut Session, command: &LimitCommand) -> Result<(), Failure> {
     match command {
-        LimitCommand::List => {
-            let list = limits(session).await?;
-            if session.out.is_json() {
-                return session.out.json(&json::limits(&list));
-            }
-            table(&session.out, &list)
-        }
+        LimitCommand::List(args) => list(session, args).await,
         LimitCommand::Set(args) => set(session, args).await,
         LimitCommand::Remove { name, dry_run } => remove(session, name, *dry_run).await,
     }

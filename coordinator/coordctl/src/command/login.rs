@@ -15,7 +15,7 @@ use crate::client::{self, answer, request};
 use crate::context::{Choice, Context, ContextEntry, Locked, Pems, read_config};
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::session::Session;
+use crate::session::{Answers, Place, Session};
 use crate::shown;
 
 /// Longest token file, in bytes.
@@ -34,6 +34,9 @@ pub struct LoginArgs {
     /// The context to write; without it that of --context or COORDCTL_CONTEXT, else default.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// Say what would be written, redeem no token.
+    #[arg(short = 'n', long)]
+    dry_run: bool,
 }
 
 /// Of what.
@@ -42,6 +45,9 @@ pub struct LogoutArgs {
     /// The context; without it that of --context or COORDCTL_CONTEXT, else the current one.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// Say what would be removed, remove nothing.
+    #[arg(short = 'n', long)]
+    dry_run: bool,
 }
 
 /// Runs it.
@@ -59,10 +65,14 @@ pub async fn run(args: &LoginArgs, choice: &Choice, out: Output) -> Result<(), F
             "coordinator operator-token prints one",
         )
     })?;
-    let (key, csr_pem) = client::new_key()?;
-    let joined = client::redeem(enrol, &token, csr_pem).await?;
     let path = choice.path()?;
     let name = args.name.as_deref().or(choice.context.as_deref()).unwrap_or(DEFAULT_CONTEXT);
+    if args.dry_run {
+        let config = path.display();
+        return out.dry_run(&format!("redeem the token {} at {enrol}, and write context {name} to {config}", token.id));
+    }
+    let (key, csr_pem) = client::new_key()?;
+    let joined = client::redeem(enrol, &token, csr_pem).await?;
     let locked = Locked::wait(&path)?;
     let protected = locked.entry(name)?.is_some_and(|before| before.protected);
     let entry = ContextEntry {
@@ -82,14 +92,20 @@ pub async fn run(args: &LoginArgs, choice: &Choice, out: Output) -> Result<(), F
 }
 
 /// Runs `logout`.
-pub fn logout(args: &LogoutArgs, choice: &Choice, out: &Output) -> Result<(), Failure> {
+pub fn logout(args: &LogoutArgs, choice: &Choice, answers: Answers, out: &Output) -> Result<(), Failure> {
     let path = choice.path()?;
     let config = read_config(&path)?;
     let name = args.name.as_deref().or(choice.context.as_deref()).unwrap_or(&config.current);
-    if config.get(name, &path)?.is_logged_out() {
+    let entry = config.get(name, &path)?;
+    if entry.is_logged_out() {
         out.talk(&format!("context {name} is logged out already"));
         return Ok(());
     }
+    let what = format!("remove certificate and key of context {name}: only a token of an admin logs in again");
+    if args.dry_run {
+        return out.dry_run(&what);
+    }
+    answers.moderate(Place { context: name, protected: entry.protected }, &what, "")?;
     Locked::wait(&path)?.forget_credentials(name)?;
     out.talk(&format!("logged out: context {name} has no certificate and no key any more"));
     out.talk(&format!("next: coordctl login --name {name} --token-file - --endpoint HOST:PORT"));

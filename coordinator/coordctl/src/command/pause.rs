@@ -116,7 +116,10 @@ pub async fn pause(session: &mut Session, paused: &Paused, args: &PauseArgs) -> 
     if args.dry_run {
         return session.out.dry_run(&what);
     }
-    session.change(&what)?;
+    match known {
+        Paused::Fleet | Paused::Policy(_) => session.moderate(&what, "")?,
+        Paused::Host(_) | Paused::Job(_, _) => session.change(&what)?,
+    }
     let message = SetPauseRequest {
         host: would_be.host,
         policy: would_be.policy,

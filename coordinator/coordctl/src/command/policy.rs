@@ -1,14 +1,21 @@
-//! `coordctl policy init | list | show | lint | pause | resume | preview`; the preview itself is in `preview`, what changes policies in `policy_change`.
+//! `coordctl policy init | list | show | lint | pause | resume | preview`; the preview itself is in `preview`, what changes policies in `policy_change`
+//! and `policy_edit`.
 
+use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use clap::Subcommand;
-use coord_shared::api::{self, GetPolicyDefaultsRequest, GetPolicyRequest, LintPolicyRequest, ListPoliciesRequest};
+use clap::{Args, Subcommand, ValueEnum};
+use coord_shared::api::{
+    self, GetPolicyDefaultsRequest, GetPolicyRequest, LintPolicyRequest, ListHostsRequest, ListPoliciesRequest,
+};
 use coord_shared::fault::{ErrorCode, Fault};
 
+use super::listing::{DEFAULT_LIMIT, bounds, cut};
 use super::pause::{self, PauseArgs, Paused};
 use super::policy_change::{self, ApplyArgs, DeleteArgs, DiffArgs, RollbackArgs};
+use super::policy_edit::{self, EditArgs};
 use super::preview::{self, PreviewArgs};
 use crate::client::{answer, request};
 use crate::failure::Failure;
@@ -26,13 +33,14 @@ pub enum PolicyCommand {
     /// Print a policy file to start from.
     Init,
     /// List policies.
-    List,
+    List(ListArgs),
     /// Show one policy: its file as it was applied, and every value with the layer that says it.
     Show {
         /// Its name.
+        #[arg(add = completer(complete::policies))]
         policy: String,
         /// As it is for this host, with the overrides that it has.
-        #[arg(long, default_value = "")]
+        #[arg(long, default_value = "", add = completer(complete::hosts))]
         host: String,
     },
     /// Show the fleet's defaults: what every policy says that says nothing itself.
@@ -50,11 +58,17 @@ pub enum PolicyCommand {
     /// A policy that no file names stays as it is. A host that a policy selects no longer keeps its backups: they are listed and restored
     /// from as before, and nothing new is taken.
     Apply(ApplyArgs),
+    /// Open the text of a policy in $VISUAL or $EDITOR, and apply what comes back.
+    ///
+    /// The text is checked, and what it changes is shown before the question whether to. A policy that somebody else has changed meanwhile
+    /// stays as it is (exit code 9). Whatever goes wrong, the text is kept, and the error says where.
+    Edit(EditArgs),
     /// Say what applying files would change: keys, hosts, and what becomes of their backups. Nothing is applied.
     Diff(DiffArgs),
     /// List the versions of a policy: who made each, when, and what it changed.
     History {
         /// Its name; one that was deleted too.
+        #[arg(add = completer(complete::policies))]
         policy: String,
     },
     /// Make a new version of a policy that says what an older one said. A deleted policy comes back so.
@@ -83,6 +97,50 @@ pub enum PolicyCommand {
     Delete(DeleteArgs),
 }
 
+/// What to list.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Only those that protect a host with these labels (coordctl help selectors).
+    #[arg(short = 'l', long, default_value = "", hide_default_value = true)]
+    selector: String,
+    /// Whose version was applied at or after this time.
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Whose version was applied before this time.
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// At most so many, the first in order; 0: all.
+    #[arg(long, default_value_t = DEFAULT_LIMIT)]
+    limit: usize,
+    /// In this order.
+    #[arg(long, default_value = "name")]
+    sort: PolicyOrder,
+}
+
+/// Orders of a list of policies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PolicyOrder {
+    /// By name.
+    Name,
+    /// The newest version first.
+    Applied,
+    /// What runs next first; what does not run last.
+    NextRun,
+    /// The one with most hosts first.
+    Hosts,
+}
+
+impl PolicyOrder {
+    fn sort(self, list: &mut [api::Policy]) {
+        match self {
+            PolicyOrder::Name => list.sort_by(|a, b| a.name.cmp(&b.name)),
+            PolicyOrder::Applied => list.sort_by_key(|policy| Reverse(policy.applied_at_us)),
+            PolicyOrder::NextRun => list.sort_by_key(|policy| (policy.next_due_at_us == 0, policy.next_due_at_us)),
+            PolicyOrder::Hosts => list.sort_by_key(|policy| Reverse(policy.hosts.len())),
+        }
+    }
+}
+
 /// The file that `policy init` prints.
 pub const EXAMPLE: &str = r#"name = "web"                                   # never reused for another policy
 hosts = "role in (web, api), env = prod"       # labels; coordctl help selectors
@@ -109,7 +167,7 @@ objectives = { rpo = "26h", rto = "2h" }       # coordctl report rpo, coordctl r
 pub async fn run(session: &mut Session, command: &PolicyCommand) -> Result<(), Failure> {
     match command {
         PolicyCommand::Init => session.out.print(EXAMPLE),
-        PolicyCommand::List => list(session).await,
+        PolicyCommand::List(args) => list(session, args).await,
         PolicyCommand::Show { policy, host } => {
             let message = GetPolicyRequest { policy: policy.clone(), host: host.clone() };
             let found = answer(session.client.get_policy(request(message)).await)?;
@@ -129,6 +187,7 @@ pub async fn run(session: &mut Session, command: &PolicyCommand) -> Result<(), F
         }
         PolicyCommand::Preview(args) => preview::run(session, args).await,
         PolicyCommand::Apply(args) => policy_change::apply(session, args).await,
+        PolicyCommand::Edit(args) => policy_edit::run(session, args).await,
         PolicyCommand::Diff(args) => policy_change::diff(session, args).await,
         PolicyCommand::History { policy } => policy_change::history(session, policy).await,
         PolicyCommand::Rollback(args) => policy_change::rollback(session, args).await,
@@ -153,12 +212,19 @@ pub(super) fn read(path: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-async fn list(session: &mut Session) -> Result<(), Failure> {
-    let list = answer(session.client.list_policies(request(ListPoliciesRequest {})).await)?.policies;
-    if session.out.is_json() {
-        return session.out.json(&json::policies(&list));
+async fn list(session: &mut Session, args: &ListArgs) -> Result<(), Failure> {
+    let bounds = bounds(session, args.since.as_deref(), args.until.as_deref())?;
+    let mut list = answer(session.client.list_policies(request(ListPoliciesRequest {})).await)?.policies;
+    list.retain(|policy| bounds.hold(policy.applied_at_us));
+    if !args.selector.is_empty() {
+        let message = ListHostsRequest { selector: args.selector.clone(), ..ListHostsRequest::default() };
+        let hosts = answer(session.client.list_hosts(request(message)).await)?.hosts;
+        let names: HashSet<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
+        list.retain(|policy| policy.hosts.iter().any(|host| names.contains(host.as_str())));
     }
-    table(&session.out, &list)
+    args.sort.sort(&mut list);
+    cut(&session.out, &mut list, args.limit);
+    if session.out.is_json() { session.out.json(&json::policies(&list)) } else { table(&session.out, &list) }
 }
 
 /// The table of policies.

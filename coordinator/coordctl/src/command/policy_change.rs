@@ -15,7 +15,7 @@ use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::Align::{Left, Right};
 use crate::session::Session;
-use crate::{json, shown};
+use crate::{complete, completer, json, shown};
 
 /// Bytes of files that are sent at once.
 const MAX_FOLDER_BYTES: usize = 3 << 20;
@@ -46,6 +46,7 @@ pub struct DiffArgs {
 #[derive(Debug, Args)]
 pub struct RollbackArgs {
     /// The policy's name; one that was deleted too.
+    #[arg(add = completer(complete::policies))]
     policy: String,
     /// The version, as coordctl policy history lists it.
     #[arg(long, value_name = "VERSION")]
@@ -59,6 +60,7 @@ pub struct RollbackArgs {
 #[derive(Debug, Args)]
 pub struct DeleteArgs {
     /// The policy's name.
+    #[arg(add = completer(complete::policies))]
     policy: String,
     /// The policy's name, instead of typing it.
     #[arg(long, value_name = "NAME")]
@@ -71,7 +73,7 @@ pub struct DeleteArgs {
 /// The files that a path means, by name. A folder means its *.toml files, those of its folders not.
 fn files(path: &Path) -> Result<Vec<PolicyFile>, Failure> {
     if !path.is_dir() {
-        return Ok(vec![PolicyFile { path: path.display().to_string(), toml: read(path)? }]);
+        return Ok(vec![PolicyFile { path: path.display().to_string(), toml: read(path)?, if_version: 0 }]);
     }
     let unreadable = |error: std::io::Error| {
         Failure::usage(format!("cannot read {}: {error}", path.display()), "name a folder of policy files")
@@ -90,7 +92,7 @@ fn files(path: &Path) -> Result<Vec<PolicyFile>, Failure> {
     for path in paths {
         let toml = read(&path)?;
         bytes += toml.len();
-        files.push(PolicyFile { path: path.display().to_string(), toml });
+        files.push(PolicyFile { path: path.display().to_string(), toml, if_version: 0 });
     }
     if files.is_empty() {
         let message = format!("there is no *.toml file in {}", path.display());
@@ -123,12 +125,17 @@ pub async fn apply(session: &mut Session, args: &ApplyArgs) -> Result<(), Failur
     let defaults = told.defaults.iter().map(|_| "the fleet's defaults".to_owned());
     let names: Vec<String> = defaults.chain(told.policies.iter().map(name)).collect();
     let files_say = if one { "the file says" } else { "the files say" };
-    session.change(&format!("{} become what {files_say}", names.join(", ")))?;
-    let done = answer(session.client.apply_policies(request(files)).await)?;
+    let what = format!("{} become what {files_say}", names.join(", "));
+    if differs(&told) {
+        session.moderate(&what, &planned(&told))?
+    } else {
+        session.change(&what)?
+    }
+    let done = answer(session.client.apply_policies(request(as_shown(files, &told))).await)?;
     applied(session, &done, one, "")
 }
 
-fn applied(session: &Session, all: &api::AppliedPolicies, one: bool, note: &str) -> Result<(), Failure> {
+pub(super) fn applied(session: &Session, all: &api::AppliedPolicies, one: bool, note: &str) -> Result<(), Failure> {
     if session.out.is_json() {
         return match all.policies.as_slice() {
             [policy] if one && all.defaults.is_none() => session.out.json(&json::applied(policy)),
@@ -153,7 +160,7 @@ fn applied(session: &Session, all: &api::AppliedPolicies, one: bool, note: &str)
     Ok(())
 }
 
-fn all_told(session: &Session, all: &api::AppliedPolicies, note: &str) -> Result<(), Failure> {
+pub(super) fn all_told(session: &Session, all: &api::AppliedPolicies, note: &str) -> Result<(), Failure> {
     if let Some(defaults) = &all.defaults {
         session.out.print(&defaults_told(defaults, note))?;
     }
@@ -196,16 +203,39 @@ pub async fn diff(session: &mut Session, args: &DiffArgs) -> Result<(), Failure>
             untouched(session, &all)?;
         }
     }
-    let differs = all.policies.iter().any(changes_anything)
-        || all.defaults.as_ref().is_some_and(|defaults| defaults.change != "unchanged");
-    if args.exit_code && differs { Err(Failure::Ended(Exit::CheckFailed)) } else { Ok(()) }
+    if args.exit_code && differs(&all) { Err(Failure::Ended(Exit::CheckFailed)) } else { Ok(()) }
+}
+
+/// The files, to be applied only while their policies are what they were when it was shown what changes.
+fn as_shown(mut files: PolicyFiles, told: &api::AppliedPolicies) -> PolicyFiles {
+    for file in &mut files.files {
+        let table: toml::Table = toml::from_str(&file.toml).unwrap_or_default();
+        let named = table.get("name").and_then(toml::Value::as_str);
+        let shown = told.policies.iter().find(|policy| named == Some(name(policy).as_str()));
+        file.if_version = shown.map_or(0, |policy| policy.from_version);
+    }
+    files
+}
+
+/// Whether applying the files would change anything.
+pub(super) fn differs(all: &api::AppliedPolicies) -> bool {
+    all.policies.iter().any(changes_anything)
+        || all.defaults.as_ref().is_some_and(|defaults| defaults.change != "unchanged")
+}
+
+/// What applying would do, in lines, for the question whether to.
+pub(super) fn planned(all: &api::AppliedPolicies) -> String {
+    let defaults = all.defaults.iter().map(|defaults| defaults_told(defaults, ""));
+    defaults
+        .chain(all.policies.iter().filter(|policy| changes_anything(policy)).map(|policy| told(policy, "")))
+        .collect()
 }
 
 fn changes_anything(policy: &AppliedPolicy) -> bool {
     policy.change != "unchanged" || !policy.hosts_added.is_empty() || !policy.hosts_removed.is_empty()
 }
 
-fn name(applied: &AppliedPolicy) -> String {
+pub(super) fn name(applied: &AppliedPolicy) -> String {
     applied.policy.as_ref().map(|policy| policy.name.clone()).unwrap_or_default()
 }
 
@@ -293,7 +323,8 @@ pub async fn rollback(session: &mut Session, args: &RollbackArgs) -> Result<(), 
     if !session.out.is_json() {
         leavings(&told).iter().for_each(|line| session.out.talk(&format!("warning: {line}")));
     }
-    session.change(&format!("policy {} says again what version {} said", name(&told), args.to))?;
+    let what = format!("policy {} says again what version {} said", name(&told), args.to);
+    session.moderate(&what, &self::told(&told, ""))?;
     let message = RollbackPolicyRequest { dry_run: false, ..message };
     let done = answer(session.client.rollback_policy(request(message)).await)?;
     one(session, &done, "")?;
@@ -335,8 +366,8 @@ pub async fn delete(session: &mut Session, args: &DeleteArgs) -> Result<(), Fail
 
 #[cfg(test)]
 mod tests {
-    use super::{key, leavings, told};
-    use coord_shared::api::{AppliedPolicy, KeyChange, LeavingHost, Policy};
+    use super::{as_shown, key, leavings, told};
+    use coord_shared::api::{AppliedPolicies, AppliedPolicy, KeyChange, LeavingHost, Policy, PolicyFile, PolicyFiles};
 
     fn change(was: &str, becomes: &str) -> KeyChange {
         KeyChange { key: "full.day".into(), was: was.into(), becomes: becomes.into() }
@@ -359,6 +390,19 @@ mod tests {
              b leaves web: its 2 backups (2.0 KiB) stay, listed and restorable; nothing new is taken; no other policy protects it\n"
         );
         assert_eq!(key(&change("", "1")), "full.day: (not set) -> 1");
+    }
+
+    #[test]
+    fn a_file_is_applied_only_to_the_version_that_was_shown() {
+        let file = |name: &str| PolicyFile { toml: format!("name = \"{name}\""), ..PolicyFile::default() };
+        let policy = |name: &str, from_version| AppliedPolicy {
+            policy: Some(Policy { name: name.into(), ..Policy::default() }),
+            from_version,
+            ..AppliedPolicy::default()
+        };
+        let told = AppliedPolicies { policies: vec![policy("db", 0), policy("web", 3)], ..AppliedPolicies::default() };
+        let files = as_shown(PolicyFiles { files: vec![file("web"), file("db"), file("other")] }, &told);
+        assert_eq!(files.files.iter().map(|file| file.if_version).collect::<Vec<_>>(), [3, 0, 0]);
     }
 
     #[test]

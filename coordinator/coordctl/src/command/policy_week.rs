@@ -23,12 +23,15 @@ pub fn told(week: &Week, zone: &TimeZone) -> String {
     let mut text = format!("  the next seven days of {hosts}:\n");
     let days: BTreeSet<Date> = week.now.iter().chain(&week.becomes).filter_map(|run| date(run, zone)).collect();
     for day in days {
-        let of = |runs: &[WeekRun]| {
-            cell(&runs.iter().filter(|run| date(run, zone) == Some(day)).copied().collect::<Vec<_>>(), zone)
-        };
+        let of =
+            |runs: &[WeekRun]| cell(&runs.iter().filter(|run| date(run, zone) == Some(day)).collect::<Vec<_>>(), zone);
         let (now, becomes) = (of(&week.now), of(&week.becomes));
         let mark = if now == becomes { "  " } else { "->" };
         text.push_str(&format!("    {}  {now:<32} {mark} {becomes}\n", day.strftime("%a %Y-%m-%d")));
+    }
+    let held: BTreeSet<&str> = week.becomes.iter().map(|run| run.held.as_str()).filter(|why| !why.is_empty()).collect();
+    for why in held {
+        text.push_str(&format!("    missed: {why}\n"));
     }
     text
 }
@@ -38,17 +41,20 @@ fn date(run: &WeekRun, zone: &TimeZone) -> Option<Date> {
 }
 
 /// The runs of one day.
-fn cell(runs: &[WeekRun], zone: &TimeZone) -> String {
+fn cell(runs: &[&WeekRun], zone: &TimeZone) -> String {
     if runs.is_empty() {
         return "no run".to_owned();
     }
     if runs.len() > MAX_LISTED {
-        let fulls = runs.iter().filter(|run| run.level() == Level::Full).count();
-        return format!("{} runs, {fulls} full", runs.len());
+        let missed = runs.iter().filter(|run| !run.held.is_empty()).count();
+        let fulls = runs.iter().filter(|run| run.held.is_empty() && run.level() == Level::Full).count();
+        let more = if missed > 0 { format!(", {missed} missed") } else { String::new() };
+        return format!("{} runs, {fulls} full{more}", runs.len());
     }
-    let one = |run: &WeekRun| {
+    let one = |run: &&WeekRun| {
         let at = from_us(run.due_at_us).map(|at| at.to_zoned(zone.clone()).strftime("%H:%M").to_string());
-        format!("{} {}", at.unwrap_or_default(), crate::shown::level(run.level))
+        let level = if run.held.is_empty() { crate::shown::level(run.level) } else { "missed".to_owned() };
+        format!("{} {level}", at.unwrap_or_default())
     };
     runs.iter().map(one).collect::<Vec<_>>().join(", ")
 }
@@ -60,7 +66,30 @@ mod tests {
     use jiff::Timestamp;
 
     fn run(at: &str, level: Level) -> WeekRun {
-        WeekRun { due_at_us: at.parse::<Timestamp>().unwrap().as_microsecond(), level: level.into() }
+        WeekRun {
+            due_at_us: at.parse::<Timestamp>().unwrap().as_microsecond(),
+            level: level.into(),
+            held: String::new(),
+        }
+    }
+
+    fn held(at: &str) -> WeekRun {
+        WeekRun { held: "blackout until 2026-11-30 00:00: closing".into(), ..run(at, Level::Unspecified) }
+    }
+
+    #[test]
+    fn what_will_be_missed_is_told_with_the_reason() {
+        let now = vec![run("2026-11-28T02:00:00Z", Level::Full), run("2026-11-29T02:00:00Z", Level::Differential)];
+        let becomes = vec![run("2026-11-28T02:00:00Z", Level::Full), held("2026-11-29T02:00:00Z")];
+        let week = Week { hosts: vec!["web-1".into()], now, becomes };
+        assert_eq!(
+            told(&week, &TimeZone::UTC),
+            "  the next seven days of web-1:\n    Sat 2026-11-28  02:00 full                          02:00 full\n    \
+             Sun 2026-11-29  02:00 differential               -> 02:00 missed\n    \
+             missed: blackout until 2026-11-30 00:00: closing\n"
+        );
+        let hourly: Vec<WeekRun> = (0..24).map(|hour| held(&format!("2026-11-29T{hour:02}:00:00Z"))).collect();
+        assert_eq!(cell(&hourly.iter().collect::<Vec<_>>(), &TimeZone::UTC), "24 runs, 0 full, 24 missed");
     }
 
     #[test]
@@ -84,6 +113,6 @@ mod tests {
     fn many_runs_of_a_day_are_counted() {
         let runs: Vec<WeekRun> =
             (0..24).map(|hour| run(&format!("2026-11-28T{hour:02}:00:00Z"), Level::Differential)).collect();
-        assert_eq!(cell(&runs, &TimeZone::UTC), "24 runs, 0 full");
+        assert_eq!(cell(&runs.iter().collect::<Vec<_>>(), &TimeZone::UTC), "24 runs, 0 full");
     }
 }

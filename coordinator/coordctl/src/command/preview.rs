@@ -14,7 +14,7 @@ use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::Align::{Left, Right};
 use crate::session::Session;
-use crate::{json, shown};
+use crate::{complete, completer, json, shown};
 
 /// What to look at.
 #[derive(Debug, Args)]
@@ -23,7 +23,7 @@ pub struct PreviewArgs {
     #[arg(short = 'f', long, value_name = "FILE")]
     file: PathBuf,
     /// The host that looks; the policy need not select it yet.
-    #[arg(long)]
+    #[arg(long, add = completer(complete::hosts))]
     host: String,
     /// List at most so many names; all are counted.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=10_000))]

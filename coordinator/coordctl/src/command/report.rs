@@ -9,7 +9,7 @@ use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::Align::{Left, Right};
 use crate::session::Session;
-use crate::{json, shown};
+use crate::{complete, completer, json, shown};
 
 /// Figures of the fleet.
 #[derive(Debug, Subcommand)]
@@ -20,7 +20,7 @@ pub enum ReportCommand {
     /// would save.
     Dedup {
         /// Of this host only.
-        #[arg(long, default_value = "")]
+        #[arg(long, default_value = "", add = completer(complete::hosts))]
         host: String,
     },
     /// How old the newest good backup of each job is, beside the RPO that its policy states.
@@ -36,10 +36,10 @@ pub enum ReportCommand {
 #[derive(Debug, Args)]
 pub struct ObjectiveArgs {
     /// Of this host only.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", add = completer(complete::hosts))]
     host: String,
     /// Of this policy only.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", add = completer(complete::policies))]
     policy: String,
     /// Of hosts with these labels only.
     #[arg(short = 'l', long, default_value = "")]

@@ -9,6 +9,7 @@ use coord_shared::api::{
 
 use super::backup::bound;
 use super::job::{Waiting, follow, timeout};
+use super::listing::{cut_asked, to_ask};
 use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::Align::{Left, Right};
@@ -16,6 +17,9 @@ use crate::output::document::Fields;
 use crate::output::{Format, Output};
 use crate::session::Session;
 use crate::{complete, completer, json, shown, wait};
+
+/// Runs that the coordinator lists at once.
+const MOST_RUNS: u32 = 1000;
 
 /// Executions of backups, verifications and restores.
 #[derive(Debug, Subcommand)]
@@ -63,6 +67,7 @@ pub enum RunCommand {
     /// One that waits for its next attempt goes at once. For one that failed, was cancelled or was missed, the same is asked for anew.
     Retry {
         /// Id, or a unique beginning of it.
+        #[arg(add = completer(complete::runs))]
         run: String,
         /// Say what would be tried, try nothing.
         #[arg(short = 'n', long)]
@@ -105,7 +110,7 @@ pub struct ListArgs {
     /// Of hosts with these labels only (coordctl help selectors).
     #[arg(short = 'l', long, default_value = "", hide_default_value = true)]
     selector: String,
-    /// At most so many, the newest due first.
+    /// At most so many, the newest due first; 0: as many as are listed at once, 1000.
     #[arg(long, default_value_t = 50)]
     limit: u32,
     /// In this order.
@@ -264,10 +269,11 @@ async fn list(session: &mut Session, args: &ListArgs) -> Result<(), Failure> {
         state: state(args.state).into(),
         since_us: bound(session, args.since.as_deref())?,
         until_us: bound(session, args.until.as_deref())?,
-        limit: args.limit,
+        limit: to_ask(args.limit, MOST_RUNS),
         selector: args.selector.clone(),
     };
     let mut list = answer(session.client.list_runs(request(message)).await)?.runs;
+    cut_asked(&session.out, &mut list, args.limit, MOST_RUNS);
     args.sort.sort(&mut list);
     if session.out.is_json() {
         return session.out.json(&json::runs(&list));
@@ -317,6 +323,22 @@ fn makes_up_for(r: &api::Run) -> String {
     missed.map_or(String::new(), |missed| format!("the run due {}: {}", shown::instant(missed.due_at_us), missed.why))
 }
 
+/// How its host began it while it was cut off, and what its clock was corrected by.
+fn from_plan(r: &api::Run) -> String {
+    let Some(how) = &r.from_plan else { return String::new() };
+    let clock = match how.clock_offset_us {
+        0 => "as the coordinator's".to_owned(),
+        behind @ 1.. => format!("{} behind", shown::milliseconds(behind.unsigned_abs() / 1000)),
+        ahead => format!("{} ahead", shown::milliseconds(ahead.unsigned_abs() / 1000)),
+    };
+    format!(
+        "by its host at {}, from the plan of {}, cut off since {}; its clock was {clock}",
+        shown::instant(how.started_at_us),
+        shown::instant(how.plan_made_at_us),
+        shown::instant(how.cut_off_since_us)
+    )
+}
+
 fn took(r: &api::Run) -> String {
     if r.ended_at_us > 0 && r.started_at_us > 0 {
         shown::seconds((r.ended_at_us - r.started_at_us) / 1_000_000)
@@ -354,6 +376,7 @@ pub fn show(session: &Session, r: &api::Run) -> Result<(), Failure> {
         ("asked by", r.asked_by.clone()),
         ("makes up for", makes_up_for(r)),
         ("due", shown::instant(r.due_at_us)),
+        ("begun", from_plan(r)),
         ("started", shown::instant(r.started_at_us)),
         ("took", took(r)),
         ("waits for", r.waits_for.clone()),

@@ -8,7 +8,7 @@ use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::Align::{Left, Right};
 use crate::session::Session;
-use crate::{json, shown};
+use crate::{complete, completer, json, shown};
 
 /// Columns of the longest bar.
 const BAR: u64 = 40;
@@ -22,10 +22,10 @@ pub struct ScheduleArgs {
     #[arg(long, default_value_t = 14, value_parser = clap::value_parser!(u32).range(1..=62))]
     days: u32,
     /// Of this host only.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", add = completer(complete::hosts))]
     host: String,
     /// Of this policy only.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", add = completer(complete::policies))]
     policy: String,
     /// Of hosts with these labels only.
     #[arg(short = 'l', long, default_value = "")]

@@ -1,5 +1,6 @@
 //! `coordctl token create | list | revoke`.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -7,6 +8,7 @@ use coord_shared::api::{self, CreateTokenRequest, ListTokensRequest, RevokeToken
 use coord_shared::duration;
 use serde_json::json;
 
+use super::listing::{DEFAULT_LIMIT, bounds, cut};
 use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::Align::{Left, Right};
@@ -20,7 +22,7 @@ pub enum TokenCommand {
     /// Make one; it is shown once.
     Create(CreateArgs),
     /// List tokens, never their secrets.
-    List,
+    List(ListArgs),
     /// Make a token useless.
     Revoke {
         /// Id, or a unique beginning of it.
@@ -29,6 +31,53 @@ pub enum TokenCommand {
         #[arg(short = 'n', long)]
         dry_run: bool,
     },
+}
+
+/// What to list.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Made at or after this time.
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Made before this time.
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// At most so many, the first in order; 0: all.
+    #[arg(long, default_value_t = DEFAULT_LIMIT)]
+    limit: usize,
+    /// In this order.
+    #[arg(long, default_value = "made")]
+    sort: TokenOrder,
+}
+
+/// Orders of a list of tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TokenOrder {
+    /// The newest first.
+    Made,
+    /// What ends next first.
+    Ends,
+    /// By state, then the newest first.
+    State,
+}
+
+impl TokenOrder {
+    fn sort(self, list: &mut [api::Token]) {
+        match self {
+            TokenOrder::Made => list.sort_by_key(|token| Reverse(token.created_at_us)),
+            TokenOrder::Ends => list.sort_by_key(|token| token.expires_at_us),
+            TokenOrder::State => list.sort_by(|a, b| (&a.state, b.created_at_us).cmp(&(&b.state, a.created_at_us))),
+        }
+    }
+}
+
+async fn list(session: &mut Session, args: &ListArgs) -> Result<(), Failure> {
+    let bounds = bounds(session, args.since.as_deref(), args.until.as_deref())?;
+    let mut list = answer(session.client.list_tokens(request(ListTokensRequest {})).await)?.tokens;
+    list.retain(|token| bounds.hold(token.created_at_us));
+    args.sort.sort(&mut list);
+    cut(&session.out, &mut list, args.limit);
+    if session.out.is_json() { session.out.json(&form::tokens(&list)) } else { table(&session.out, &list) }
 }
 
 /// What the token is good for.
@@ -73,13 +122,7 @@ pub enum KindWord {
 pub async fn run(session: &mut Session, command: &TokenCommand) -> Result<(), Failure> {
     match command {
         TokenCommand::Create(args) => create(session, args).await,
-        TokenCommand::List => {
-            let list = answer(session.client.list_tokens(request(ListTokensRequest {})).await)?.tokens;
-            if session.out.is_json() {
-                return session.out.json(&form::tokens(&list));
-            }
-            table(&session.out, &list)
-        }
+        TokenCommand::List(args) => list(session, args).await,
         TokenCommand::Revoke { id, dry_run } => {
             let what = format!("revoke token {id}");
             if *dry_run {

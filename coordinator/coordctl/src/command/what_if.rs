@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::output::Align::{Left, Right};
 use crate::output::Column;
 use crate::session::Session;
-use crate::{json, shown};
+use crate::{complete, completer, json, shown};
 
 const COLUMNS: [Column; 8] = [
     ("job", Left),
@@ -35,7 +35,7 @@ pub struct WhatIfArgs {
     #[arg(long, default_value = "90d", value_name = "DURATION", value_parser = last)]
     last: SignedDuration,
     /// Of the jobs of this policy, instead of the one that the file names.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", add = completer(complete::policies))]
     policy: String,
     /// Of hosts with these labels only.
     #[arg(short = 'l', long, default_value = "")]

@@ -404,7 +404,10 @@ pub fn applied(a: &api::AppliedPolicy) -> Value {
 fn week(w: &api::Week) -> Value {
     let runs = |runs: &[api::WeekRun]| {
         runs.iter()
-            .map(|run| json!({ "due_at": at(run.due_at_us), "level": word(shown::level(run.level)) }))
+            .map(|run| {
+                let level = if run.held.is_empty() { shown::level(run.level) } else { String::new() };
+                json!({ "due_at": at(run.due_at_us), "level": word(level), "held": word(run.held.clone()) })
+            })
             .collect::<Value>()
     };
     json!({ "hosts": w.hosts, "now": runs(&w.now), "becomes": runs(&w.becomes) })

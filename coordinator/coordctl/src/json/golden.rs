@@ -28,6 +28,13 @@ fn sample_run() -> api::Run {
         limited_by: "compress".into(),
         left_out: vec![api::LeftOut { by: api::LeftOutBy::Pattern.into(), text: "*.tmp".into(), ..Default::default() }],
         makes_up_for: Some(api::MakesUpFor { due_at_us: AT, why: "w".into() }),
+        from_plan: Some(api::FromPlan {
+            started_at_us: AT,
+            cut_off_since_us: AT,
+            plan_made_at_us: AT,
+            clock_offset_us: 1,
+            ..Default::default()
+        }),
         fault: sample_fault(),
         checks: vec![api::Check::default()],
         attempts: vec![api::Attempt { leased_at_us: AT, ended_at_us: AT, fault: sample_fault(), ..Default::default() }],
@@ -127,6 +134,13 @@ fn documents_of_the_fleet() -> Vec<(&'static str, Value)> {
         ),
         ("token list", tokens(&[api::Token::default()])),
         ("user list", users(&[api::User { created_at_us: AT, ..Default::default() }])),
+        (
+            "server members",
+            coordinators(&api::CoordinatorList {
+                coordinators: vec![api::Coordinator { duties: vec![api::Duty::default()], ..Default::default() }],
+                ..Default::default()
+            }),
+        ),
         ("host list", hosts(&[api::Host { last_seen_at_us: AT, ..Default::default() }])),
     ]
 }
@@ -154,7 +168,7 @@ fn documents_of_policies() -> Vec<(&'static str, Value)> {
                 weeks: vec![api::Week {
                     hosts: vec!["web-1".into()],
                     now: vec![],
-                    becomes: vec![api::WeekRun { due_at_us: AT, level: api::Level::Full.into() }],
+                    becomes: vec![api::WeekRun { due_at_us: AT, level: api::Level::Full.into(), held: String::new() }],
                 }],
                 ..Default::default()
             }),

@@ -199,8 +199,11 @@ const MANY: &str = "
         FROM jobs j JOIN policies p ON p.policy = j.policy AND p.name = 'many', generate_series(1, 2) n;
     ANALYZE hosts; ANALYZE runs; ANALYZE jobs";
 
+/// Runs that one claim takes at most.
+const BATCH: usize = 256;
+
 #[tokio::test]
-async fn ten_thousand_due_runs_are_leased_within_ten_seconds() {
+async fn ten_thousand_due_runs_are_leased_in_full_batches_and_each_once() {
     with_config(async |config| {
         let client = config.connect().await.unwrap();
         let catalog = Catalog::new(config).unwrap();
@@ -210,18 +213,18 @@ async fn ten_thousand_due_runs_are_leased_within_ten_seconds() {
         let sessions: Vec<(HostId, SessionNumber)> =
             rows.iter().map(|row| (HostId::from_uuid(row.get(0)), SessionNumber(1))).collect();
         let began = std::time::Instant::now();
-        let mut leased = 0;
+        let (mut batches, mut leased) = (0, BTreeSet::new());
         loop {
-            let claimed = catalog.claim_runs(&sessions, LEASE, 256).await.unwrap().len();
-            if claimed == 0 {
+            let claimed = catalog.claim_runs(&sessions, LEASE, BATCH).await.unwrap();
+            if claimed.is_empty() {
                 break;
             }
-            leased += claimed;
+            batches += 1;
+            leased.extend(claimed.iter().map(|run| run.run));
         }
-        assert_eq!(leased, 10_000);
-        let took = began.elapsed();
-        assert!(took < std::time::Duration::from_secs(10), "it took {took:?}");
-        eprintln!("10,000 runs of 5,000 hosts leased in {took:?}");
+        assert_eq!((leased.len(), batches), (10_000, 10_000_usize.div_ceil(BATCH)));
+        // How long it takes is for `cargo fleet-sim` to judge, on a quiet machine.
+        eprintln!("10,000 runs of 5,000 hosts leased in {:?}", began.elapsed());
     })
     .await;
 }

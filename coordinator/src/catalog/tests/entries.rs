@@ -7,7 +7,9 @@ use coord_shared::level::Level;
 
 use super::fixture::{Fleet, entry, file, sealed};
 use crate::catalog::testing::{with_catalog, with_config};
-use crate::catalog::{BackupStatus, BlockOutcome, Catalog, CatalogError, IndexProgress, MergeOutcome, Searchable};
+use crate::catalog::{
+    BackupStatus, BlockOutcome, Catalog, CatalogError, IndexProgress, MergeOutcome, Searchable, ShortDigest,
+};
 
 pub(super) fn tree() -> Vec<Entry> {
     vec![entry(b"", Kind::Folder), entry(b"etc", Kind::Folder), file(b"etc/a", b"one"), file(b"etc/b", b"two")]
@@ -149,14 +151,16 @@ async fn a_crash_of_the_database_asks_for_the_blocks_again() {
         let client = config.connect().await.unwrap();
         let catalog = Catalog::new(config).unwrap();
         let fleet = Fleet::new(&catalog).await;
-        let backup = fleet.back_up(1, sealed(Level::Full, None, 2)).await;
+        full(&fleet, 1, &tree()[..1]).await;
+        assert_eq!(merged(&fleet).await, (0, 1));
+        let backup = fleet.back_up(2, sealed(Level::Full, None, 2)).await;
         let mut intake = catalog.index_intake(backup, fleet.host).await.unwrap().unwrap();
         intake.store_block(0, &tree()[..2]).await.unwrap();
         // What the server does to unlogged tables after a crash.
         client.batch_execute("TRUNCATE staged_blocks, staged_entries").await.unwrap();
         assert_eq!(intake.progress().await.unwrap(), IndexProgress { next_block: 0, complete: false });
         fleet.ingest(backup, &tree(), 2).await;
-        assert_eq!(merged(&fleet).await, (0, 4));
+        assert_eq!(merged(&fleet).await, (0, 3));
     })
     .await;
 }
@@ -174,7 +178,7 @@ async fn names_of_any_bytes_are_kept_and_impossible_ones_refused() {
         assert_eq!(merged(&fleet).await, (0, 5));
         for wanted in &entries {
             let found = catalog.find_path(fleet.job, Seq(1), &wanted.path).await.unwrap().unwrap();
-            assert_eq!((&found.path, found.digest), (&wanted.path, wanted.digest));
+            assert_eq!((&found.path, found.digest), (&wanted.path, wanted.digest.as_ref().map(ShortDigest::from)));
         }
         let backup = fleet.back_up(2, sealed(Level::Full, None, 1)).await;
         let mut intake = catalog.index_intake(backup, fleet.host).await.unwrap().unwrap();
@@ -201,7 +205,7 @@ async fn a_path_tells_its_history_and_a_content_its_places() {
         let shown: Vec<_> = history.iter().map(|state| (state.first_backup, state.last_backup)).collect();
         assert_eq!(shown, [(Some(first), Some(first)), (Some(second), Some(third))]);
         assert_eq!(history[1].version.last_seq, None);
-        let mut hits = catalog.find_digest(&Digest::of(b"two"), 10).await.unwrap();
+        let mut hits = catalog.find_digest(ShortDigest::from(&Digest::of(b"two")), 10).await.unwrap();
         hits.sort_by(|a, b| a.version.path.cmp(&b.version.path));
         let places: Vec<_> = hits.iter().map(|hit| (&hit.version.path[..], hit.version.first_seq)).collect();
         assert_eq!(places, [(&b"etc/a"[..], Seq(2)), (b"etc/b", Seq(1))]);

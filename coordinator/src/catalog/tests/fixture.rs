@@ -15,9 +15,9 @@ use coord_shared::tls::PeerKind;
 use jiff::Timestamp;
 
 use crate::catalog::{
-    AskedRun, Catalog, CheckRecord, Codec, Commit, Committed, HostFacts, JobFilter, JoinOutcome, Left, NewCertificate,
-    NewHost, NewPolicyVersion, NewToken, OpenSession, OpenedSession, SealedBackup, TokenKind, UnchangedBackup,
-    VersionOrigin,
+    AskedRun, Beat, Catalog, CheckRecord, Codec, Commit, Committed, HostFacts, JobFilter, JoinOutcome, Left,
+    NewCertificate, NewHost, NewPolicyVersion, NewToken, OpenSession, OpenedSession, SealedBackup, TokenKind,
+    UnchangedBackup, VersionOrigin,
 };
 
 pub(super) const LEASE: Duration = Duration::from_secs(30);
@@ -33,7 +33,7 @@ pub(super) struct Fleet {
     pub(super) session: SessionNumber,
 }
 
-pub(super) fn new_certificate(subject: &str, kind: PeerKind, generation: u32) -> NewCertificate {
+pub(crate) fn new_certificate(subject: &str, kind: PeerKind, generation: u32) -> NewCertificate {
     NewCertificate {
         serial: uuid::Uuid::new_v4().simple().to_string(),
         kind,
@@ -45,7 +45,7 @@ pub(super) fn new_certificate(subject: &str, kind: PeerKind, generation: u32) ->
     }
 }
 
-pub(super) async fn agent_token(catalog: &Catalog, uses: u32) -> TokenId {
+pub(crate) async fn agent_token(catalog: &Catalog, uses: u32) -> TokenId {
     let id = TokenId::random();
     let token = NewToken {
         id,
@@ -62,8 +62,14 @@ pub(super) async fn agent_token(catalog: &Catalog, uses: u32) -> TokenId {
     id
 }
 
-pub(super) fn new_host(id: HostId, name: &str) -> NewHost {
+pub(crate) fn new_host(id: HostId, name: &str) -> NewHost {
     NewHost { id, name: name.to_owned(), labels: BTreeMap::new(), facts: HostFacts::default() }
+}
+
+/// What a coordinator says of itself that has nothing to say.
+pub(super) fn beat_of(id: CoordinatorId) -> Beat<'static> {
+    static NO_DUTIES: BTreeMap<&str, u64> = BTreeMap::new();
+    Beat { id, endpoints: &[], enrol_endpoints: &[], version: "1", sessions: 0, duties: &NO_DUTIES, draining: false }
 }
 
 impl Fleet {
@@ -83,11 +89,12 @@ impl Fleet {
             origin: VersionOrigin::Applied,
             equals: None,
             renew: false,
+            expected: None,
         };
         let policy = catalog.apply_policy(&policy).await.unwrap().policy.id;
         let jobs = catalog.jobs(JobFilter { host: Some(host), ..JobFilter::default() }).await.unwrap();
         let none = Duration::ZERO;
-        catalog.beat_coordinator(coordinator, "here:1", "1", none, Duration::from_secs(60)).await.unwrap();
+        catalog.beat_coordinator(beat_of(coordinator), none, Duration::from_secs(60)).await.unwrap();
         let mut fleet =
             Fleet { catalog: catalog.clone(), coordinator, host, policy, job: jobs[0].id, session: SessionNumber(0) };
         fleet.session = fleet.connect().await;
@@ -149,6 +156,7 @@ impl Fleet {
             verify_ms: 1,
             warnings_total: 0,
             left_out: Vec::new(),
+            level_reason: None,
         }
     }
 

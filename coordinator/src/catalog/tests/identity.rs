@@ -6,7 +6,7 @@ use coord_shared::ids::{CoordinatorId, HostId, InstanceId};
 use coord_shared::run::{RunKind, RunState};
 use coord_shared::tls::PeerKind;
 
-use super::fixture::{Fleet, agent_token, new_certificate, new_host};
+use super::fixture::{Fleet, agent_token, beat_of, new_certificate, new_host};
 use crate::catalog::testing::{with_catalog, with_config};
 use crate::catalog::{
     Catalog, CatalogError, CertificateState, HostFacts, JobState, JoinOutcome, NewAudit, OlderGenerations, OpenSession,
@@ -146,7 +146,7 @@ async fn a_host_whose_coordinator_is_gone_is_not_connected() {
         assert!(!catalog.host(fleet.host).await.unwrap().unwrap().connected);
         assert!(catalog.coordinators().await.unwrap().iter().all(|other| other.id != fleet.coordinator));
         let (id, time) = (CoordinatorId::random(), Duration::from_secs(1));
-        catalog.beat_coordinator(id, "there:1", "2", time, time).await.unwrap();
+        catalog.beat_coordinator(beat_of(id), time, time).await.unwrap();
         assert_eq!(catalog.coordinators().await.unwrap().last().map(|other| other.id), Some(id));
     })
     .await;

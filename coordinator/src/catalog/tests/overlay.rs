@@ -12,7 +12,7 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
 use super::fixture::{Fleet, entry, file, sealed, unchanged};
 use crate::catalog::testing::with_catalog;
-use crate::catalog::{Catalog, FileVersion, MergeOutcome, SubtreeTotals, VersionKind};
+use crate::catalog::{Catalog, FileVersion, MergeOutcome, ShortDigest, SubtreeTotals, VersionKind};
 
 /// No tree here takes that long.
 const COUNTED_WITHIN: Duration = Duration::from_secs(60);
@@ -262,7 +262,7 @@ fn seen(entry: &Entry, version: &FileVersion) -> FileVersion {
         uid: entry.attributes.uid,
         gid: entry.attributes.gid,
         mtime: entry.attributes.mtime,
-        digest: entry.digest,
+        digest: entry.digest.as_ref().map(ShortDigest::from),
         link_target: entry.link_target.clone(),
         state: version.state,
         flags: Flags(plain(entry).flags.0 | (version.flags.0 & Flags::CONTENT_IN_BASE.0)),

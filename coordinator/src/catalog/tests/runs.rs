@@ -5,7 +5,7 @@ use std::time::Duration;
 use coord_shared::ids::{Attempt, HostId, RunId};
 use coord_shared::run::{Disposition, Illegal, Run, RunKind, RunState};
 
-use super::fixture::{Fleet, LEASE};
+use super::fixture::{Fleet, LEASE, beat_of};
 use crate::catalog::testing::{with_catalog, with_config};
 use crate::catalog::{
     AttemptOutcome, Catalog, FaultRecord, NoteRecord, PhaseWord, ProgressRecord, ReportOutcome, ReportedEvent, RunBeat,
@@ -177,7 +177,7 @@ async fn nothing_is_reaped_in_the_quiet_time_after_a_start() {
         let run = fleet.ask(RunKind::Backup).await;
         fleet.claim().await.unwrap();
         let (minute, id) = (Duration::from_secs(60), coord_shared::ids::CoordinatorId::random());
-        fleet.catalog.beat_coordinator(id, "there:1", "1", minute, minute).await.unwrap();
+        fleet.catalog.beat_coordinator(beat_of(id), minute, minute).await.unwrap();
         assert_eq!(lapse(&fleet.catalog, &client).await, []);
         client.batch_execute("UPDATE coordinators SET quiet_until = now()").await.unwrap();
         // The database itself has just been started for a grace of a day.
@@ -196,11 +196,11 @@ async fn a_beat_that_comes_late_begins_a_quiet_time() {
             let query = "SELECT bool_or(quiet_until > now()) AS quiet FROM coordinators";
             client.query_one(query, &[]).await.unwrap().get("quiet")
         };
-        let beat = async || fleet.catalog.beat_coordinator(fleet.coordinator, "x", "1", minute, short).await.unwrap();
-        beat().await;
+        let again = async || fleet.catalog.beat_coordinator(beat_of(fleet.coordinator), minute, short).await.unwrap();
+        again().await;
         assert!(!quiet().await, "it beat just now");
         client.batch_execute("UPDATE coordinators SET last_beat_at = now() - INTERVAL '11 s'").await.unwrap();
-        beat().await;
+        again().await;
         assert!(quiet().await);
     })
     .await;

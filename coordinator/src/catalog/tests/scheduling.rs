@@ -6,9 +6,9 @@ use coord_shared::run::{Disposition, RunKind, RunState};
 use jiff::Timestamp;
 
 use super::fixture::{Fleet, LEASE, sealed};
-use crate::catalog::testing::with_catalog;
+use crate::catalog::testing::{with_catalog, with_config};
 use crate::catalog::{
-    Committed, DueRun, JobState, NewPolicyVersion, PassedOver, Planned, PolicyChange, RunBeat, RunFilter,
+    Catalog, Committed, DueRun, JobState, NewPolicyVersion, PassedOver, Planned, PolicyChange, RunBeat, RunFilter,
     ScheduleOutcome, ScheduleStep, VersionOrigin,
 };
 use crate::domain::timing::{Owing, Start};
@@ -82,20 +82,61 @@ async fn a_due_run_that_finds_one_open_is_missed_with_that_reason() {
 }
 
 #[tokio::test]
+async fn thousands_of_missed_runs_are_written_in_bounded_batches() {
+    with_config(async |config| {
+        let catalog = Catalog::new(config.clone()).unwrap();
+        let (fleet, client) = (Fleet::new(&catalog).await, config.connect().await.unwrap());
+        let counting = "CREATE TABLE statements (runs bigint NOT NULL);
+            CREATE FUNCTION count_runs() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN INSERT INTO statements SELECT count(*) FROM made; RETURN NULL; END $$;
+            CREATE TRIGGER count_runs AFTER INSERT ON runs REFERENCING NEW TABLE AS made
+                FOR EACH STATEMENT EXECUTE FUNCTION count_runs();";
+        client.batch_execute(counting).await.unwrap();
+        let planned = Planned {
+            id: RunId::random(),
+            job: fleet.job,
+            due_at: at(7),
+            level: Level::Full,
+            policy_version: PolicyVersion(1),
+        };
+        catalog.plan_runs(&[planned]).await.unwrap();
+        let away = |second| DueRun { missed: Some(format!("nobody was there at {second}")), ..due(second) };
+        let mut runs: Vec<DueRun> = (0..3200).map(away).collect();
+        runs.push(due(3200));
+        let outcome = catalog.schedule(&step(&fleet, None, runs.clone(), 3600)).await.unwrap();
+        let ScheduleOutcome::Scheduled(inserted) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(inserted.len(), 3201);
+        assert_eq!(inserted.last(), Some(&(runs[3200].id, RunState::Queued)));
+        let rows = client.query("SELECT runs FROM statements ORDER BY runs DESC", &[]).await.unwrap();
+        let batches: Vec<i64> = rows.iter().map(|row| row.get("runs")).collect();
+        assert_eq!(batches, [500, 500, 500, 500, 500, 500, 200, 1]);
+        let promised = catalog.run(planned.id).await.unwrap().unwrap();
+        assert_eq!((promised.machine.state, promised.due_at), (RunState::Missed, at(7)), "the promised id is kept");
+        let one = catalog.run(runs[1234].id).await.unwrap().unwrap();
+        assert_eq!((one.machine.state, one.due_at), (RunState::Missed, at(1234)));
+        assert_eq!((one.reason.as_str(), one.ended_at.is_some()), ("nobody was there at 1234", true));
+        // What has a row already keeps it.
+        let again = step(&fleet, Some(3600), runs[..10].to_vec(), 7200);
+        assert_eq!(catalog.schedule(&again).await.unwrap(), ScheduleOutcome::Scheduled(Vec::new()));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_run_that_was_missed_here_may_still_succeed_at_a_host_that_was_cut_off() {
     with_catalog(async |catalog| {
         let fleet = Fleet::new(&catalog).await;
         let planned = Planned {
             id: RunId::random(),
             job: fleet.job,
-            kind: RunKind::Backup,
             due_at: at(0),
             level: Level::Full,
             policy_version: PolicyVersion(1),
         };
-        assert_eq!(catalog.plan_run(&planned).await.unwrap(), planned);
-        let again = Planned { id: RunId::random(), ..planned.clone() };
-        assert_eq!(catalog.plan_run(&again).await.unwrap().id, planned.id, "a promise is kept");
+        assert_eq!(catalog.plan_runs(&[planned]).await.unwrap(), [planned]);
+        let again = Planned { id: RunId::random(), level: Level::Differential, ..planned };
+        let kept = Planned { id: planned.id, ..again };
+        assert_eq!(catalog.plan_runs(&[again]).await.unwrap(), [kept], "a promise is kept");
         let missed = DueRun { missed: Some("away".to_owned()), ..due(0) };
         let outcome = catalog.schedule(&step(&fleet, None, vec![missed], 60)).await.unwrap();
         assert_eq!(outcome, ScheduleOutcome::Scheduled(vec![(planned.id, RunState::Missed)]));
@@ -112,12 +153,11 @@ async fn a_planned_run_gets_its_row_when_its_host_says_that_it_runs() {
         let planned = Planned {
             id: RunId::random(),
             job: fleet.job,
-            kind: RunKind::Backup,
             due_at: at(0),
             level: Level::Full,
             policy_version: PolicyVersion(1),
         };
-        catalog.plan_run(&planned).await.unwrap();
+        catalog.plan_runs(&[planned]).await.unwrap();
         let beat = |run| RunBeat { run, attempt: Attempt(1), finished: false, progress: None };
         let beats = [beat(planned.id), beat(RunId::random())];
         let outcomes = catalog.beat_runs(fleet.host, fleet.session, LEASE, &beats).await.unwrap();
@@ -146,6 +186,7 @@ async fn a_policy_is_versioned_and_its_jobs_follow_its_hosts() {
             origin: VersionOrigin::Applied,
             equals: None,
             renew: false,
+            expected: None,
         };
         let names = async |host| vec![catalog.host(host).await.unwrap().unwrap().name];
         let first = catalog.apply_policy(&policy("a", vec![one.host])).await.unwrap();

@@ -194,6 +194,7 @@ async fn what_is_owed_is_looked_at_anew_when_what_held_it_back_may_be_gone() {
             origin: VersionOrigin::Applied,
             equals: None,
             renew: false,
+            expected: None,
         };
         fleet.catalog.apply_policy(&changed).await.unwrap();
         assert_eq!(fleet.catalog.owing_jobs(10, &[]).await.unwrap(), [fleet.job], "the policy has changed");
@@ -202,10 +203,24 @@ async fn what_is_owed_is_looked_at_anew_when_what_held_it_back_may_be_gone() {
     .await;
 }
 
+/// Applies the policy's next version while `writing` waits for the job, as it does when both come at once.
+async fn apply_meanwhile<T>(client: &mut Client, writing: impl Future<Output = T>) -> T {
+    let applying = client.transaction().await.unwrap();
+    applying.execute("UPDATE jobs SET verify_due_at = NULL", &[]).await.unwrap();
+    let apply = async {
+        let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted) AS waits";
+        while !applying.query_one(waits, &[]).await.unwrap().get::<_, bool>("waits") {
+            tokio::task::yield_now().await;
+        }
+        applying.execute("UPDATE policies SET version = version + 1", &[]).await.unwrap();
+        applying.commit().await.unwrap();
+    };
+    tokio::join!(writing, apply).0
+}
+
 #[tokio::test]
 async fn a_step_by_a_policy_that_changes_meanwhile_writes_nothing() {
     with_fleet(async |fleet, mut client, now| {
-        let watcher = fleet.catalog.clone();
         let step = ScheduleStep {
             job: fleet.job,
             policy_version: PolicyVersion(1),
@@ -215,21 +230,28 @@ async fn a_step_by_a_policy_that_changes_meanwhile_writes_nothing() {
             next_due_at: Some(now),
             owing: Owing::Unchanged,
         };
-        // The policy is applied while the step waits for the job, as it does when both come at once.
-        let applying = client.transaction().await.unwrap();
-        applying.execute("UPDATE jobs SET backup_due_at = NULL", &[]).await.unwrap();
-        let scheduling = fleet.catalog.schedule(&step);
-        let apply = async {
-            let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted) AS waits";
-            while !applying.query_one(waits, &[]).await.unwrap().get::<_, bool>("waits") {
-                tokio::task::yield_now().await;
-            }
-            applying.execute("UPDATE policies SET version = 2", &[]).await.unwrap();
-            applying.commit().await.unwrap();
-        };
-        let (outcome, ()) = tokio::join!(scheduling, apply);
+        let outcome = apply_meanwhile(&mut client, fleet.catalog.schedule(&step)).await;
         assert_eq!(outcome.unwrap(), ScheduleOutcome::Changed);
-        assert!(watcher.runs(RunFilter::default()).await.unwrap().is_empty());
+        assert!(fleet.catalog.runs(RunFilter::default()).await.unwrap().is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_is_made_up_for_by_a_policy_that_changes_meanwhile() {
+    with_fleet(async |fleet, mut client, now| {
+        schedule(&fleet, None, Owing::More { runs: 1, due_at: now, why: "paused".to_owned(), most: 1, from: now })
+            .await;
+        let owed = fleet.catalog.owed(fleet.job).await.unwrap().unwrap();
+        let run = due(now, Start::default());
+        let making = fleet.catalog.make_up(&owed, PolicyVersion(1), &run, 1);
+        assert_eq!(apply_meanwhile(&mut client, making).await.unwrap(), MadeUp::Changed);
+        assert!(fleet.catalog.runs(RunFilter::default()).await.unwrap().is_empty());
+        // Looked at again, it goes by the version that is now.
+        let made = fleet.catalog.make_up(&owed, PolicyVersion(2), &run, 1).await.unwrap();
+        assert_eq!(made, MadeUp::Queued(run.id));
+        let queued = fleet.catalog.run(run.id).await.unwrap().unwrap();
+        assert_eq!(queued.policy_version, Some(PolicyVersion(2)));
     })
     .await;
 }
@@ -279,7 +301,7 @@ async fn a_missed_run_is_made_up_for_once_by_any_number_of_coordinators() {
         let owed = catalog.owed(fleet.job).await.unwrap().unwrap();
         assert_eq!((owed.runs, owed.why.as_str(), owed.due_at), (1, "paused", now), "one for all of them");
         let tries: Vec<DueRun> = (0..4).map(|_| due(now, Start::default())).collect();
-        let tries = tries.iter().map(|run| catalog.make_up(&owed, run, 1));
+        let tries = tries.iter().map(|run| catalog.make_up(&owed, PolicyVersion(1), run, 1));
         let done: Vec<MadeUp> = futures_util::future::join_all(tries).await.into_iter().map(Result::unwrap).collect();
         assert_eq!(done.iter().filter(|done| matches!(done, MadeUp::Queued(_))).count(), 1, "{done:?}");
         assert_eq!(done.iter().filter(|done| **done == MadeUp::Changed).count(), 3, "{done:?}");
@@ -287,12 +309,18 @@ async fn a_missed_run_is_made_up_for_once_by_any_number_of_coordinators() {
         // While one is open, all of them wait for their turn, and one for all is settled by it.
         schedule(&fleet, None, owe(2, 100)).await;
         let owed = catalog.owed(fleet.job).await.unwrap().unwrap();
-        assert_eq!(catalog.make_up(&owed, &due(now, Start::default()), 100).await.unwrap(), MadeUp::Later);
+        assert_eq!(
+            catalog.make_up(&owed, PolicyVersion(1), &due(now, Start::default()), 100).await.unwrap(),
+            MadeUp::Later
+        );
         let owed = catalog.owed(fleet.job).await.unwrap().unwrap();
         assert_eq!((owed.runs, owed.from > now), (2, true));
         assert!(catalog.put_off(&owed, now).await.unwrap() && !catalog.put_off(&owed, now).await.unwrap());
         let owed = catalog.owed(fleet.job).await.unwrap().unwrap();
-        assert_eq!(catalog.make_up(&owed, &due(now, Start::default()), 1).await.unwrap(), MadeUp::Settled);
+        assert_eq!(
+            catalog.make_up(&owed, PolicyVersion(1), &due(now, Start::default()), 1).await.unwrap(),
+            MadeUp::Settled
+        );
         assert_eq!(catalog.owed(fleet.job).await.unwrap(), None);
         assert_eq!(catalog.runs(RunFilter::default()).await.unwrap().len(), 1);
         schedule(&fleet, None, owe(1, 1)).await;

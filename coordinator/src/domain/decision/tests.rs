@@ -20,6 +20,7 @@ fn inputs(now: Zoned) -> Inputs {
     let captured_at: Zoned = "2026-11-22T02:20:00+01:00[Europe/Berlin]".parse().unwrap();
     Inputs {
         now,
+        due: None,
         asked: None,
         rules: Rules { full_weekday: 7, max_age_days: 7, diff_threshold_percent: 50 },
         full: Some(FullFacts {
@@ -68,6 +69,41 @@ fn the_day_of_the_full_gives_one_full_and_no_second() {
     assert_eq!(decide(&evening), (Level::Differential, Rule::Differential));
     let none = Inputs { full: None, ..inputs(sunday()) };
     assert_eq!(decide(&none), (Level::Full, Rule::ScheduledFullDay), "the rules go in their order");
+}
+
+#[test]
+fn a_run_that_begins_after_midnight_is_of_the_day_that_it_was_due_on() {
+    let late = Inputs {
+        now: "2026-11-30T00:40:00+01:00[Europe/Berlin]".parse().unwrap(),
+        due: "2026-11-29T22:30:00Z".parse().ok(),
+        rules: Rules { full_weekday: 7, max_age_days: 30, diff_threshold_percent: 50 },
+        ..inputs(sunday())
+    };
+    let decision = before_scan(&late);
+    assert_eq!((decision.level, decision.rule), (Level::Full, Rule::ScheduledFullDay));
+    assert_eq!(
+        decision.reason,
+        "sunday is the day of the full, this run is that of 2026-11-29, and none was taken since (Europe/Berlin)"
+    );
+    let taken = with_full(late.clone(), |full| full.captured_at = late.now.timestamp());
+    let again = Inputs { now: late.now.checked_add(10.minutes()).unwrap(), ..taken.clone() };
+    assert_eq!(decide(&again), (Level::Differential, Rule::Differential));
+    // The night before begins on Sunday, and is Saturday's.
+    let saturday = Inputs {
+        now: "2026-11-29T00:40:00+01:00[Europe/Berlin]".parse().unwrap(),
+        due: "2026-11-28T22:30:00Z".parse().ok(),
+        ..late.clone()
+    };
+    assert_eq!(decide(&saturday), (Level::Differential, Rule::Differential));
+    let rules = Rules { full_weekday: LEVELLED, ..late.rules };
+    let planned = |night: &str| Inputs { rules, planned_full: night.parse().ok(), ..saturday.clone() };
+    assert_eq!(decide(&planned("2026-11-28")), (Level::Full, Rule::LevelledFullNight));
+    assert_eq!(decide(&planned("2026-11-29")), (Level::Differential, Rule::Differential));
+    // An older version stored no due instant: it was decided by the time it began.
+    let mut stored = serde_json::to_value(&late).unwrap();
+    stored.as_object_mut().unwrap().remove("due");
+    let read: Inputs = serde_json::from_value(stored).unwrap();
+    assert_eq!((read.due, decide(&read).0), (None, Level::Differential));
 }
 
 #[test]
@@ -302,6 +338,7 @@ fn any_inputs() -> impl Strategy<Value = Inputs> {
                 let rates = Rates { scan_ms: Some(1), full: Work { bytes: 10, ms: 3 }, ..Rates::default() };
                 Inputs {
                     now,
+                    due: None,
                     asked,
                     rules,
                     full,

@@ -23,6 +23,7 @@ fn nightly(number: usize, bytes: u64, cycle: u32) -> LevelledJob {
     LevelledJob {
         id: id(number),
         bytes,
+        today: on(0),
         nights: (0..i64::from(MAX_NIGHTS)).map(on).collect(),
         until: on(i64::from(MAX_NIGHTS) - 1),
         last_full: Some(on(-1)),
@@ -132,7 +133,7 @@ fn what_has_no_choice_says_so() {
 fn a_night_counts_once_however_often_a_job_runs_and_is_that_of_its_zone() {
     let nights = |cron: &str, zone: &str, now: &str| {
         let calendar = Calendar { cron: cron.parse().unwrap(), zone: zone.parse().unwrap() };
-        nights_of(&Due::plain(&calendar, &Windows::default()), now.parse().unwrap())
+        nights_of(&Due::plain(&calendar, &Windows::default()), &[], now.parse().unwrap())
     };
     let (often, until) = nights("*/5 * * * *", "UTC", "2026-11-23T12:00:00Z");
     assert_eq!((often.len(), often[0], until), (93, on(0), on(92)));
@@ -142,6 +143,25 @@ fn a_night_counts_once_however_often_a_job_runs_and_is_that_of_its_zone() {
     assert_eq!(auckland[0], on(1), "it is the day after there");
     let (skipped, _) = nights("30 2 * * *", "Europe/Berlin", "2027-03-26T12:00:00Z");
     assert_eq!(skipped[..3], [date(2027, 3, 27), date(2027, 3, 28), date(2027, 3, 29)]);
+}
+
+#[test]
+fn no_full_is_planned_for_a_night_that_a_pause_holds_back() {
+    let calendar = Calendar { cron: "0 2 * * *".parse().unwrap(), zone: "UTC".parse().unwrap() };
+    let windows = Windows::default();
+    let runs = Due::plain(&calendar, &windows);
+    let at = |text: &str| -> jiff::Timestamp { text.parse().unwrap() };
+    let now = at("2026-11-23T12:00:00Z");
+    let pause = |from, until| Pause::of("host web-1", (at(from), until), "ada", "new disks");
+    let short = pause("2026-11-24T00:00:00Z", Some(at("2026-11-27T02:00:00Z")));
+    let longer = pause("2026-11-26T00:00:00Z", Some(at("2026-11-29T01:00:00Z")));
+    let (nights, until) = nights_of(&runs, &[short.clone(), longer], now);
+    assert_eq!((nights[0], nights[1], until), (on(6), on(7), on(92)), "they overlap, and end before Sunday's run");
+    let job = LevelledJob { nights, until, planned: Some(on(3)), ..nightly(0, 10, 7) };
+    let placed = plan(std::slice::from_ref(&job)).next[0];
+    assert_eq!((placed.night, placed.moved), (on(6), true), "it finds a night after the pause");
+    let endless = pause("2026-11-24T00:00:00Z", None);
+    assert!(nights_of(&runs, &[short, endless], now).0.is_empty());
 }
 
 #[test]

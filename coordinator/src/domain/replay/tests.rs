@@ -50,6 +50,7 @@ fn lived(rules: Rules, days: &[Day]) -> Vec<Recorded> {
         let now = monday().checked_add(SignedDuration::from_hours(24 * i64::try_from(number).unwrap())).unwrap();
         let inputs = Inputs {
             now: now.clone(),
+            due: None,
             asked: day.asked,
             rules,
             full: full.clone(),

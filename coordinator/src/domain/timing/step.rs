@@ -10,7 +10,7 @@ pub const MAX_ROWS: usize = 500;
 /// Runs that are made up for at most.
 pub const MAX_OWED: u32 = 100;
 /// A run that somebody sees so long after its instant is on time.
-const ON_TIME: SignedDuration = SignedDuration::from_mins(5);
+pub const ON_TIME: SignedDuration = SignedDuration::from_mins(5);
 
 const NOBODY: &str = "no coordinator was running when it was due";
 

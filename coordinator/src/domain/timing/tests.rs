@@ -1,6 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use jiff::ToSpan;
+use jiff::civil::Weekday;
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -250,10 +251,11 @@ fn a_pause_holds_what_is_due_in_it_and_one_without_an_end_says_so() {
     let pauses = [ending.clone(), endless];
     let both = Holds { pauses: &pauses, ..alone };
     assert_eq!(both.opens_at(from), None, "nobody knows when");
-    let seen = ahead((&due, &both, CatchUp::All), 0, from, at("2026-11-25T00:00:00Z"), 9);
+    let seen = ahead((&due, &both, CatchUp::All), None, from, at("2026-11-25T00:00:00Z"), 9);
     assert!(seen.len() == 4 && seen.iter().all(|due| matches!(due.kind, Kind::Held(_))), "{seen:?}");
-    let seen = ahead((&due, &alone, CatchUp::Latest), 0, from, at("2026-11-23T00:00:00Z"), 9);
-    assert_eq!(seen.last(), Some(&Ahead { at: until, kind: Kind::CatchUp }), "{seen:?}");
+    let seen = ahead((&due, &alone, CatchUp::Latest), None, from, at("2026-11-23T00:00:00Z"), 9);
+    let stands_for = at("2026-11-22T02:00:00Z");
+    assert_eq!(seen.last(), Some(&Ahead { at: until, stands_for, kind: Kind::CatchUp }), "{seen:?}");
 }
 
 #[test]
@@ -298,7 +300,7 @@ fn what_lies_ahead_names_the_runs_that_will_be_missed_and_the_one_that_makes_up_
     let due = Due::of_policy(&policy);
     let holds = Holds { windows: &policy.timing.windows, zone: due.zone(), pauses: &[] };
     let (now, until) = (at("2026-12-23T12:00:00Z"), at("2026-12-28T00:00:00Z"));
-    let told = |rule, owed| -> Vec<(String, Kind)> {
+    let told = |rule, owed: Option<(u32, Timestamp)>| -> Vec<(String, Kind)> {
         let found = ahead((&due, &holds, rule), owed, now, until, 100);
         found.into_iter().map(|due| (due.at.strftime("%d %H:%M").to_string(), due.kind)).collect()
     };
@@ -311,10 +313,56 @@ fn what_lies_ahead_names_the_runs_that_will_be_missed_and_the_one_that_makes_up_
         day("26 18:00", Kind::CatchUp),
         day("27 02:00", Kind::Run),
     ];
-    assert_eq!(told(CatchUp::Latest, 0), latest);
-    assert_eq!(told(CatchUp::All, 0).iter().filter(|(_, kind)| *kind == Kind::CatchUp).count(), 2);
-    assert_eq!(told(CatchUp::None, 0).len(), 4);
-    assert_eq!(told(CatchUp::Latest, 1)[0], day("23 12:00", Kind::CatchUp), "what is owed begins at once");
+    assert_eq!(told(CatchUp::Latest, None), latest);
+    assert_eq!(told(CatchUp::All, None).iter().filter(|(_, kind)| *kind == Kind::CatchUp).count(), 2);
+    assert_eq!(told(CatchUp::None, None).len(), 4);
+    let owed = Some((1, at("2026-12-23T02:00:00Z")));
+    assert_eq!(told(CatchUp::Latest, owed)[0], day("23 12:00", Kind::CatchUp), "what is owed begins at once");
+}
+
+#[test]
+fn a_run_is_for_the_day_that_it_is_due_on_wherever_the_jitter_moves_it() {
+    let late = policy("schedule = { cron = \"30 23 * * *\", zone = \"Europe/Berlin\", jitter = \"2h\" }");
+    let sunday = at("2026-11-22T22:30:00Z");
+    for number in 0..50 {
+        let due = Due::backups(&late, HostId::from_uuid(Uuid::from_u128(number)));
+        let moved = due.next_after(sunday - 1.nanosecond()).unwrap();
+        assert_eq!(due.plain_of(moved), sunday, "{moved}");
+        // A run that waited from Sunday until Wednesday noon stands for those of Monday and Tuesday too.
+        let noon = at("2026-11-25T11:00:00Z");
+        let newest = |wanted: fn(Date) -> bool| due.newest_while_waiting(moved, noon, wanted);
+        assert_eq!(newest(|_| true), Some(at("2026-11-24T22:30:00Z")));
+        assert_eq!(newest(|day| day.weekday() == Weekday::Monday), Some(at("2026-11-23T22:30:00Z")));
+        assert_eq!(newest(|day| day.weekday() == Weekday::Sunday), None, "its own is not one of them");
+    }
+    let due = Due::of_policy(&late);
+    assert_eq!(due.plain_of(at("2026-11-22T12:00:00Z")), at("2026-11-22T12:00:00Z"), "another calendar's");
+}
+
+#[test]
+fn what_a_resume_lets_go_begins_over_the_jitter_and_before_anything_closes() {
+    let (resumed, windows) = (at("2026-11-25T10:00:00Z"), allowed(&["08:00-10:30"]));
+    let begins = |jitter: &str, windows: &Windows, now: Timestamp| -> Vec<Timestamp> {
+        let policy = policy(&format!("schedule = {{ cron = \"0 2 * * *\", jitter = \"{jitter}\" }}"));
+        let begins = |number: u128| {
+            let due = Due::backups(&policy, HostId::from_uuid(Uuid::from_u128(number)));
+            due.making_up_since(&Holds { windows, zone: due.zone(), pauses: &[] }, resumed, now)
+        };
+        (0..600).map(begins).collect()
+    };
+    let in_ten_minutes = |begins: &[Timestamp], number: i64| {
+        let from = resumed + (10 * number).minutes();
+        begins.iter().filter(|at| (from..from + 10.minutes()).contains(*at)).count()
+    };
+    let hour = begins("1h", &Windows::default(), resumed);
+    assert!((0..6).all(|number| (60..140).contains(&in_ten_minutes(&hour, number))), "{hour:?}");
+    let closing = begins("1h", &windows, resumed);
+    assert!(closing.iter().all(|at| (resumed..resumed + 30.minutes()).contains(at)), "the window closes at 10:30");
+    assert!((0..3).all(|number| (140..260).contains(&in_ten_minutes(&closing, number))), "{closing:?}");
+    // Looked at later, who had a share that is over begins at once, and nobody later than before.
+    let later = resumed + 20.minutes();
+    let again = begins("1h", &Windows::default(), later);
+    assert!(hour.iter().zip(&again).all(|(first, again)| *again == (*first).max(later)));
 }
 
 #[test]

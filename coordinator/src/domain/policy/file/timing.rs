@@ -307,12 +307,15 @@ pub(in crate::domain::policy) fn warnings(policy: &Policy) -> Vec<Finding> {
     if let FullDay::Weekly(day) = policy.full.day
         && is_closed_on(policy, day)
     {
+        let taken = match policy.timing.catch_up {
+            CatchUp::None => "fulls are taken when the newest is too old",
+            CatchUp::Latest | CatchUp::All => {
+                "the full is taken by the run that makes up for it, or when the newest is too old"
+            }
+        };
         warn(
             "full.day",
-            format!(
-                "no run of a {} is inside the allowed windows: fulls are taken when the newest is too old",
-                weekday_name(day)
-            ),
+            format!("no run of a {} is inside the allowed windows: {taken}", weekday_name(day)),
             "name a day of the allowed windows",
         );
     }

@@ -1,0 +1,6 @@
+-- Runs that ended long ago are forgotten. Of those whose row stays, only the steps are, and they are not looked at again.
+ALTER TABLE runs ADD COLUMN steps_forgotten_at timestamptz;
+CREATE INDEX runs_ended ON runs ((coalesce(ended_at, created_at)))
+    WHERE state IN ('succeeded', 'failed', 'cancelled', 'missed') AND steps_forgotten_at IS NULL;
+-- Without it, each run that goes would be a look at every key.
+CREATE INDEX run_keys_of_run ON run_keys (run_id);
