@@ -247,10 +247,10 @@ impl Run {
                 self.newest(attempt)?;
                 Ok(Run { reaped: false, ..self })
             }
-            // A run that was missed here and failed there stays missed.
+            // A run that was missed here and failed there stays missed. The attempt is over: its success cannot come any more.
             RunState::Missed => {
                 self.newest(attempt)?;
-                Ok(self)
+                Ok(Run { attempt, ..self })
             }
             RunState::Cancelled => {
                 self.newest(attempt)?;

@@ -111,6 +111,15 @@ fn a_host_that_was_cut_off_commits_the_planned_run_that_was_recorded_as_missed()
     assert!(missed.apply(Event::Succeeded(Attempt(2))).is_err());
 }
 
+#[test]
+fn a_planned_run_that_was_missed_here_and_failed_at_its_host_does_not_succeed_by_a_report_said_again() {
+    let missed = Run::queued(3).apply(Event::Missed).unwrap();
+    let over = missed.apply(Event::Failed { attempt: Attempt(1), retryable: false }).unwrap();
+    assert_eq!(over.state, RunState::Missed);
+    assert_eq!(over.apply(Event::Succeeded(Attempt(1))), Err(Illegal::AttemptEnded(Attempt(1))));
+    assert_eq!(over.disposition(Attempt(1), true), Disposition::Forget);
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     let attempt = (0u32..5).prop_map(Attempt);
     prop_oneof![

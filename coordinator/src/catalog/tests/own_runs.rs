@@ -8,8 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::fixture::{Fleet, LEASE, sealed};
 use crate::catalog::testing::{with_catalog, with_config};
 use crate::catalog::{
-    Catalog, Commit, Committed, DueRun, FromPlanRecord, PauseScope, Planned, ReportedEvent, RunBeat, RunReport,
-    ScheduleOutcome, ScheduleStep,
+    Catalog, Commit, Committed, DueRun, FaultRecord, FromPlanRecord, PauseScope, Planned, ReportedEvent, RunBeat,
+    RunReport, ScheduleOutcome, ScheduleStep,
 };
 use crate::domain::timing::{Owing, Start};
 
@@ -81,19 +81,23 @@ async fn commit(fleet: &Fleet, run: RunId, ordinal: u64) -> Committed {
     fleet.catalog.commit_backup(&commit).await.unwrap()
 }
 
-async fn started(fleet: &Fleet, run: RunId) {
+async fn report(fleet: &Fleet, run: RunId, sequence: u64, event: ReportedEvent) {
     let report = RunReport {
         host: fleet.host,
         session: fleet.session,
         run,
         attempt: Attempt(1),
-        sequence: 1,
-        event: ReportedEvent::StartedFromPlan(HOW),
+        sequence,
+        event,
         checked: Vec::new(),
         lease: LEASE,
         retry_after: std::time::Duration::ZERO,
     };
     fleet.catalog.accept_report(&report).await.unwrap();
+}
+
+async fn started(fleet: &Fleet, run: RunId) {
+    report(fleet, run, 1, ReportedEvent::StartedFromPlan(HOW)).await;
 }
 
 #[tokio::test]
@@ -134,6 +138,26 @@ async fn of_the_runs_of_a_job_that_a_host_tells_of_the_one_that_goes_on_is_open_
             assert_eq!(record.machine.state, RunState::Succeeded);
             assert!(record.spec.get("from_plan").is_some(), "also of a run that was missed here");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_run_that_was_missed_here_and_failed_there_does_not_succeed_by_a_report_that_comes_again() {
+    with_catalog(async |catalog| {
+        let fleet = Fleet::new(&catalog).await;
+        let [run] = promise(&fleet, &[0]).await[..] else { panic!() };
+        schedule(&fleet, &[(0, true)], Owing::Unchanged).await;
+        started(&fleet, run).await;
+        // The archive of an attempt that failed is set aside.
+        let fault = FaultRecord { code: "io".to_owned(), message: "the disk broke".to_owned(), hint: String::new() };
+        let failed = ReportedEvent::Failed { fault: fault.clone(), retryable: true, result: None, warnings_total: 0 };
+        report(&fleet, run, 2, failed).await;
+        let record = catalog.run(run).await.unwrap().unwrap();
+        assert_eq!((record.machine.state, record.machine.attempt), (RunState::Missed, Attempt(1)));
+        assert_eq!(record.fault, Some(fault));
+        assert!(matches!(commit(&fleet, run, 1).await, Committed::Refused(_)));
+        assert_eq!(hold(&fleet, &[(run, true)]).await, [Disposition::Forget]);
     })
     .await;
 }

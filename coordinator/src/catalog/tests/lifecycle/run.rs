@@ -170,6 +170,7 @@ impl Run {
             Place::Over(RunState::Succeeded) => return Err(Void::Lost),
             Place::Over(_) if !self.is_newest(attempt) => return Err(Void::Lost),
             Place::Over(RunState::Failed) if self.has_lapsed() => self.end(attempt, session, fate),
+            Place::Over(RunState::Missed) if self.tries.is_empty() => self.end(attempt, session, fate),
             Place::Over(_) => {}
         }
         Ok(())
