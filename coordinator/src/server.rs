@@ -40,12 +40,10 @@ use crate::postgres::{self, Private};
 use crate::pulses::Pulses;
 use crate::relays::Relays;
 use crate::sessions::Sessions;
-use crate::settings::{Settings, reachable};
+use crate::settings::{RENEWAL_GRACE, Settings, reachable};
 use crate::tasks;
 use crate::web::health::HealthListener;
 
-/// How long an expired certificate may still renew.
-const RENEWAL_GRACE: Duration = Duration::from_secs(30 * 86_400);
 /// Longest wait for tasks and calls at the end.
 const END_PATIENCE: Duration = Duration::from_secs(10);
 /// Calls under way on one connection.

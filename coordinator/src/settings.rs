@@ -24,8 +24,14 @@ pub const MAX_IDLE_HEARTBEAT_S: u32 = 300;
 pub const MIN_LEASE_HEARTBEATS: u32 = 3;
 /// Longest lease, in seconds. A lost host's run is taken back after it.
 pub const MAX_LEASE_S: u32 = 3600;
+/// Certificates may have expired this long ago and still renew: a fleet that was off for a month comes back by itself.
+pub const RENEWAL_GRACE: Duration = Duration::from_secs(30 * 86_400);
 /// Shortest time that ended runs are kept, in days: what a cut-off host did by its plan is told within it.
 pub const MIN_KEEP_RUNS_DAYS: u32 = 60;
+const _: () = assert!(
+    MIN_KEEP_RUNS_DAYS as u64 * 86_400 >= 2 * RENEWAL_GRACE.as_secs(),
+    "a host may come back for as long as its certificate is renewed"
+);
 /// Longest, in days: a century.
 pub const MAX_KEEP_RUNS_DAYS: u32 = 36_500;
 /// Longest fleet name.

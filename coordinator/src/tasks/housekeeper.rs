@@ -16,6 +16,6 @@ pub fn start(app: &Arc<App>, life: &Lifecycle) {
     let owned = Arc::clone(app);
     super::start(app, life, rhythm, move || {
         let app = Arc::clone(&owned);
-        async move { housekeeping::tidy_up(&app).await.map(|()| Pass::Settled) }
+        async move { housekeeping::tidy_up(&app).await.map(|more| if more { Pass::More } else { Pass::Settled }) }
     });
 }

@@ -60,8 +60,23 @@ async fn with_fleet(story: impl AsyncFnOnce(&Client, Fleet)) {
     .await;
 }
 
-async fn forget(fleet: &Fleet) -> Forgotten {
-    fleet.catalog.forget_runs(YEAR).await.unwrap()
+/// Runs of which nothing is left, and runs that stay without their steps.
+async fn forget(fleet: &Fleet) -> (u64, u64) {
+    let Forgotten { runs, steps, .. } = fleet.catalog.forget_runs(YEAR).await.unwrap();
+    (runs, steps)
+}
+
+/// As if what stayed had been looked at two months ago.
+async fn two_months_pass(client: &Client) {
+    let sql = "UPDATE runs SET steps_forgotten_at = steps_forgotten_at - INTERVAL '2 months'";
+    client.execute(sql, &[]).await.unwrap();
+}
+
+/// A backup run that was missed.
+async fn missed(fleet: &Fleet, client: &Client) -> RunId {
+    let run = cancelled(fleet).await;
+    client.execute("UPDATE runs SET state = 'missed' WHERE run_id = $1", &[&run.uuid()]).await.unwrap();
+    run
 }
 
 async fn is_there(fleet: &Fleet, run: RunId) -> bool {
@@ -73,11 +88,11 @@ async fn a_run_of_long_ago_goes_with_all_of_its_steps_and_a_young_one_stays() {
     with_fleet(async |client, fleet| {
         let (old, young) = (cancelled(&fleet).await, cancelled(&fleet).await);
         age(client, old).await;
-        assert_eq!(forget(&fleet).await, Forgotten { runs: 1, steps: 0 });
+        assert_eq!(forget(&fleet).await, (1, 0));
         assert!(!is_there(&fleet, old).await && is_there(&fleet, young).await);
         assert_eq!(fleet.catalog.run_events(old).await.unwrap().len(), 0);
         assert!(!fleet.catalog.run_events(young).await.unwrap().is_empty());
-        assert_eq!(forget(&fleet).await, Forgotten::default(), "nothing is left to forget");
+        assert_eq!(forget(&fleet).await, (0, 0), "nothing is left to forget");
     })
     .await;
 }
@@ -88,24 +103,51 @@ async fn a_run_that_made_a_restore_point_keeps_its_decision_and_loses_its_steps(
         let run = backed_up(&fleet, 1).await;
         cancelled(&fleet).await;
         age(client, run).await;
-        assert_eq!(forget(&fleet).await, Forgotten { runs: 0, steps: 1 });
+        assert_eq!(forget(&fleet).await, (0, 1));
         let record = fleet.catalog.run(run).await.unwrap().unwrap();
         assert_eq!(record.machine.state, RunState::Succeeded);
         assert_eq!(fleet.catalog.decisions_of_run(run).await.unwrap().len(), 1);
         assert_eq!(fleet.catalog.run_events(run).await.unwrap().len(), 0);
-        assert_eq!(forget(&fleet).await, Forgotten::default(), "it is not looked at again");
+        assert_eq!(forget(&fleet).await, (0, 0), "it is not looked at again");
     })
     .await;
 }
 
 #[tokio::test]
-async fn the_newest_run_of_a_job_stays_however_old_it_is() {
+async fn the_newest_run_of_each_end_stays_however_old_it_is() {
     with_fleet(async |client, fleet| {
+        let held_back = missed(&fleet, client).await;
         let (first, last) = (cancelled(&fleet).await, cancelled(&fleet).await);
-        age(client, first).await;
-        age(client, last).await;
-        assert_eq!(forget(&fleet).await, Forgotten { runs: 1, steps: 1 });
-        assert!(!is_there(&fleet, first).await && is_there(&fleet, last).await);
+        for run in [held_back, first, last] {
+            age(client, run).await;
+        }
+        let open = fleet.ask(RunKind::Backup).await;
+        assert_eq!(forget(&fleet).await, (1, 2), "an open run is no newer end");
+        assert!(!is_there(&fleet, first).await);
+        for run in [held_back, last, open] {
+            assert!(is_there(&fleet, run).await);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_run_that_stayed_as_the_newest_goes_when_there_is_a_newer_one_and_a_restore_point_never() {
+    with_fleet(async |client, fleet| {
+        let point = backed_up(&fleet, 1).await;
+        let newest = cancelled(&fleet).await;
+        age(client, point).await;
+        age(client, newest).await;
+        assert_eq!(forget(&fleet).await, (0, 2));
+        two_months_pass(client).await;
+        assert_eq!(forget(&fleet).await, (0, 0), "it is the newest still");
+        cancelled(&fleet).await;
+        assert_eq!(forget(&fleet).await, (0, 0), "and is looked at once in a month");
+        two_months_pass(client).await;
+        assert_eq!(forget(&fleet).await, (1, 0));
+        assert!(is_there(&fleet, point).await && !is_there(&fleet, newest).await);
+        let century = fleet.catalog.forget_runs(100 * YEAR).await.unwrap();
+        assert_eq!(century.looked_at, 0);
     })
     .await;
 }
@@ -115,7 +157,7 @@ async fn an_open_run_is_never_forgotten() {
     with_fleet(async |client, fleet| {
         let open = fleet.ask(RunKind::Backup).await;
         age(client, open).await;
-        assert_eq!(forget(&fleet).await, Forgotten::default());
+        assert_eq!(forget(&fleet).await, (0, 0));
         assert_eq!(fleet.catalog.run(open).await.unwrap().unwrap().machine.state, RunState::Queued);
         assert!(!fleet.catalog.run_events(open).await.unwrap().is_empty());
     })
@@ -131,26 +173,27 @@ async fn a_run_that_somebody_works_on_is_passed_over() {
         age(client, other).await;
         client.batch_execute("BEGIN").await.unwrap();
         client.execute("SELECT FROM runs WHERE run_id = $1 FOR UPDATE", &[&old.uuid()]).await.unwrap();
-        assert_eq!(forget(&fleet).await, Forgotten { runs: 1, steps: 0 });
+        assert_eq!(forget(&fleet).await, (1, 0));
         client.batch_execute("COMMIT").await.unwrap();
         assert!(is_there(&fleet, old).await);
-        assert_eq!(forget(&fleet).await, Forgotten { runs: 1, steps: 0 });
+        assert_eq!(forget(&fleet).await, (1, 0));
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_key_of_a_run_of_long_ago_asks_for_a_new_run() {
+async fn a_key_of_a_run_of_long_ago_asks_for_a_new_run_where_the_old_one_is_gone() {
     with_fleet(async |client, fleet| {
-        let old = cancelled(&fleet).await;
+        let (old, kept) = (cancelled(&fleet).await, backed_up(&fleet, 1).await);
         cancelled(&fleet).await;
-        let insert =
-            "INSERT INTO run_keys (job, key, run_id) SELECT job, 'nightly', run_id FROM runs WHERE run_id = $1";
-        client.execute(insert, &[&old.uuid()]).await.unwrap();
-        age(client, old).await;
-        assert_eq!(forget(&fleet).await, Forgotten { runs: 1, steps: 0 });
-        let keys = client.query_one("SELECT count(*) FROM run_keys", &[]).await.unwrap();
-        assert_eq!(keys.get::<_, i64>(0), 0);
+        let insert = "INSERT INTO run_keys (job, key, run_id) SELECT job, $2, run_id FROM runs WHERE run_id = $1";
+        for (run, key) in [(old, "nightly"), (kept, "weekly")] {
+            client.execute(insert, &[&run.uuid(), &key]).await.unwrap();
+            age(client, run).await;
+        }
+        assert_eq!(forget(&fleet).await, (1, 1));
+        let keys = client.query("SELECT key FROM run_keys", &[]).await.unwrap();
+        assert_eq!(keys.iter().map(|row| row.get(0)).collect::<Vec<String>>(), ["weekly"]);
     })
     .await;
 }
