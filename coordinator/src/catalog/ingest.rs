@@ -169,7 +169,9 @@ impl Catalog {
 
     /// How much of an index has arrived. Asking begins nothing.
     pub async fn index_progress(&self, backup: BackupId, host: HostId) -> Result<IndexProgress> {
-        match self.connection().await?.query_opt(&WANTED, &[&backup.uuid(), &host.uuid()]).await? {
+        // By itself: in the head of the match, the connection would be held while another is waited for.
+        let row = self.connection().await?.query_opt(&WANTED, &[&backup.uuid(), &host.uuid()]).await?;
+        match row {
             Some(row) => self.intake_of(&row)?.progress().await,
             None => Ok(IndexProgress { next_block: 0, complete: true }),
         }

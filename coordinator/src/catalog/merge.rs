@@ -288,15 +288,16 @@ impl Catalog {
         failpoint::reach("coordinator.merge.uncommitted");
         transaction.commit().await?;
         failpoint::reach("coordinator.merge.committed");
-        if staged > MANY_ENTRIES {
-            self.forget_staged(&keys, &turn).await;
-        }
         if opened >= MANY_OPENED {
             for statement in [&ANALYZE, &MAKE_FILTERS] {
                 if let Err(error) = connection.execute(statement, &[]).await {
                     tracing::debug!(%error, "statistics and filters of file versions are made later");
                 }
             }
+        }
+        drop(connection);
+        if staged > MANY_ENTRIES {
+            self.forget_staged(&keys, &turn).await;
         }
         Ok(MergeOutcome::Merged { backup: turn.id, seq: Seq(i64::from(turn.seq)), closed, opened })
     }
