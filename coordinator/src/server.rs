@@ -44,6 +44,8 @@ use crate::settings::{RENEWAL_GRACE, Settings, reachable};
 use crate::tasks;
 use crate::web::health::HealthListener;
 
+/// Connections for scheduling, claims, heartbeats and leases: as many as there are such reconcilers.
+const DUTY_POOL_SIZE: usize = 4;
 /// Longest wait for tasks and calls at the end.
 const END_PATIENCE: Duration = Duration::from_secs(10);
 /// Calls under way on one connection.
@@ -181,6 +183,7 @@ async fn serve(config: Config, database: &Database, life: &Lifecycle) -> Result<
     let listeners = listen(&authority, &settings, coordinator, clock.as_ref()).await?;
     let endpoints = listeners.endpoints(&settings)?;
     let app = Arc::new(App {
+        duties: catalog.apart(DUTY_POOL_SIZE).map_err(ServerError::Database)?,
         catalog,
         sessions: Sessions::new(),
         relays: Relays::default(),

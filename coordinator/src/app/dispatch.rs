@@ -30,10 +30,12 @@ const MAX_CLAIMED: usize = 1000;
 /// Orders made side by side: each asks the catalog for its job's history.
 const MAX_GIVEN_AT_ONCE: usize = 6;
 /// Orders made in one pass.
-const MAX_GIVEN: usize = 500;
+const MAX_GIVEN: usize = 100;
 /// Attempts that wait for their orders have their leases extended after this part of one: what is claimed is this coordinator's word, and
 /// it lives. When it does not, they lapse as orders do that were lost.
 const KEPT_PART_OF_LEASE: u32 = 6;
+/// Longest time that orders give way to runs that become due and are claimed.
+const MAX_GIVING_WAY: Duration = Duration::from_secs(10);
 /// Nothing more is claimed while so many attempts wait for their orders.
 const MAX_UNORDERED: usize = 50_000;
 /// Archives that one verification reads: the newest of the chain.
@@ -55,6 +57,20 @@ struct Line {
     kept: Option<Instant>,
     /// How many have left the line, and their orders are being made.
     in_hand: usize,
+    /// Runs that are due and not inserted, or not claimed, wait for the next pass.
+    scheduling: bool,
+    claiming: bool,
+    /// Since when either is so.
+    behind: Option<Instant>,
+}
+
+/// What goes before orders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sooner {
+    /// Runs that are due become rows.
+    Scheduling,
+    /// Runs are leased.
+    Claiming,
 }
 
 impl Unordered {
@@ -77,6 +93,28 @@ impl Unordered {
             line.in_hand = line.waiting.len().min(most);
             line.waiting.drain(..line.in_hand).collect()
         })
+    }
+
+    /// Notes whether a pass of this kind left some for the next. Orders, one by one, would take the database from passes that do hundreds at
+    /// once: they give way, for [`MAX_GIVING_WAY`] at most.
+    pub fn note(&self, what: Sooner, more: bool) {
+        let goes_on = self.locked(|line| {
+            match what {
+                Sooner::Scheduling => line.scheduling = more,
+                Sooner::Claiming => line.claiming = more,
+            }
+            let behind = line.scheduling || line.claiming;
+            line.behind = behind.then(|| line.behind.unwrap_or_else(Instant::now));
+            !behind && !line.waiting.is_empty()
+        });
+        if goes_on {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Whether orders give way now.
+    fn gives_way(&self, most: Duration) -> bool {
+        self.locked(|line| line.behind.is_some_and(|since| since.elapsed() < most))
     }
 
     /// What was taken has its orders, or never will.
@@ -110,7 +148,7 @@ pub async fn dispatch_all(app: &App) -> Result<bool, Fault> {
     let lease = app.settings.lease();
     let waiting = app.unordered.to_keep(lease / KEPT_PART_OF_LEASE);
     if !waiting.is_empty() {
-        app.catalog.keep_leases(&waiting, lease).await?;
+        app.duties.keep_leases(&waiting, lease).await?;
     }
     if app.unordered.is_full() {
         return Ok(false);
@@ -120,16 +158,20 @@ pub async fn dispatch_all(app: &App) -> Result<bool, Fault> {
         return Ok(false);
     }
     let numbers: Vec<(HostId, SessionNumber)> = sessions.iter().map(|session| (session.host, session.number)).collect();
-    let claimed = app.catalog.claim_runs(&numbers, lease, MAX_CLAIMED).await?;
+    let claimed = app.duties.claim_runs(&numbers, lease, MAX_CLAIMED).await?;
     let more = claimed.len() >= MAX_CLAIMED;
     if !claimed.is_empty() {
         app.unordered.add(claimed);
     }
+    app.unordered.note(Sooner::Claiming, more);
     Ok(more)
 }
 
 /// Makes and sends orders of what was claimed. Answers whether more is waiting.
 pub async fn give_orders(app: &App) -> Result<bool, Fault> {
+    if app.unordered.gives_way(MAX_GIVING_WAY) && !app.draining.is_begun() {
+        return Ok(false);
+    }
     let claimed = app.unordered.take(MAX_GIVEN);
     if claimed.is_empty() {
         return Ok(false);
@@ -186,7 +228,7 @@ async fn order(app: &App, run: &RunRecord, attempt: Attempt) -> Result<RunOrder,
         attempt: attempt.get(),
         trace_parent: format!("00-{trace}-{}-01", trace.get(..16).unwrap_or_default()),
         task: Some(task),
-        pace: pace::of_runs(app, &[run.id], app.catalog.now().await?).await?.remove(&run.id),
+        pace: pace::of_runs(app, &app.catalog, &[run.id], app.catalog.now().await?).await?.remove(&run.id),
     })
 }
 
@@ -308,6 +350,19 @@ mod tests {
         assert!(!unordered.is_empty(), "one is in hand");
         unordered.given();
         assert!(unordered.is_empty());
+    }
+
+    #[test]
+    fn orders_give_way_while_runs_become_due_and_are_claimed_and_not_for_ever() {
+        let (unordered, most) = (Unordered::default(), Duration::from_secs(60));
+        assert!(!unordered.gives_way(most));
+        unordered.note(Sooner::Scheduling, true);
+        unordered.note(Sooner::Claiming, true);
+        unordered.note(Sooner::Scheduling, false);
+        assert!(unordered.gives_way(most), "some are not claimed");
+        assert!(!unordered.gives_way(Duration::ZERO), "it was long enough");
+        unordered.note(Sooner::Claiming, false);
+        assert!(!unordered.gives_way(most));
     }
 
     #[test]

@@ -110,10 +110,10 @@ pub async fn store_waiting(app: &App) -> Result<bool, Fault> {
 }
 
 async fn store(app: &App, beats: &[HostBeat]) -> Result<Vec<Option<HeartbeatAck>>, Fault> {
-    let beaten = app.catalog.beat_hosts(beats, app.settings.lease()).await?;
+    let beaten = app.duties.beat_hosts(beats, app.settings.lease()).await?;
     let going_on: Vec<RunId> =
         beaten.runs.iter().filter(|(_, cancelling)| !**cancelling).map(|(run, _)| *run).collect();
-    let paces = pace::of_runs(app, &going_on, beaten.now).await?;
+    let paces = pace::of_runs(app, &app.duties, &going_on, beaten.now).await?;
     let answer = |beat: &HostBeat| {
         let outcomes = as_usual(beat, &beaten)?;
         let runs = outcomes.iter().map(|outcome| held_answer(outcome, paces.get(&outcome.run).copied())).collect();

@@ -216,7 +216,7 @@ pub(super) async fn held_answers(
 ) -> Result<Vec<api::HeldAnswer>, Fault> {
     let goes_on = |outcome: &&HeartbeatOutcome| outcome.disposition == Disposition::Continue;
     let runs: Vec<RunId> = outcomes.iter().filter(goes_on).map(|outcome| outcome.run).collect();
-    let paces = pace::of_runs(app, &runs, now).await?;
+    let paces = pace::of_runs(app, &app.catalog, &runs, now).await?;
     Ok(outcomes.iter().map(|outcome| held_answer(outcome, paces.get(&outcome.run).copied())).collect())
 }
 

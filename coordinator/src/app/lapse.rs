@@ -18,7 +18,7 @@ const MAX_LAPSED: u32 = 100;
 pub async fn end_lapsed_runs(app: &App) -> Result<bool, Fault> {
     let mut without: Vec<RunId> = Vec::new();
     loop {
-        let found = app.catalog.lapsed_runs(MAX_LAPSED, &without).await?;
+        let found = app.duties.lapsed_runs(MAX_LAPSED, &without).await?;
         let full = found.len() >= MAX_LAPSED as usize;
         let mut passed_over = false;
         for id in found {
@@ -36,10 +36,10 @@ pub async fn end_lapsed_runs(app: &App) -> Result<bool, Fault> {
 }
 
 async fn end(app: &App, id: RunId) -> Result<(), Fault> {
-    let Some(lapsed) = app.catalog.end_lapsed(id).await? else { return Ok(()) };
+    let Some(lapsed) = app.duties.end_lapsed(id).await? else { return Ok(()) };
     tracing::warn!(run = %lapsed.run, state = %lapsed.state, why = %lapsed.why, "its time is over");
     if RunState::HELD.contains(&lapsed.state)
-        && let Some(run) = app.catalog.run(lapsed.run).await?
+        && let Some(run) = app.duties.run(lapsed.run).await?
     {
         cancel_run::tell_host(app, &run, &lapsed.why);
     }

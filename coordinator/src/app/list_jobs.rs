@@ -195,6 +195,7 @@ mod tests {
 
     fn app(catalog: &Catalog, state: &tempfile::TempDir) -> App {
         App {
+            duties: catalog.clone(),
             catalog: catalog.clone(),
             sessions: Sessions::new(),
             relays: Relays::default(),

@@ -24,9 +24,9 @@ const MUCH_LATER: SignedDuration = SignedDuration::from_hours(30 * 24);
 pub async fn make_up_for_missed_runs(app: &App) -> Result<bool, Fault> {
     let mut without: Vec<JobId> = Vec::new();
     loop {
-        let jobs = app.catalog.owing_jobs(MAX_JOBS, &without).await?;
+        let jobs = app.duties.owing_jobs(MAX_JOBS, &without).await?;
         let full = jobs.len() >= MAX_JOBS as usize;
-        let now = app.catalog.now().await?;
+        let now = app.duties.now().await?;
         let mut passed_over = false;
         for id in jobs {
             match make_up(app, id, now).await {
@@ -57,8 +57,8 @@ fn freed(paused: &[Pause], applied_at: Timestamp, (missed_at, now): (Timestamp, 
 
 /// Makes up for one missed run of a job. False: its policy does not read.
 async fn make_up(app: &App, id: JobId, now: Timestamp) -> Result<bool, Fault> {
-    let Some((job, owed)) = app.catalog.job(id).await?.zip(app.catalog.owed(id).await?) else { return Ok(true) };
-    let Some(record) = app.catalog.policy(job.policy).await? else { return Ok(true) };
+    let Some((job, owed)) = app.duties.job(id).await?.zip(app.duties.owed(id).await?) else { return Ok(true) };
+    let Some(record) = app.duties.policy(job.policy).await? else { return Ok(true) };
     let Some(policy) = readable(app, &record) else { return Ok(false) };
     let policy = on_host(app, policy, job.host).await?;
     let timing = &policy.timing;
@@ -75,7 +75,7 @@ async fn make_up(app: &App, id: JobId, now: Timestamp) -> Result<bool, Fault> {
         freed.map_or(now, |freed| due.making_up_since(&holds, freed, now))
     };
     if from > now {
-        app.catalog.put_off(&owed, from).await?;
+        app.duties.put_off(&owed, from).await?;
         return Ok(true);
     }
     let run = DueRun {
@@ -86,7 +86,7 @@ async fn make_up(app: &App, id: JobId, now: Timestamp) -> Result<bool, Fault> {
         start: start_of(&holds, timing, now, now),
         spec: serde_json::json!({ "makes_up_for": { "due_at": owed.due_at, "why": owed.why } }),
     };
-    if let MadeUp::Queued(run) = app.catalog.make_up(&owed, record.version, &run, timing.catch_up.most()).await? {
+    if let MadeUp::Queued(run) = app.duties.make_up(&owed, record.version, &run, timing.catch_up.most()).await? {
         tracing::info!(%job, %run, missed = %owed.due_at, "makes up for a missed run");
         app.nudges.dispatcher.notify_one();
     }

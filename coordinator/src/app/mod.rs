@@ -123,6 +123,9 @@ pub struct Nudges {
 pub struct App {
     /// The truth.
     pub catalog: Catalog,
+    /// The same over connections of its own, for what the fleet lives by: runs that become due, claims, heartbeats, leases. It does not wait
+    /// behind the reports and indexes of thousands of hosts.
+    pub duties: Catalog,
     /// Live agent streams of this coordinator.
     pub sessions: Sessions,
     /// Files on their way to operators.

@@ -11,16 +11,22 @@ use jiff::Timestamp;
 use super::App;
 use super::host_policies::on_host;
 use super::jobs::leave_out;
+use crate::catalog::Catalog;
 use crate::domain::pace::Rate;
 use crate::domain::policy::Policy;
 
-/// The pace of each of these runs that has one; the others go as fast as they can.
+/// The pace of each of these runs that has one, as this catalog knows them; the others go as fast as they can.
 ///
 /// # Errors
 /// Those of the catalog.
-pub async fn of_runs(app: &App, runs: &[RunId], now: Timestamp) -> Result<BTreeMap<RunId, api::Pace>, Fault> {
+pub async fn of_runs(
+    app: &App,
+    catalog: &Catalog,
+    runs: &[RunId],
+    now: Timestamp,
+) -> Result<BTreeMap<RunId, api::Pace>, Fault> {
     let mut paces = BTreeMap::new();
-    for limited in app.catalog.limited_runs(runs).await? {
+    for limited in catalog.limited_runs(runs).await? {
         let (run, host) = (limited.run, limited.host);
         let policy = match serde_json::from_value::<Policy>(limited.spec) {
             Ok(policy) => on_host(app, policy, host).await,

@@ -24,7 +24,7 @@ pub async fn reap(app: &App) -> Result<bool, Fault> {
         return Ok(false);
     }
     let backoff = Class::Interrupted.rule().backoff;
-    let reaped = app.catalog.reap_lapsed_runs(app.settings.lease(), backoff.first, backoff.most).await?;
+    let reaped = app.duties.reap_lapsed_runs(app.settings.lease(), backoff.first, backoff.most).await?;
     for lost in &reaped {
         tracing::warn!(run = %lost.run, attempt = %lost.attempt, state = %lost.state, "the host was not heard of: taken back");
     }
@@ -50,7 +50,7 @@ pub async fn beat(app: &App) -> Result<(), Fault> {
         duties: &duties,
         draining: app.draining.is_begun(),
     };
-    let heard = app.catalog.beat_coordinator(beat, app.settings.lease(), OUTAGE).await?;
+    let heard = app.duties.beat_coordinator(beat, app.settings.lease(), OUTAGE).await?;
     if heard.compatible_from > SCHEMA_VERSION {
         app.draining.begin(&format!(
             "the catalog's schema asks for programs of version {} or later, and this one is of {SCHEMA_VERSION}: install a newer coordinator",

@@ -48,15 +48,15 @@ pub async fn priority_of(app: &App, kind: RunKind, job: &Job) -> Result<i32, Fau
 /// Inserts what is due. What cannot be scheduled is passed over, so that it stands in nobody's way. Answers whether there is more to
 /// do at once.
 pub async fn insert_due_runs(app: &App) -> Result<bool, Fault> {
-    let now = app.catalog.now().await?;
+    let now = app.duties.now().await?;
     let mut without = PassedOver::default();
     loop {
-        let jobs = app.catalog.jobs_to_schedule(MAX_JOBS, &without).await?;
+        let jobs = app.duties.jobs_to_schedule(MAX_JOBS, &without).await?;
         let full = jobs.len() >= MAX_JOBS as usize;
         let (mut more, mut passed_over) = (full, false);
         let mut steps = Vec::new();
-        let jobs = in_order(&jobs, app.catalog.jobs_by_id(&jobs).await?);
-        let paused = app.catalog.pauses(jobs.iter().map(|job| since(job, now)).fold(now, Timestamp::min)).await?;
+        let jobs = in_order(&jobs, app.duties.jobs_by_id(&jobs).await?);
+        let paused = app.duties.pauses(jobs.iter().map(|job| since(job, now)).fold(now, Timestamp::min)).await?;
         for job in jobs {
             let id = job.id;
             match steps_of(app, (job, &paused), now, &mut without).await {
@@ -124,7 +124,7 @@ async fn write(app: &App, steps: Vec<ScheduleStep>, without: &mut PassedOver) ->
     let (plain, mut others): (Vec<_>, Vec<_>) = steps.into_iter().partition(ScheduleStep::is_plain);
     let (backups, verifications): (Vec<_>, Vec<_>) = plain.into_iter().partition(|step| step.kind == RunKind::Backup);
     for together in [backups, verifications] {
-        match app.catalog.schedule_many(&together).await.map_err(Fault::from) {
+        match app.duties.schedule_many(&together).await.map_err(Fault::from) {
             Ok(outcomes) => together.iter().zip(outcomes).for_each(|(step, outcome)| tell(app, step, outcome)),
             Err(fault) if fault.is_transient() => return Err(fault),
             // One of them cannot be written: each by itself shows which.
@@ -133,7 +133,7 @@ async fn write(app: &App, steps: Vec<ScheduleStep>, without: &mut PassedOver) ->
     }
     let mut passed_over = false;
     for step in others {
-        match app.catalog.schedule(&step).await.map_err(Fault::from) {
+        match app.duties.schedule(&step).await.map_err(Fault::from) {
             Ok(outcome) => tell(app, &step, outcome),
             Err(fault) => {
                 leave_out(app, &format!("job {}", step.job), fault)?;

@@ -62,7 +62,10 @@ const MAX_JOBS: i64 = 100_000;
 
 // $5 is the largest bigint: agents report any figures they like, and no sum of them may stop the report of a fleet.
 // LEAST passes over NULL, so what was not measured is made 0 first.
-const OF_JOBS: Sql = Sql("
+macro_rules! measures {
+    ($of_job:literal) => {
+        concat!(
+            "
     SELECT j.job_id, h.host_id, h.name AS host_name, p.policy_id, p.name AS policy_name,
            g.backup_id, g.captured_at, g.level, g.source_bytes, g.restore_bytes,
            w.scan_ms, w.full_bytes, w.full_ms, w.differential_bytes, w.differential_ms, w.verify_bytes, w.verify_ms,
@@ -102,12 +105,21 @@ const OF_JOBS: Sql = Sql("
             ORDER BY due_at DESC LIMIT 20
         ) recent
     ) r
-    WHERE j.state = 'active' AND h.state = 'active' AND ($1::uuid IS NULL OR j.job_id = $1)
+    WHERE j.state = 'active' AND h.state = 'active' AND ",
+            $of_job,
+            "
       AND ($2::uuid IS NULL OR h.host_id = $2) AND ($3::uuid IS NULL OR p.policy_id = $3)
-    ORDER BY h.name, p.name LIMIT $4");
+    ORDER BY h.name, p.name LIMIT $4"
+        )
+    };
+}
+
+const OF_JOBS: Sql = Sql(measures!("($1::uuid IS NULL OR j.job_id = $1)"));
+// Asked before every backup: a plan that serves every job can be kept.
+pub(super) const OF_JOB: Sql = Sql(measures!("j.job_id = $1"));
 
 #[cfg(test)]
-pub(super) const STATEMENTS: &[(&str, &Sql)] = &[("OF_JOBS", &OF_JOBS)];
+pub(super) const STATEMENTS: &[(&str, &Sql)] = &[("OF_JOBS", &OF_JOBS), ("OF_JOB", &OF_JOB)];
 
 fn read(row: &Row) -> Result<JobMeasures> {
     let work = |bytes: &'static str, ms: &'static str| -> Result<Work> {
@@ -149,6 +161,7 @@ impl Catalog {
         let job = filter.job.map(JobId::uuid);
         let (host, policy) = (filter.host.map(HostId::uuid), filter.policy.map(PolicyId::uuid));
         let params: Params<'_> = &[&job, &host, &policy, &MAX_JOBS, &i64::MAX];
-        self.connection().await?.query(&OF_JOBS, params).await?.iter().map(read).collect()
+        let statement = if job.is_some() { &OF_JOB } else { &OF_JOBS };
+        self.connection().await?.query(statement, params).await?.iter().map(read).collect()
     }
 }

@@ -184,6 +184,14 @@ impl Catalog {
         Ok(Catalog { config, pool, demotion })
     }
 
+    /// The same catalog over as many connections of its own: what goes over them does not wait behind what goes over others.
+    ///
+    /// # Errors
+    /// [`ConfigError::Pool`] when the pool cannot be made.
+    pub fn apart(&self, pool_size: usize) -> std::result::Result<Catalog, ConfigError> {
+        Catalog::new(self.config.clone().with_pool_size(pool_size))
+    }
+
     /// Brings the schema up to this version's.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use std::time::Duration;
 use coord_shared::lifecycle::Lifecycle;
 
 use super::{Pass, Rhythm};
+use crate::app::dispatch::Sooner;
 use crate::app::{App, lapse, make_up, schedule};
 
 /// What becomes due waits for half of this, on average.
@@ -20,6 +21,7 @@ pub fn start(app: &Arc<App>, life: &Lifecycle) {
         let app = Arc::clone(&owned);
         async move {
             let mut more = schedule::insert_due_runs(&app).await?;
+            app.unordered.note(Sooner::Scheduling, more);
             more |= make_up::make_up_for_missed_runs(&app).await?;
             more |= lapse::end_lapsed_runs(&app).await?;
             Ok(if more { Pass::More } else { Pass::Settled })

@@ -251,6 +251,7 @@ const HOT: &[(&Sql, &[&str])] = &[
     (&listing::FIND_VERSION, &["file_versions"]),
     (&listing::TOTALS, &["file_versions", "folders"]),
     (&changes::CHANGED_FOLDERS, &["file_versions", "folders"]),
+    (&measures::OF_JOB, &["jobs", "hosts", "backups", "runs"]),
     (&run_events::OF_RUN, &["run_events"]),
     (&run_history::ENDED_BEFORE, &["runs"]),
     (&run_history::KEPT_LONG, &["runs"]),
