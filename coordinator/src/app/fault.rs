@@ -8,10 +8,15 @@ use crate::catalog::CatalogError;
 impl From<CatalogError> for Fault {
     fn from(error: CatalogError) -> Fault {
         match &error {
-            CatalogError::Unavailable(_) | CatalogError::Indeterminate(_) => {
+            CatalogError::Unavailable(_) => {
                 tracing::debug!(cause = %chain(&error), "the catalog does not answer");
                 Fault::new(ErrorCode::Unavailable, "the coordinator's database does not answer")
                     .with_hint("try again; the coordinator's log says more")
+            }
+            CatalogError::Indeterminate(_) => {
+                tracing::debug!(cause = %chain(&error), "the catalog went away");
+                Fault::new(ErrorCode::Unavailable, "the coordinator's database went away before it had answered")
+                    .with_hint("what was asked for may be done already: look before you try again; the coordinator's log says more")
             }
             CatalogError::Contended(_) => {
                 Fault::new(ErrorCode::Unavailable, "another change got in the way").with_hint("try again")
