@@ -69,6 +69,8 @@ impl Stage {
     pub(super) async fn new(config: CatalogConfig) -> Stage {
         let direct = Catalog::new(config.clone()).unwrap();
         let fleets = [Fleet::new(&direct).await, Fleet::new(&direct).await];
+        // How many runs a host may have at once is another story.
+        direct.remove_limit("each-host").await.unwrap().unwrap();
         direct.close();
         let onlooker = Onlooker::new(config.connect().await.unwrap()).await;
         Stage { config, onlooker, fleets, coordinators: Vec::new() }
