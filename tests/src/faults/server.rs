@@ -23,36 +23,52 @@ pub struct Server {
     pub address: String,
 }
 
-impl Server {
-    /// Makes a cluster below `folder`, which PostgreSQL's user must be able to reach.
-    ///
-    /// # Errors
-    /// The programs are missing, or `initdb` failed.
-    pub fn prepare(folder: &Path) -> Result<Server, String> {
-        let programs = programs().ok_or("PostgreSQL's server programs are missing: install the package postgresql")?;
+/// PostgreSQL's programs, and whom they run as when we are root: it refuses to.
+struct Programs {
+    folder: PathBuf,
+    user: Option<(u32, u32)>,
+}
+
+impl Programs {
+    fn find() -> Result<Programs, String> {
+        let folder = programs().ok_or("PostgreSQL's server programs are missing: install the package postgresql")?;
         let user = if rustix::process::geteuid().is_root() { Some(database_user()?) } else { None };
+        Ok(Programs { folder, user })
+    }
+
+    /// A data folder in `folder`, empty, for its user alone.
+    fn data_folder(&self, folder: &Path) -> Result<PathBuf, String> {
         let data = folder.join("data");
         fs::create_dir_all(&data).map_err(|error| error.to_string())?;
         for path in [folder, &data] {
             fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(|error| error.to_string())?;
-            if let Some((user, group)) = user {
+            if let Some((user, group)) = self.user {
                 chown(path, Some(user), Some(group)).map_err(|error| error.to_string())?;
             }
         }
-        let mut initdb = Command::new(programs.join("initdb"));
-        initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "-D"]);
-        initdb.arg(&data).current_dir("/").stdin(Stdio::null());
-        if let Some((user, group)) = user {
-            initdb.uid(user).gid(group);
+        Ok(data)
+    }
+
+    /// Runs one that makes a cluster.
+    fn run(&self, program: &str, arguments: &[&str], data: &Path) -> Result<(), String> {
+        let mut command = Command::new(self.folder.join(program));
+        command.args(arguments).arg("-D").arg(data).current_dir("/").stdin(Stdio::null());
+        if let Some((user, group)) = self.user {
+            command.uid(user).gid(group);
         }
-        let made = initdb.output().map_err(|error| error.to_string())?;
-        if !made.status.success() {
-            return Err(format!("initdb: {}", String::from_utf8_lossy(&made.stderr)));
+        let made = command.output().map_err(|error| error.to_string())?;
+        if made.status.success() {
+            return Ok(());
         }
+        Err(format!("{program}: {}", String::from_utf8_lossy(&made.stderr)))
+    }
+
+    /// The cluster in `data`, on a port that is free now.
+    fn server(&self, data: &Path) -> Result<Server, String> {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let address = port.map_err(|error| error.to_string())?;
         let command = [
-            programs.join("postgres").to_string_lossy().into_owned(),
+            self.folder.join("postgres").to_string_lossy().into_owned(),
             "-D".to_owned(),
             data.to_string_lossy().into_owned(),
             "-c".to_owned(),
@@ -66,7 +82,7 @@ impl Server {
         ];
         let service = Service {
             command: command.into(),
-            user,
+            user: self.user,
             // PostgreSQL's fast shutdown.
             stop_signal: Signal::INT,
             ready: Ready::Database(url(&address.to_string(), "postgres")),
@@ -75,10 +91,44 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Makes a cluster below `folder`, which PostgreSQL's user must be able to reach.
+    ///
+    /// # Errors
+    /// The programs are missing, or `initdb` failed.
+    pub fn prepare(folder: &Path) -> Result<Server, String> {
+        let programs = Programs::find()?;
+        let data = programs.data_folder(folder)?;
+        let arguments = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"];
+        programs.run("initdb", &arguments, &data)?;
+        programs.server(&data)
+    }
+
+    /// Makes a standby of a running cluster below `folder`: once started, it follows.
+    ///
+    /// # Errors
+    /// `pg_basebackup` failed.
+    pub fn standby_of(primary: &Server, folder: &Path) -> Result<Server, String> {
+        let programs = Programs::find()?;
+        let data = programs.data_folder(folder)?;
+        let (host, port) = primary.address.split_once(':').ok_or("an address without a port")?;
+        let arguments =
+            ["--host", host, "--port", port, "--username=postgres", "--write-recovery-conf", "--checkpoint=fast"];
+        programs.run("pg_basebackup", &arguments, &data)?;
+        programs.server(&data)
+    }
+}
+
 /// The address of a database as coordinators take it.
 #[must_use]
 pub fn url(address: &str, database: &str) -> String {
     format!("postgresql://postgres@{address}/{database}")
+}
+
+/// The same of a database with a standby, of which the one that takes writes is meant.
+#[must_use]
+pub fn url_of_any(addresses: &[String], database: &str) -> String {
+    url(&addresses.join(","), database)
 }
 
 /// The folder with `initdb` and `postgres`: in PATH, else the newest of Debian's.

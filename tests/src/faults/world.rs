@@ -20,6 +20,7 @@ use super::world_of_containers::Network;
 use crate::checker::{self, Checked, Ground, Recorded};
 use crate::harness::build::{Binaries, binaries};
 use crate::harness::fleet::Answer;
+use crate::harness::postgres::execute;
 use crate::harness::wait::wait_for;
 use crate::random::Random;
 
@@ -43,6 +44,8 @@ pub struct Setup {
     pub lease_s: u32,
     /// `heartbeat_s` of the coordinators, in seconds.
     pub heartbeat_s: u32,
+    /// The database has a standby that confirms every commit; of processes only.
+    pub standby: bool,
 }
 
 impl Setup {
@@ -50,13 +53,19 @@ impl Setup {
     #[must_use]
     pub fn of(hosts: usize) -> Setup {
         let hosts = (1..=hosts).map(|number| format!("host-{number}")).collect();
-        Setup { coordinators: 1, hosts, lease_s: 6, heartbeat_s: 1 }
+        Setup { coordinators: 1, hosts, lease_s: 6, heartbeat_s: 1, standby: false }
     }
 
     /// The same with that many coordinators.
     #[must_use]
     pub fn coordinators(self, coordinators: usize) -> Setup {
         Setup { coordinators, ..self }
+    }
+
+    /// The same with a standby of the database.
+    #[must_use]
+    pub fn standby(self) -> Setup {
+        Setup { standby: true, ..self }
     }
 }
 
@@ -68,6 +77,8 @@ pub struct World {
     pub coordinators: Vec<Box<dyn Host>>,
     /// Their database.
     pub database: Box<dyn Host>,
+    /// The database's standby, and the catalog's address there.
+    pub(super) standby: Option<(Box<dyn Host>, String)>,
     /// Relays from one host to another, by both names; none between containers.
     pub ways: BTreeMap<(String, String), Proxy>,
     /// Points that were passed.
@@ -84,6 +95,18 @@ impl World {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The database's machine is gone as by a power cut, and its standby takes over.
+    ///
+    /// # Errors
+    /// There is no standby, or it was not promoted.
+    pub fn fail_over(&mut self) -> Result<(), String> {
+        let (standby, url) = self.standby.take().ok_or("the database has no standby")?;
+        self.database.kill()?;
+        execute(&url, "SELECT pg_promote(true, 60)")?;
+        (self.database, self.url) = (standby, url);
+        Ok(())
     }
 
     /// A host's agent.

@@ -94,6 +94,7 @@ impl World {
             agents,
             coordinators: vec![Box::new(coordinator)],
             database: Box::new(database),
+            standby: None,
             ways: BTreeMap::new(),
             reached: Reached::below(&folder),
             url: server::url(&published, server::DATABASE),

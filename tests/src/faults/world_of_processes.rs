@@ -21,6 +21,9 @@ use crate::harness::postgres::execute;
 /// The name of the database's host.
 pub const DATABASE: &str = "database";
 
+/// The name of the host of its standby.
+pub const STANDBY: &str = "standby";
+
 /// The name of a coordinator's host, counted from 1.
 #[must_use]
 pub fn coordinator_name(number: usize) -> String {
@@ -56,7 +59,10 @@ impl World {
         let mut database = building.host(DATABASE, server.service.clone());
         database.start()?;
         execute(&server::url(&server.address, "postgres"), &format!("CREATE DATABASE {}", server::DATABASE))?;
-        let mut coordinators = building.coordinators(setup, &server)?;
+        let standby = if setup.standby { Some(building.standby(&server)?) } else { None };
+        let servers: Vec<&Server> =
+            std::iter::once(&server).chain(standby.as_ref().map(|(_, standby)| standby)).collect();
+        let mut coordinators = building.coordinators(setup, &servers)?;
         for coordinator in &mut coordinators {
             coordinator.start()?;
         }
@@ -71,6 +77,7 @@ impl World {
             agents,
             coordinators: coordinators.into_iter().map(boxed).collect(),
             database: boxed(database),
+            standby: standby.map(|(host, server)| (boxed(host), server::url(&server.address, server::DATABASE))),
             ways,
             reached,
             url: server::url(&server.address, server::DATABASE),
@@ -108,7 +115,18 @@ impl Building {
         Ok(proxy)
     }
 
-    fn coordinators(&mut self, setup: &Setup, server: &Server) -> Result<Vec<ProcessHost>, String> {
+    /// Starts a standby of the running database, whose commits wait for it from now on.
+    fn standby(&self, primary: &Server) -> Result<(ProcessHost, Server), String> {
+        let server = Server::standby_of(primary, &self.folder.join("postgres-standby"))?;
+        let mut host = self.host(STANDBY, server.service.clone());
+        host.start()?;
+        let admin = server::url(&primary.address, "postgres");
+        execute(&admin, "ALTER SYSTEM SET synchronous_standby_names = '*'")?;
+        execute(&admin, "SELECT pg_reload_conf()")?;
+        Ok((host, server))
+    }
+
+    fn coordinators(&mut self, setup: &Setup, servers: &[&Server]) -> Result<Vec<ProcessHost>, String> {
         let first = self.state(1);
         self.initialise(setup, &first)?;
         let mut made = Vec::new();
@@ -125,8 +143,11 @@ impl Building {
             };
             let mut host = self.host(&coordinator_name(number), service);
             fs::create_dir_all(host.source("/")).map_err(|error| error.to_string())?;
-            let way = self.add_way(&mut host, DATABASE, &server.address)?;
-            let url = server::url(&way.address().to_string(), server::DATABASE);
+            let mut addresses = Vec::new();
+            for (name, server) in [DATABASE, STANDBY].into_iter().zip(servers) {
+                addresses.push(self.add_way(&mut host, name, &server.address)?.address().to_string());
+            }
+            let url = server::url_of_any(&addresses, server::DATABASE);
             let program = self.binaries.coordinator.to_string_lossy().into_owned();
             let state = state.to_string_lossy().into_owned();
             host.set_command(vec![program, "serve".into(), "--state".into(), state, "--database".into(), url]);

@@ -1,4 +1,4 @@
-//! F4 and F5: the database is killed and started again, and a connection ends between COMMIT and its answer.
+//! F4 and F5: the database is killed and started again, or its standby takes over, and a connection ends between COMMIT and its answer.
 
 use std::time::{Duration, Instant};
 
@@ -80,6 +80,29 @@ fn cut_commits(traffic: Traffic, cuts: u64, random: &mut Random) {
 #[test]
 fn a_database_killed_and_started_again_loses_nothing_and_is_used_at_once() {
     end_the_database(2, &mut seed::random("a_database_killed_and_started_again"));
+}
+
+#[test]
+fn a_database_whose_standby_takes_over_loses_nothing_that_was_confirmed() {
+    let mut random = seed::random("a_database_whose_standby_takes_over");
+    let mut world = World::of_processes(&Setup::of(2).standby()).unwrap();
+    world.protect("srv", "0 2 1 1 *").unwrap();
+    let hosts = change_all(&mut world, &mut random);
+    await_all(&world, &begin_all(&world, &hosts));
+    change_all(&mut world, &mut random);
+    let runs = begin_all(&world, &hosts);
+    // The moment is the fault.
+    std::thread::sleep(Duration::from_millis(random.below(1500) as u64));
+    world.fail_over().unwrap();
+    let up = Instant::now();
+    world.ask_until_answered(&["host", "list"]).unwrap();
+    println!("database: failed over, first answer {} ms after the standby took over", up.elapsed().as_millis());
+    assert!(up.elapsed() <= RESUMES, "{:?}", up.elapsed());
+    await_all(&world, &runs);
+    change_all(&mut world, &mut random);
+    await_all(&world, &begin_all(&world, &hosts));
+    let checked = world.check().unwrap();
+    assert_eq!((checked.points, checked.trees), (6, 6), "{checked}");
 }
 
 #[test]
