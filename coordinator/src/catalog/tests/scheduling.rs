@@ -13,11 +13,11 @@ use crate::catalog::{
 };
 use crate::domain::timing::{Owing, Start};
 
-fn at(second: i64) -> Timestamp {
+pub(super) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
 }
 
-fn due(second: i64) -> DueRun {
+pub(super) fn due(second: i64) -> DueRun {
     DueRun {
         id: RunId::random(),
         due_at: at(second),
@@ -28,7 +28,7 @@ fn due(second: i64) -> DueRun {
     }
 }
 
-fn step(fleet: &Fleet, seen: Option<i64>, runs: Vec<DueRun>, next: i64) -> ScheduleStep {
+pub(super) fn step(fleet: &Fleet, seen: Option<i64>, runs: Vec<DueRun>, next: i64) -> ScheduleStep {
     ScheduleStep {
         job: fleet.job,
         policy_version: PolicyVersion(1),

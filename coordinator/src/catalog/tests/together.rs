@@ -6,18 +6,13 @@ use coord_shared::ids::{PolicyVersion, RunId, SessionNumber};
 use coord_shared::level::Level;
 use coord_shared::run::{RunKind, RunState};
 use coord_shared::tls::PeerKind;
-use jiff::Timestamp;
 
 use super::fixture::{Fleet, LEASE, new_certificate};
+use super::scheduling::{at, due, step};
 use crate::catalog::testing::{with_catalog, with_config};
 use crate::catalog::{
-    Catalog, CatalogError, DueRun, HostBeat, PhaseWord, Planned, ProgressRecord, RunBeat, ScheduleOutcome, ScheduleStep,
+    Catalog, CatalogError, HostBeat, PhaseWord, Planned, ProgressRecord, RunBeat, ScheduleOutcome, ScheduleStep,
 };
-use crate::domain::timing::{Owing, Start};
-
-fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(1_800_000_000 + second).unwrap()
-}
 
 fn beat(fleet: &Fleet, session: SessionNumber, runs: Vec<RunBeat>) -> HostBeat {
     HostBeat { host: fleet.host, session, sent_at_us: 0, runs }
@@ -64,29 +59,6 @@ async fn heartbeats_of_many_hosts_extend_what_each_holds_and_leave_the_unusual_t
         catalog.close();
     })
     .await;
-}
-
-fn due(second: i64) -> DueRun {
-    DueRun {
-        id: RunId::random(),
-        due_at: at(second),
-        missed: None,
-        priority: 0,
-        start: Start::default(),
-        spec: serde_json::json!({}),
-    }
-}
-
-fn step(fleet: &Fleet, seen: Option<i64>, runs: Vec<DueRun>, next: i64) -> ScheduleStep {
-    ScheduleStep {
-        job: fleet.job,
-        policy_version: PolicyVersion(1),
-        kind: RunKind::Backup,
-        seen_due_at: seen.map(at),
-        runs,
-        next_due_at: Some(at(next)),
-        owing: Owing::Unchanged,
-    }
 }
 
 #[tokio::test]
