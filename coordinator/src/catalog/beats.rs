@@ -51,6 +51,7 @@ pub(super) const TOUCH_MANY: Sql = Sql("
     WHERE h.host = b.host
     RETURNING h.host_id");
 
+// OFFSET 0: see `Sql`.
 pub(super) const BEAT_MANY: Sql = Sql("
     UPDATE runs r SET lease_until = now() + make_interval(secs => $1), lease_session = b.session,
         progress = coalesce(b.progress, r.progress)
@@ -59,9 +60,10 @@ pub(super) const BEAT_MANY: Sql = Sql("
         FROM unnest($2::uuid[], $3::bigint[], $4::uuid[], $5::integer[], $6::jsonb[])
             AS s (host_id, session, run_id, attempt, progress)
         JOIN hosts h ON h.host_id = s.host_id AND h.session_number = s.session
-        JOIN runs t ON t.run_id = s.run_id AND t.attempt = s.attempt AND t.host = h.host
-            AND t.state IN ('leased', 'running', 'verifying')
-        FOR NO KEY UPDATE OF t SKIP LOCKED
+        CROSS JOIN LATERAL (
+            SELECT w.run_id, w.host, w.attempt, w.state FROM runs w WHERE w.run_id = s.run_id OFFSET 0 FOR NO KEY UPDATE SKIP LOCKED
+        ) t
+        WHERE t.attempt = s.attempt AND t.host = h.host AND t.state IN ('leased', 'running', 'verifying')
     ) b
     WHERE r.run_id = b.run_id
     RETURNING r.run_id, r.cancelling");

@@ -85,19 +85,22 @@ const ANY_OF_OURS: Sql = Sql("
         JOIN runs r ON r.host = h.host AND r.state = 'queued' AND r.run_after <= now()
     ) AS found");
 
+// OFFSET 0: see `Sql`.
 pub(super) const CLAIM: Sql = Sql("
     WITH picked AS (
         SELECT r.run_id, s.session, s.host_id
         FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS s (run_id, host_id, session)
         JOIN hosts h ON h.host_id = s.host_id AND h.session_number = s.session AND h.state = 'active'
-        JOIN runs r ON r.run_id = s.run_id AND r.host = h.host
-        WHERE r.state = 'queued' AND r.run_after <= now() AND r.attempt < r.max_attempts
+        CROSS JOIN LATERAL (
+            SELECT w.run_id, w.host, w.state, w.run_after, w.attempt, w.max_attempts, w.start_by, w.closes_at
+            FROM runs w WHERE w.run_id = s.run_id OFFSET 0 FOR UPDATE SKIP LOCKED
+        ) r
+        WHERE r.host = h.host AND r.state = 'queued' AND r.run_after <= now() AND r.attempt < r.max_attempts
           AND coalesce(CASE WHEN r.attempt = 0 THEN r.start_by ELSE r.closes_at END, 'infinity') > now()
-        FOR UPDATE OF r SKIP LOCKED
     ), claimed AS (
         UPDATE runs r SET state = 'leased', attempt = r.attempt + 1, reaped = false, lease_session = picked.session,
             lease_until = now() + make_interval(secs => $4), progress = NULL
-        FROM picked WHERE r.run_id = picked.run_id AND r.state = 'queued'
+        FROM picked WHERE r.run_id = picked.run_id
         RETURNING r.run_id, r.attempt, picked.session, picked.host_id
     ), counted AS (
         INSERT INTO attempts (run_id, attempt, session) SELECT run_id, attempt, session FROM claimed
@@ -106,7 +109,10 @@ pub(super) const CLAIM: Sql = Sql("
 
 const CLAIMED: Sql = Sql("
     SELECT r.run_id FROM unnest($1::uuid[], $2::integer[], $3::bigint[]) AS c (run_id, attempt, session)
-    JOIN runs r ON r.run_id = c.run_id AND r.attempt = c.attempt AND r.state = 'leased' AND r.lease_session = c.session");
+    CROSS JOIN LATERAL (
+        SELECT w.run_id, w.attempt, w.state, w.lease_session FROM runs w WHERE w.run_id = c.run_id OFFSET 0
+    ) r
+    WHERE r.attempt = c.attempt AND r.state = 'leased' AND r.lease_session = c.session");
 
 #[cfg(test)]
 pub(super) const STATEMENTS: &[(&str, &Sql)] = &[

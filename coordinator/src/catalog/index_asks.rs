@@ -25,7 +25,7 @@ pub struct IndexAsked {
 // The pause doubles from half a minute to an hour: of a longer time between two asks, the host was away for the rest.
 const ASK: Sql = Sql("
     INSERT INTO index_asks AS a (backup, asked_at, asks, next_block)
-    SELECT b.backup, now(), 1, $2 FROM backups b WHERE b.backup_id = $1 AND b.searchable = 'pending'
+    SELECT b.backup, now(), 1, $2 FROM backups b WHERE b.backup_id = $1 AND b.searchable || '' = 'pending'
     ON CONFLICT (backup) DO UPDATE SET
         asked_at = now(),
         asks = CASE WHEN EXCLUDED.next_block > a.next_block THEN 1 ELSE a.asks + 1 END,
@@ -37,7 +37,7 @@ const ASK: Sql = Sql("
 const SAY: Sql = Sql("
     INSERT INTO index_asks AS a (backup, asked_at, asks, said)
     SELECT b.backup, now(), 1, $3 FROM backups b JOIN hosts h ON h.host = b.host
-    WHERE b.backup_id = $1 AND h.host_id = $2 AND b.searchable = 'pending'
+    WHERE b.backup_id = $1 AND h.host_id = $2 AND b.searchable || '' = 'pending'
     ON CONFLICT (backup) DO UPDATE SET said = EXCLUDED.said");
 
 const ASK_AT_ONCE: Sql = Sql("

@@ -101,7 +101,7 @@ const WANTED: Sql = Sql("
     SELECT b.backup, b.host, b.job, b.seq, b.index_blocks, b.level = 'full' AND b.archive_of = b.backup AS own_full,
            j.ingested_seq = 0 AS untouched, j.placing_seq IS NOT DISTINCT FROM b.seq AS placing
     FROM backups b JOIN hosts h ON h.host = b.host JOIN jobs j ON j.job = b.job
-    WHERE b.backup_id = $1 AND h.host_id = $2 AND b.searchable = 'pending' AND b.index_blocks > 0");
+    WHERE b.backup_id = $1 AND h.host_id = $2 AND b.searchable || '' = 'pending' AND b.index_blocks > 0");
 
 const ARRIVED_NUMBERS: Sql = Sql("
     SELECT count(*) AS number, coalesce(max(a.number) + 1, 0) AS beyond FROM arrived_blocks a WHERE a.backup = $1");

@@ -59,10 +59,17 @@ pub(super) const BEAT: Sql = Sql("
       AND r.host = (SELECT h.host FROM hosts h WHERE h.host_id = $1 AND h.session_number = $2)
     RETURNING r.run_id, r.cancelling");
 
+// OFFSET 0: see `Sql`. What somebody else writes at this moment is kept next time.
 pub(super) const KEEP: Sql = Sql("
     UPDATE runs r SET lease_until = now() + make_interval(secs => $1)
-    FROM unnest($2::uuid[], $3::integer[]) AS k (run_id, attempt)
-    WHERE r.run_id = k.run_id AND r.attempt = k.attempt AND r.state = 'leased'");
+    FROM (
+        SELECT t.run_id FROM unnest($2::uuid[], $3::integer[]) AS k (run_id, attempt)
+        CROSS JOIN LATERAL (
+            SELECT w.run_id, w.attempt, w.state FROM runs w WHERE w.run_id = k.run_id OFFSET 0 FOR NO KEY UPDATE SKIP LOCKED
+        ) t
+        WHERE t.attempt = k.attempt AND t.state = 'leased'
+    ) kept
+    WHERE r.run_id = kept.run_id");
 
 const ADOPT_PLANNED: Sql = Sql("
     INSERT INTO runs (run_id, kind, host, job, policy_version, due_at, state, max_attempts, run_after, priority, asked_by,
@@ -119,7 +126,7 @@ pub(super) const REAP: Sql = Sql("
 
 const LEASE: Sql = Sql("
     SELECT EXISTS (
-        SELECT FROM runs WHERE run_id = $1 AND attempt = $2 AND state IN ('leased', 'running', 'verifying')
+        SELECT FROM runs WHERE run_id = $1 AND attempt = $2 AND state || '' IN ('leased', 'running', 'verifying')
     ) AS held");
 
 #[cfg(test)]

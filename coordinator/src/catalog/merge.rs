@@ -137,7 +137,7 @@ const FORGET_BLOCKS: Sql = Sql("DELETE FROM staged_blocks WHERE backup = $1");
 
 const SET_SEARCHABLE: Sql = Sql(
     "UPDATE backups SET searchable = $2, searchable_reason = $3,
-        catalog_ms = extract(epoch FROM clock_timestamp() - now()) * 1000 WHERE backup = $1 AND searchable = 'pending'",
+        catalog_ms = extract(epoch FROM clock_timestamp() - now()) * 1000 WHERE backup = $1 AND searchable || '' = 'pending'",
 );
 
 const SET_INGESTED: Sql =
@@ -159,7 +159,7 @@ pub(super) const READY_JOBS: Sql = Sql("
 
 const GIVE_UP: Sql = Sql("
     UPDATE backups SET searchable = 'not_searchable', searchable_reason = $2
-    WHERE backup_id = $1 AND searchable = 'pending' RETURNING backup");
+    WHERE backup_id = $1 AND searchable || '' = 'pending' RETURNING backup");
 
 // Before its backup: see `placing`.
 const LOCK_JOB_OF: Sql = Sql("

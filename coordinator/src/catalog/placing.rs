@@ -26,7 +26,7 @@ const BEGIN: Sql = Sql("
     UPDATE jobs SET placing_seq = $2, ingested_seq = $2 WHERE job = $1 AND ingested_seq = 0 AND placing_seq IS NULL");
 
 // Waits for whoever gives it up at this moment.
-const STILL_WANTED: Sql = Sql("SELECT FROM backups WHERE backup = $1 AND searchable = 'pending' FOR SHARE");
+const STILL_WANTED: Sql = Sql("SELECT FROM backups WHERE backup = $1 AND searchable || '' = 'pending' FOR SHARE");
 
 const EARLIER: Sql = Sql("SELECT FROM backups WHERE job = $1 AND seq < $2 AND searchable = 'pending' LIMIT 1");
 

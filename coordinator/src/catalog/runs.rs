@@ -255,10 +255,10 @@ const WARNINGS: Sql = Sql("
     ORDER BY sequence, position LIMIT $2");
 
 const HURRY: Sql =
-    Sql("UPDATE runs SET run_after = now() WHERE run_id = $1 AND state = 'queued' AND run_after > now()");
+    Sql("UPDATE runs SET run_after = now() WHERE run_id = $1 AND state || '' = 'queued' AND run_after > now()");
 
 const SET_BACKUP_ID: Sql = Sql("
-    UPDATE runs SET backup_id = $3 WHERE run_id = $1 AND attempt = $2 AND state IN ('leased', 'running', 'verifying')");
+    UPDATE runs SET backup_id = $3 WHERE run_id = $1 AND attempt = $2 AND state || '' IN ('leased', 'running', 'verifying')");
 
 #[cfg(test)]
 pub(super) const STATEMENTS: &[(&str, &Sql)] = &[

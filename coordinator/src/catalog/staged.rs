@@ -22,7 +22,7 @@ const OTHERS: Sql = Sql("SELECT EXISTS (SELECT FROM staged_blocks WHERE backup <
 const EMPTY: Sql = Sql("TRUNCATE staged_blocks, staged_entries");
 
 const STILL_WANTED: Sql =
-    Sql("SELECT EXISTS (SELECT FROM backups WHERE backup = $1 AND searchable = 'pending') AS found");
+    Sql("SELECT EXISTS (SELECT FROM backups WHERE backup = $1 AND searchable || '' = 'pending') AS found");
 
 const DROP_ENTRIES: Sql = Sql("DELETE FROM staged_entries WHERE backup = $1");
 const DROP_BLOCKS: Sql = Sql("DELETE FROM staged_blocks WHERE backup = $1");

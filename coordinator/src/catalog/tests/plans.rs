@@ -10,6 +10,7 @@ use tokio_postgres::Client;
 
 use super::schema::FILES;
 use crate::catalog::testing::with_config;
+use crate::catalog::{beats, claims, leases};
 
 /// Tables that grow with hosts, runs or files.
 const LARGE: &[&str] = &[
@@ -142,8 +143,8 @@ fn scanned(plan: &serde_json::Value, found: &mut BTreeSet<String>) {
     }
 }
 
-/// What the plan of a statement for any parameters reads from end to end. `None`: Postgres does not plan it.
-async fn large_scans(client: &Client, sql: &str) -> Option<BTreeSet<String>> {
+/// The plan of a statement for any parameters. `None`: Postgres does not plan it.
+async fn plan_of(client: &Client, sql: &str) -> Option<serde_json::Value> {
     let first = sql.split_whitespace().next().unwrap_or_default();
     if !["SELECT", "INSERT", "UPDATE", "DELETE", "WITH"].contains(&first) {
         return None;
@@ -155,9 +156,7 @@ async fn large_scans(client: &Client, sql: &str) -> Option<BTreeSet<String>> {
     let explained = client.query_one(&format!("EXPLAIN (FORMAT JSON) EXECUTE hot{arguments}"), &[]).await.unwrap();
     client.batch_execute("DEALLOCATE hot").await.unwrap();
     let plans: serde_json::Value = explained.get(0);
-    let mut found = BTreeSet::new();
-    scanned(&plans[0]["Plan"], &mut found);
-    Some(found)
+    Some(plans[0]["Plan"].clone())
 }
 
 #[tokio::test]
@@ -173,7 +172,9 @@ async fn no_statement_reads_a_large_table_from_end_to_end() {
                 let statement = format!("{file}::{name}");
                 let scans = if FORBIDDEN.contains(&statement.as_str()) { "off" } else { "on" };
                 client.batch_execute(&format!("SET enable_seqscan = {scans}")).await.unwrap();
-                let Some(found) = large_scans(&client, sql.0).await else { continue };
+                let Some(plan) = plan_of(&client, sql.0).await else { continue };
+                let mut found = BTreeSet::new();
+                scanned(&plan, &mut found);
                 looked_at += 1;
                 let allowed = SELDOM.iter().any(|(seldom, _)| *seldom == statement);
                 if found.is_empty() && allowed {
@@ -185,6 +186,144 @@ async fn no_statement_reads_a_large_table_from_end_to_end() {
         }
         assert!(looked_at > 200, "only {looked_at} statements");
         assert!(wrong.is_empty(), "\n{wrong}");
+    })
+    .await;
+}
+
+/// Indexes of what waits for something: empty at most times, and long at some.
+const QUEUES: &[&str] = &[
+    "backups_pending",
+    "runs_cancelling",
+    "runs_ended",
+    "runs_held",
+    "runs_kept",
+    "runs_leases",
+    "runs_limited",
+    "runs_one_open_backup",
+    "runs_queue",
+    "runs_waiting",
+];
+
+/// Statements that may go along a queue from its beginning, and why. All others look something up in it, or leave it alone.
+const GO_ALONG: &[(&str, &str)] = &[
+    ("backups::ASK_FOR", "all that are wanted of the hosts that are connected"),
+    ("claims::ANY_OF_OURS", "ends at the first"),
+    ("claims::ANY_WAITING", "ends at the first"),
+    ("claims::HELD", "all that is held, to be counted"),
+    ("claims::WAITING", "the queue itself, for a thousand claims"),
+    ("lapses::LONG", "those that take too long, which are few among those that may"),
+    ("leases::REAP", "all leases that have lapsed"),
+    ("merge::READY_JOBS", "the first of each job"),
+    ("run_history::ENDED_BEFORE", "the oldest, a page"),
+    ("run_history::KEPT_LONG", "the oldest, a page"),
+    ("runs::CANCELLING", "those that an operator cancels"),
+];
+
+/// Postgres looked when nothing waited for anything.
+const ALL_IS_DONE: &str = "
+    UPDATE runs SET state = 'succeeded', lease_until = NULL, steps_forgotten_at = 'infinity';
+    UPDATE backups SET searchable = 'searchable';
+    VACUUM ANALYZE runs;
+    VACUUM ANALYZE backups;";
+
+/// The queues that a plan goes along: reads by no key.
+fn queues_walked(plan: &serde_json::Value, found: &mut BTreeSet<String>) {
+    let index = plan["Index Name"].as_str().unwrap_or_default();
+    if QUEUES.contains(&index) && !plan["Index Cond"].as_str().unwrap_or_default().contains(" = ") {
+        found.insert(index.to_owned());
+    }
+    for below in plan["Plans"].as_array().into_iter().flatten() {
+        queues_walked(below, found);
+    }
+}
+
+#[tokio::test]
+async fn what_has_a_key_is_not_searched_for_along_a_queue_that_was_empty_when_postgres_looked() {
+    with_config(async |config| {
+        let client = config.connect().await.unwrap();
+        client.batch_execute(FLEET).await.unwrap();
+        for statement in ALL_IS_DONE.split_inclusive(';') {
+            client.batch_execute(statement).await.unwrap();
+        }
+        client.batch_execute("SET plan_cache_mode = force_generic_plan").await.unwrap();
+        let mut wrong = String::new();
+        for (file, statements) in FILES {
+            for (name, sql) in *statements {
+                let statement = format!("{file}::{name}");
+                let Some(plan) = plan_of(&client, sql.0).await else { continue };
+                let mut found = BTreeSet::new();
+                queues_walked(&plan, &mut found);
+                let allowed = GO_ALONG.iter().any(|(walks, _)| *walks == statement);
+                if found.is_empty() && allowed {
+                    writeln!(wrong, "{statement} goes along no queue: take it from the list").unwrap();
+                } else if !found.is_empty() && !allowed {
+                    writeln!(wrong, "{statement} goes along {found:?}").unwrap();
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "\n{wrong}");
+    })
+    .await;
+}
+
+/// Ten thousand runs are queued since Postgres looked how many there are: none.
+const SUDDENLY_DUE: &str = "
+    UPDATE runs SET state = 'succeeded', lease_until = NULL;
+    VACUUM ANALYZE runs;
+    UPDATE runs SET state = 'queued', run_after = now(), lease_session = NULL
+        WHERE run_id IN (SELECT run_id FROM runs ORDER BY due_at DESC, run_id LIMIT 10000);";
+
+/// A hundred of them, as arguments of a statement.
+const SOME_OF_THEM: &str = "
+    SELECT array_agg(r.run_id)::text, array_agg(h.host_id)::text, array_fill(3, ARRAY[100])::text, array_fill($1::integer, ARRAY[100])::text,
+        array_fill('{}'::jsonb, ARRAY[100])::text
+    FROM (SELECT run_id, host FROM runs WHERE state = $2 ORDER BY run_id LIMIT 100) r JOIN hosts h ON h.host = r.host";
+
+/// How many rows of `runs` were read, by a plan that was carried out.
+fn runs_read(plan: &serde_json::Value) -> u64 {
+    let figure = |name: &str| plan[name].as_u64().unwrap_or_default();
+    let own = if plan["Relation Name"] == "runs" && plan["Node Type"] != "ModifyTable" {
+        (figure("Actual Rows") + figure("Rows Removed by Filter")) * figure("Actual Loops")
+    } else {
+        0
+    };
+    own + plan["Plans"].as_array().into_iter().flatten().map(runs_read).sum::<u64>()
+}
+
+#[tokio::test]
+async fn a_hundred_runs_are_claimed_kept_and_beaten_by_reading_a_hundred_however_many_came_due_at_once() {
+    with_config(async |config| {
+        let client = config.connect().await.unwrap();
+        client.batch_execute(FLEET).await.unwrap();
+        for statement in SUDDENLY_DUE.split_inclusive(';') {
+            client.batch_execute(statement).await.unwrap();
+        }
+        for plans in ["force_generic_plan", "force_custom_plan"] {
+            client.batch_execute(&format!("SET plan_cache_mode = {plans}; BEGIN")).await.unwrap();
+            for (what, sql, (attempt, state)) in [
+                ("claimed", &claims::CLAIM, (1, "queued")),
+                ("kept", &leases::KEEP, (2, "leased")),
+                ("beaten", &beats::BEAT_MANY, (2, "leased")),
+            ] {
+                let some = client.query_one(SOME_OF_THEM, &[&attempt, &state]).await.unwrap();
+                let [runs, hosts, sessions, attempts, progress]: [String; 5] = std::array::from_fn(|n| some.get(n));
+                let arguments = match what {
+                    "claimed" => format!("'{runs}', '{hosts}', '{sessions}', 60"),
+                    "kept" => format!("60, '{runs}', '{attempts}'"),
+                    _ => format!("60, '{hosts}', '{sessions}', '{runs}', '{attempts}', '{progress}'"),
+                };
+                client.batch_execute(&format!("PREPARE hot AS {}", sql.0)).await.unwrap();
+                let explain = format!("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE hot({arguments})");
+                let explained: serde_json::Value = client.query_one(&explain, &[]).await.unwrap().get(0);
+                client.batch_execute("DEALLOCATE hot").await.unwrap();
+                let read = runs_read(&explained[0]["Plan"]);
+                assert!(
+                    (200..=400).contains(&read),
+                    "{plans}: {read} rows are read so that 100 are {what}: {explained:#}"
+                );
+            }
+            client.batch_execute("ROLLBACK").await.unwrap();
+        }
     })
     .await;
 }
