@@ -3,9 +3,10 @@
 //!
 //! Heartbeats of different hosts that come while others are being stored wait for each other and are stored together: a fleet of ten
 //! thousand costs some transactions a second and not some thousand. One that carries attempts waits for nobody else; one of a host that
-//! does nothing extends no lease, and waits for the next that does or for the task's rhythm.
+//! does nothing extends no lease, and waits for others for [`GATHERING`].
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use coord_shared::api::{Heartbeat, HeartbeatAck, Phase, RunHeartbeat};
 use coord_shared::fault::{ErrorCode, Fault};
@@ -21,6 +22,8 @@ use crate::sessions::Session;
 
 /// Attempts that one heartbeat may carry.
 const MAX_RUNS: usize = 10_000;
+/// How long heartbeats that carry no attempts wait for others.
+const GATHERING: Duration = Duration::from_millis(30);
 /// Heartbeats stored together.
 const MAX_TOGETHER: usize = 500;
 
@@ -42,6 +45,25 @@ impl Beats {
     fn locked<R>(&self, act: impl FnOnce(&mut Vec<Waiting>) -> R) -> R {
         act(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
     }
+
+    /// One waits that extends a lease, or as many as are stored together.
+    fn are_urgent(&self) -> bool {
+        self.locked(|waiting| {
+            waiting.len() >= MAX_TOGETHER || waiting.iter().any(|waiting| !waiting.beat.runs.is_empty())
+        })
+    }
+
+    /// Returns when what waits is to be stored: at once, or when there was time for others to come.
+    async fn gathered(&self) {
+        let late = tokio::time::sleep(GATHERING);
+        tokio::pin!(late);
+        while !self.are_urgent() {
+            tokio::select! {
+                () = &mut late => return,
+                () = self.arrived.notified() => {}
+            }
+        }
+    }
 }
 
 /// Takes a heartbeat. `None`: the database is away, there is no answer now.
@@ -61,8 +83,11 @@ async fn take(app: &App, session: &Session, beat: &Heartbeat) -> Result<Heartbea
     let (taken, answer) = oneshot::channel();
     let together =
         HostBeat { host: session.host, session: session.number, sent_at_us: beat.sent_at_us, runs: runs.clone() };
-    app.beats.locked(|waiting| waiting.push(Waiting { beat: together, taken }));
-    if !runs.is_empty() {
+    let is_first = app.beats.locked(|waiting| {
+        waiting.push(Waiting { beat: together, taken });
+        waiting.len() == 1
+    });
+    if is_first || !runs.is_empty() {
         app.beats.arrived.notify_one();
     }
     let ending = || Fault::new(ErrorCode::Unavailable, "the coordinator is ending");
@@ -88,13 +113,14 @@ async fn take_alone(app: &App, session: &Session, sent_at_us: i64, runs: &[RunBe
 /// # Errors
 /// Those of the catalog; whoever waited has heard of it.
 pub async fn store_waiting(app: &App) -> Result<bool, Fault> {
+    if app.beats.locked(|waiting| waiting.is_empty()) {
+        return Ok(false);
+    }
+    app.beats.gathered().await;
     let (waiting, more) = app.beats.locked(|waiting| {
         let together: Vec<Waiting> = waiting.drain(..waiting.len().min(MAX_TOGETHER)).collect();
         (together, !waiting.is_empty())
     });
-    if waiting.is_empty() {
-        return Ok(false);
-    }
     let (beats, answers): (Vec<HostBeat>, Vec<_>) =
         waiting.into_iter().map(|waiting| (waiting.beat, waiting.taken)).unzip();
     let acks = match store(app, &beats).await {

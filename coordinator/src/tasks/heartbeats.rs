@@ -8,8 +8,8 @@ use coord_shared::lifecycle::Lifecycle;
 use super::{Pass, Rhythm};
 use crate::app::{App, heartbeat};
 
-/// Those that extend a lease wake it; the others wait for at most this long.
-const EVERY: Duration = Duration::from_millis(250);
+/// The first that waits wakes it; this is for none.
+const EVERY: Duration = Duration::from_secs(1);
 
 /// Starts the reconciler.
 pub fn start(app: &Arc<App>, life: &Lifecycle) {

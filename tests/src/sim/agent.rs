@@ -245,7 +245,7 @@ impl Agent {
         let pace = Pace::of(&link.answer);
         // The first beat comes anywhere in the first span, so that a fleet does not beat in step.
         let mut beat = Instant::now() + pace.idle.mul_f64((self.random() % 1000) as f64 / 1000.0);
-        let mut beaten = Instant::now();
+        let (mut beaten, mut with_progress) = (Instant::now(), false);
         loop {
             let temper = self.shared.temper();
             let ends = self.attempts.values().filter_map(|held| held.ends(temper)).min();
@@ -253,7 +253,7 @@ impl Agent {
             tokio::select! {
                 message = link.next() => match message? {
                     FromCoordinator::HeartbeatAck(ack) => {
-                        self.shared.beat(beaten.elapsed());
+                        self.shared.beat(beaten.elapsed(), with_progress);
                         ack.runs.iter().for_each(|answer| self.dispose(answer));
                     }
                     message => {
@@ -262,8 +262,8 @@ impl Agent {
                     }
                 },
                 () = tokio::time::sleep_until(beat) => {
-                    beaten = Instant::now();
-                    beat = beaten + pace.now(!self.attempts.is_empty());
+                    (beaten, with_progress) = (Instant::now(), !self.attempts.is_empty());
+                    beat = beaten + pace.now(with_progress);
                     link.send(ToCoordinator::Heartbeat(self.heartbeat())).await?;
                 }
                 () = tokio::time::sleep_until(ends) => self.end_due(&link).await?,

@@ -38,7 +38,7 @@ pub struct Shared {
     /// Sessions whose Hello was answered, in all.
     pub greeted: AtomicU64,
     notes_beats: AtomicBool,
-    beats: Mutex<Samples>,
+    beats: Mutex<Beats>,
     /// When each attempt was ordered, by run and attempt, each time it was.
     orders: Mutex<HashMap<(String, u32), Vec<Timestamp>>>,
     faults: Mutex<HashMap<String, u64>>,
@@ -70,10 +70,15 @@ impl Shared {
         locked(&self.temper, |temper| *temper)
     }
 
-    /// A heartbeat was answered after so long.
-    pub fn beat(&self, after: Duration) {
+    /// A heartbeat was answered after so long, with progress or of a host that does nothing.
+    pub fn beat(&self, after: Duration, progress: bool) {
         if self.notes_beats.load(Ordering::Relaxed) {
-            locked(&self.beats, |beats| beats.add(after));
+            locked(&self.beats, |beats| {
+                beats.all.add(after);
+                if progress {
+                    beats.with_progress.add(after);
+                }
+            });
         }
     }
 
@@ -87,6 +92,15 @@ impl Shared {
     pub fn note(&self, error: &anyhow::Error) {
         locked(&self.faults, |faults| *faults.entry(format!("{error:#}")).or_default() += 1);
     }
+}
+
+/// How long heartbeats took.
+#[derive(Debug, Default)]
+pub struct Beats {
+    /// All of them.
+    pub all: Samples,
+    /// Those of hosts that work.
+    pub with_progress: Samples,
 }
 
 fn locked<T, R>(lock: &Mutex<T>, act: impl FnOnce(&mut T) -> R) -> R {
@@ -179,13 +193,13 @@ impl Crowd {
 
     /// Notes how long heartbeats take, from now on.
     pub fn note_beats(&self) {
-        locked(&self.shared.beats, |beats| *beats = Samples::default());
+        locked(&self.shared.beats, |beats| *beats = Beats::default());
         self.shared.notes_beats.store(true, Ordering::Relaxed);
     }
 
     /// What was noted since.
     #[must_use]
-    pub fn beats(&self) -> Samples {
+    pub fn beats(&self) -> Beats {
         self.shared.notes_beats.store(false, Ordering::Relaxed);
         locked(&self.shared.beats, std::mem::take)
     }

@@ -33,7 +33,7 @@ pub(super) async fn play(ground: &Ground, crowd: &Crowd, options: &Options) -> a
         Figure::at_most("coordinator's memory", after.resident as f64 / MIB, agents * KIB_PER_AGENT / 1024.0, "MiB"),
         Figure::told("coordinator's memory for each agent", after.resident as f64 / 1024.0 / agents, "KiB"),
         Figure::at_most("coordinator's processor, idle", after.cores_since(&before) * 100.0, MOST_CORE, "% of a core"),
-        Figure::told("heartbeats, idle", beats.count() as f64 / seconds, "/s"),
+        Figure::told("heartbeats, idle", beats.all.count() as f64 / seconds, "/s"),
         Figure::told("transactions, idle", (ground.transactions().await? - transactions) as f64 / seconds, "/s"),
     ];
     if let (Some(before), Some(after)) = (postgres, ground.postgres()?) {
