@@ -2,20 +2,24 @@
 //!
 //! `FAULT_SEED` replays one conversation, `FAULT_SEEDS` says how many there are (docs/FAULTS.md has the long form).
 
+use coord_shared::api::operator_service_client::OperatorServiceClient;
 use coord_shared::api::run_report::Event;
-use coord_shared::api::{self, Disposition};
+use coord_shared::api::{self, Disposition, StartBackupRequest};
 use coord_shared::ids::{InstanceId, RunId};
 use coord_shared::run::RunState;
 use coordinator::catalog::BackupFilter;
 use fleet_tests::checker::{self, Rule};
 use fleet_tests::faults::seed;
 use fleet_tests::random::Random;
+use tonic::transport::Channel;
 
-use crate::runs::{POLICY, Script, apply, backup_of, dial, finished, hello, start_backup};
+use crate::runs::{POLICY, Script, apply, backup_of, dial, finished, hello};
 use crate::support::{Fleet, Member};
 
 /// Conversations of the short form.
 const SEEDS: u64 = 25;
+/// Hosts that converse side by side: most of a conversation is waiting for the second attempt.
+const HOSTS: u64 = 24;
 /// A report is said up to this many times.
 const MOST_TIMES: usize = 3;
 /// One report in so many is followed by another session.
@@ -55,12 +59,31 @@ fn shuffle(all: &mut [Said], random: &mut Random) {
 
 struct Conversation<'a> {
     fleet: &'a Fleet,
-    member: &'a Member,
+    admin: &'a Channel,
+    host: String,
+    member: Member,
     instance: InstanceId,
     agent: Script,
 }
 
-impl Conversation<'_> {
+impl<'a> Conversation<'a> {
+    /// A host that nobody knows yet, and its first session.
+    async fn of(fleet: &'a Fleet, admin: &'a Channel, host: String) -> Self {
+        let (member, instance) = (fleet.agent(&host).await, InstanceId::random());
+        let agent = dial(fleet, &member, hello(instance)).await.unwrap();
+        Self { fleet, admin, host, member, instance, agent }
+    }
+
+    async fn start_backup(&self) {
+        let request = StartBackupRequest {
+            host: self.host.clone(),
+            policy: "web".into(),
+            level: api::Level::Full.into(),
+            ..Default::default()
+        };
+        OperatorServiceClient::new(self.admin.clone()).start_backup(request).await.unwrap();
+    }
+
     /// Another session of the same process, which holds this attempt.
     async fn redial(&mut self, holds: Option<&api::RunOrder>) {
         let held = |order: &api::RunOrder| api::HeldRun {
@@ -69,12 +92,12 @@ impl Conversation<'_> {
             ..Default::default()
         };
         let again = api::Hello { held: holds.map(held).into_iter().collect(), ..hello(self.instance) };
-        self.agent = dial(self.fleet, self.member, again).await.unwrap();
+        self.agent = dial(self.fleet, &self.member, again).await.unwrap();
     }
 
     /// A run whose newest attempt is the first or the second; all that any of them says, in any order.
-    async fn disturb(&mut self, admin: &tonic::transport::Channel, random: &mut Random) -> api::RunOrder {
-        start_backup(admin, api::Level::Full).await;
+    async fn disturb(&mut self, random: &mut Random) -> api::RunOrder {
+        self.start_backup().await;
         let first = self.agent.order().await;
         let mut all = said(&first, random);
         let mut newest = first;
@@ -107,22 +130,12 @@ impl Conversation<'_> {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn reports_that_are_repeated_reordered_and_replayed_commit_each_run_once() {
-    let seeds = match seed::number(seed::VARIABLE) {
-        Some(seed) => seed..seed + 1,
-        None => 0..seed::number("FAULT_SEEDS").unwrap_or(SEEDS),
-    };
-    let fleet = Fleet::start_on_own_server().await;
-    let (admin, member) = (fleet.admin().await, fleet.agent("one").await);
-    apply(&admin, POLICY).await;
-    let instance = InstanceId::random();
-    let agent = dial(&fleet, &member, hello(instance)).await.unwrap();
-    let mut conversation = Conversation { fleet: &fleet, member: &member, instance, agent };
-    let count = seeds.end - seeds.start;
-    for seed in seeds {
+/// Every [`HOSTS`]th of these conversations, with one host.
+async fn converse(fleet: &Fleet, admin: &Channel, number: u64, seeds: std::ops::Range<u64>) {
+    let mut conversation = Conversation::of(fleet, admin, format!("host-{number}")).await;
+    for seed in seeds.skip(number as usize).step_by(HOSTS as usize) {
         println!("FAULT_SEED={seed}");
-        let newest = conversation.disturb(&admin, &mut Random::new(seed)).await;
+        let newest = conversation.disturb(&mut Random::new(seed)).await;
         let run: RunId = newest.run_id.parse().unwrap();
         let stored = fleet.catalog.run(run).await.unwrap().unwrap();
         assert_eq!((stored.machine.state, stored.machine.attempt.get()), (RunState::Succeeded, newest.attempt));
@@ -130,6 +143,20 @@ async fn reports_that_are_repeated_reordered_and_replayed_commit_each_run_once()
         let notes = fleet.catalog.run_warnings(run, 100).await.unwrap();
         assert!(notes.len() <= 1, "a note was taken twice: {notes:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reports_that_are_repeated_reordered_and_replayed_commit_each_run_once() {
+    let seeds = match seed::number(seed::VARIABLE) {
+        Some(seed) => seed..seed + 1,
+        None => 0..seed::number("FAULT_SEEDS").unwrap_or(SEEDS),
+    };
+    let fleet = Fleet::start_on_own_server().await;
+    let admin = fleet.admin().await;
+    apply(&admin, POLICY).await;
+    let count = seeds.end - seeds.start;
+    let hosts = (0..HOSTS.min(count)).map(|number| converse(&fleet, &admin, number, seeds.clone()));
+    futures_util::future::join_all(hosts).await;
     let backups = fleet.catalog.backups(BackupFilter::default()).await.unwrap();
     assert_eq!(backups.len() as u64, count);
     check(&fleet).await;
