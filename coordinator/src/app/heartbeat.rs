@@ -54,8 +54,8 @@ impl Beats {
     }
 
     /// Returns when what waits is to be stored: at once, or when there was time for others to come.
-    async fn gathered(&self) {
-        let late = tokio::time::sleep(GATHERING);
+    async fn gathered(&self, most: Duration) {
+        let late = tokio::time::sleep(most);
         tokio::pin!(late);
         while !self.are_urgent() {
             tokio::select! {
@@ -116,7 +116,7 @@ pub async fn store_waiting(app: &App) -> Result<bool, Fault> {
     if app.beats.locked(|waiting| waiting.is_empty()) {
         return Ok(false);
     }
-    app.beats.gathered().await;
+    app.beats.gathered(GATHERING).await;
     let (waiting, more) = app.beats.locked(|waiting| {
         let together: Vec<Waiting> = waiting.drain(..waiting.len().min(MAX_TOGETHER)).collect();
         (together, !waiting.is_empty())
@@ -182,5 +182,45 @@ const fn phase(phase: Phase) -> PhaseWord {
         Phase::Verifying => PhaseWord::Verifying,
         Phase::Restoring => PhaseWord::Restoring,
         Phase::Reporting => PhaseWord::Reporting,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use coord_shared::ids::{HostId, SessionNumber};
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn arrives(beats: &Beats, runs: Vec<RunBeat>) {
+        let (taken, _answer) = oneshot::channel();
+        let beat = HostBeat { host: HostId::random(), session: SessionNumber(1), sent_at_us: 1, runs };
+        beats.locked(|waiting| waiting.push(Waiting { beat, taken }));
+        beats.arrived.notify_one();
+    }
+
+    fn held() -> RunBeat {
+        RunBeat { run: RunId::random(), attempt: Attempt(1), finished: false, progress: None }
+    }
+
+    #[tokio::test]
+    async fn heartbeats_of_idle_hosts_wait_for_others_until_one_comes_that_extends_a_lease() {
+        let (beats, long) = (Beats::default(), Duration::from_secs(3600));
+        arrives(&beats, Vec::new());
+        let mut gathered = Box::pin(beats.gathered(long));
+        assert!(gathered.as_mut().now_or_never().is_none(), "one of an idle host waits");
+        arrives(&beats, Vec::new());
+        assert!(gathered.as_mut().now_or_never().is_none(), "and so do two");
+        arrives(&beats, vec![held()]);
+        gathered.await;
+        assert!(beats.gathered(long).now_or_never().is_some(), "a lease waits for nobody");
+    }
+
+    #[tokio::test]
+    async fn heartbeats_of_idle_hosts_do_not_wait_for_ever() {
+        let beats = Beats::default();
+        arrives(&beats, Vec::new());
+        beats.gathered(Duration::from_millis(1)).await;
+        assert!(!beats.are_urgent());
     }
 }

@@ -17,7 +17,7 @@ use crate::runs::{POLICY, Script, apply, backup_of, dial, finished, hello};
 use crate::support::{Fleet, Member};
 
 /// Conversations of the short form.
-const SEEDS: u64 = 25;
+const SEEDS: u64 = 200;
 /// Hosts that converse side by side: most of a conversation is waiting for the second attempt.
 const HOSTS: u64 = 24;
 /// A report is said up to this many times.
