@@ -106,6 +106,7 @@ fn policies_are_applied(day: &Day) {
     day.says("policy rollback db --to 1 --dry-run", 0, "version 2 -> 3");
     day.says("policy rollback db --to 1 --yes", 0, "version 2 -> 3");
     day.says("policy rollback db --to 9 --yes", 5, "hint:");
+    day.says("report rpo --check", 6, "db-1/db");
 }
 
 /// The id of the first backup's run.

@@ -70,6 +70,21 @@ struct Demo {
 
 /// The two hosts.
 const HOSTS: [&str; 2] = ["alpha", "beta"];
+/// What somebody may look at in a fleet that is kept.
+const HINTS: [&str; 12] = [
+    "status",
+    "host list",
+    "job list",
+    "backup list",
+    "ls alpha/ -R",
+    "explain alpha/demo",
+    "policy history demo",
+    "schedule --days 14",
+    "report rpo",
+    "report rto",
+    "limit list",
+    "run list",
+];
 
 impl Demo {
     fn play(options: &Options) -> Result<(), String> {
@@ -295,7 +310,7 @@ impl Demo {
     fn print_hints(&self) {
         title("the fleet goes on running; try");
         println!("  export XDG_CONFIG_HOME={}", self.fleet.config_home().display());
-        for line in ["status", "host list", "job list", "backup list", "ls alpha/ -R", "explain alpha/demo"] {
+        for line in HINTS {
             println!("  {} {line}", self.fleet.coordctl_path().display());
         }
         println!("  to end it: kill {}", self.fleet.process_ids().join(" "));
