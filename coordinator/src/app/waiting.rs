@@ -22,6 +22,9 @@ pub async fn for_what(app: &App, run: &RunRecord) -> Result<String, Fault> {
     if run.run_after > app.catalog.now().await? {
         return Ok("the time before its next attempt".to_owned());
     }
+    if app.catalog.is_silent(run.host).await? {
+        return Ok(format!("{} has not been heard of since it lost a run", host.name));
+    }
     if run.kind == RunKind::Restore {
         return Ok(String::new());
     }

@@ -51,7 +51,8 @@ const HELD: Sql = Sql("
         WHERE state IN ('leased', 'running', 'verifying') AND kind <> 'restore' GROUP BY host
     ) r JOIN hosts h ON h.host = r.host");
 
-// What is paused waits, and has no turn. Runs of hosts at other coordinators are read as well: they have their turn, and are claimed over there.
+// What is paused waits, and has no turn. So does what a host is to do that has not been heard of since it let a lease lapse: its session may be the last
+// of a connection that is dead, and an order would cost an attempt (OFFSET 0: looked up host by host). Runs of hosts at other coordinators are read as well: they have their turn, and are claimed over there.
 pub(super) const WAITING: Sql = Sql("
     SELECT w.run_id, w.host_id, w.labels, w.patient, w.rank, w.is_ours
     FROM (
@@ -68,6 +69,9 @@ pub(super) const WAITING: Sql = Sql("
               SELECT FROM pauses p
               WHERE p.ended_at IS NULL AND (p.until IS NULL OR p.until > now())
                 AND (p.host IS NULL OR p.host = r.host) AND (p.policy IS NULL OR p.policy = j.policy)))
+          AND NOT EXISTS (
+              SELECT FROM runs l JOIN attempts a ON a.run_id = l.run_id AND a.attempt = l.attempt
+              WHERE l.host = r.host AND l.state = 'queued' AND l.reaped AND a.ended_at > h.last_seen_at OFFSET 0)
           AND (s.host_id IS NOT NULL OR (h.session_open AND EXISTS (
               SELECT FROM coordinators c
               WHERE c.coordinator_id = h.session_coordinator AND c.last_beat_at > now() - INTERVAL '15 seconds')))
@@ -107,6 +111,13 @@ pub(super) const CLAIM: Sql = Sql("
     )
     SELECT run_id, attempt, host_id FROM claimed");
 
+const SILENT: Sql = Sql("
+    SELECT EXISTS (
+        SELECT FROM runs l JOIN attempts a ON a.run_id = l.run_id AND a.attempt = l.attempt
+        WHERE l.host = h.host AND l.state = 'queued' AND l.reaped AND a.ended_at > h.last_seen_at OFFSET 0
+    ) AS found
+    FROM hosts h WHERE h.host_id = $1");
+
 const CLAIMED: Sql = Sql("
     SELECT r.run_id FROM unnest($1::uuid[], $2::integer[], $3::bigint[]) AS c (run_id, attempt, session)
     CROSS JOIN LATERAL (
@@ -122,6 +133,7 @@ pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
     ("ANY_WAITING", &ANY_WAITING),
     ("ANY_OF_OURS", &ANY_OF_OURS),
     ("CLAIM", &CLAIM),
+    ("SILENT", &SILENT),
     ("CLAIMED", &CLAIMED),
 ];
 
@@ -209,6 +221,12 @@ impl Catalog {
         let Ok(rows) = connection.query(&CLAIMED, &[&runs, &attempts, &held_by]).await else { return Err(error) };
         let found = rows.iter().map(|row| get::<Uuid>(row, "run_id")).collect::<Result<Vec<Uuid>>>()?;
         Ok(chosen.into_iter().filter(|claimed| found.contains(&claimed.run.uuid())).collect())
+    }
+
+    /// Whether the host has not been heard of since it let a lease lapse, so that nothing is given to it.
+    pub async fn is_silent(&self, host: HostId) -> Result<bool> {
+        let row = self.connection().await?.query_opt(&SILENT, &[&host.uuid()]).await?;
+        row.map_or(Ok(false), |row| get(&row, "found"))
     }
 
     /// What counts in limits now, by host.

@@ -82,6 +82,7 @@ async fn a_late_commit_counts_until_the_next_attempt_is_claimed() {
         fleet.ask(RunKind::Backup).await;
         let (run, first) = fleet.claim().await.unwrap();
         lapse().await;
+        fleet.beats().await;
         let (_, second) = fleet.claim().await.unwrap();
         let stale = fleet.commit_of(run, first, 2, sealed(Level::Full, None, 1));
         assert!(matches!(catalog.commit_backup(&stale).await.unwrap(), Committed::Refused(_)));
@@ -161,6 +162,7 @@ async fn only_the_attempt_that_counts_says_what_a_verification_found() {
         let lapse = "UPDATE runs SET lease_until = now() - INTERVAL '1 s' WHERE lease_until IS NOT NULL";
         client.batch_execute(lapse).await.unwrap();
         catalog.reap_lapsed_runs(Duration::ZERO, Duration::ZERO, Duration::ZERO).await.unwrap();
+        fleet.beats().await;
         let (_, second) = fleet.claim().await.unwrap();
 
         let stale = verified(&fleet, (run, first), full, false);

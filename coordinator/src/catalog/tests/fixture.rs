@@ -133,6 +133,11 @@ impl Fleet {
         self.catalog.ask_run(&asked).await.unwrap().id
     }
 
+    /// The host is heard of.
+    pub(super) async fn beats(&self) {
+        assert!(self.catalog.touch_session(self.host, self.session, 0).await.unwrap());
+    }
+
     pub(super) async fn claim(&self) -> Option<(RunId, Attempt)> {
         let claimed = self.catalog.claim_runs(&[(self.host, self.session)], LEASE, 1).await.unwrap();
         claimed.first().map(|claimed| (claimed.run, claimed.attempt))

@@ -120,6 +120,7 @@ async fn an_attempt_that_was_replaced_is_aborted_and_cannot_report() {
         let run = fleet.ask(RunKind::Backup).await;
         fleet.claim().await.unwrap();
         lapse(&fleet.catalog, &client).await;
+        fleet.beats().await;
         assert_eq!(fleet.claim().await, Some((run, Attempt(2))));
         assert_eq!(disposition(&fleet, beat(run, 1)).await, Disposition::Abort);
         let late = report(&fleet, run, 1, 1, ReportedEvent::Started);
@@ -134,12 +135,36 @@ async fn an_attempt_that_was_replaced_is_aborted_and_cannot_report() {
 }
 
 #[tokio::test]
+async fn a_host_that_let_a_lease_lapse_is_given_nothing_until_it_is_heard_of() {
+    with_fleet(async |fleet, client| {
+        let other = Fleet::new(&fleet.catalog).await;
+        let run = fleet.ask(RunKind::Backup).await;
+        fleet.claim().await.unwrap();
+        lapse(&fleet.catalog, &client).await;
+        let check = fleet.ask(RunKind::Verify).await;
+        let others = other.ask(RunKind::Backup).await;
+        assert!(fleet.catalog.is_silent(fleet.host).await.unwrap());
+        assert_eq!(fleet.claim().await, None, "its session may be dead: an order would cost an attempt");
+        assert_eq!(other.claim().await, Some((others, Attempt(1))));
+        fleet.beats().await;
+        assert!(!fleet.catalog.is_silent(fleet.host).await.unwrap());
+        let sessions = [(fleet.host, fleet.session)];
+        let claimed = fleet.catalog.claim_runs(&sessions, LEASE, 10).await.unwrap();
+        let claimed: Vec<_> = claimed.iter().map(|claimed| (claimed.run, claimed.attempt)).collect();
+        assert_eq!(claimed.len(), 2);
+        assert!(claimed.contains(&(run, Attempt(2))) && claimed.contains(&(check, Attempt(1))), "{claimed:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_last_attempt_fails_the_run_when_it_lapses() {
     with_fleet(async |fleet, client| {
         let run = fleet.ask(RunKind::Backup).await;
         for attempt in 1..=RunKind::Backup.max_attempts() {
             assert_eq!(fleet.claim().await, Some((run, Attempt(attempt))));
             lapse(&fleet.catalog, &client).await;
+            fleet.beats().await;
         }
         let ended = fleet.catalog.run(run).await.unwrap().unwrap();
         assert_eq!((ended.machine.state, ended.machine.reaped), (RunState::Failed, true));
@@ -166,6 +191,7 @@ async fn reaping_is_what_the_state_machine_says() {
             lapse(&fleet.catalog, &client).await;
             assert_eq!(state(&fleet, run).await, expected);
             client.execute("UPDATE runs SET run_after = 'infinity' WHERE run_id = $1", &[&run.uuid()]).await.unwrap();
+            fleet.beats().await;
         }
     })
     .await;

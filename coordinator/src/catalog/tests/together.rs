@@ -53,7 +53,7 @@ async fn heartbeats_of_many_hosts_extend_what_each_holds_and_leave_the_unusual_t
         assert_eq!(beaten.runs.into_iter().collect::<Vec<_>>(), [(held[0].run, false)]);
         let run = catalog.run(held[0].run).await.unwrap().unwrap();
         assert_eq!(run.progress.map(|progress| progress.files_done), Some(3));
-        drop(busy);
+        busy.rollback().await.unwrap();
         let beaten = catalog.beat_hosts(&beats, LEASE).await.unwrap();
         assert_eq!(beaten.runs.len(), 2, "a session that was replaced extends nothing");
         catalog.close();

@@ -179,6 +179,7 @@ impl Model {
                     return Answer::Changed;
                 }
                 self.sessions[*host] += 1;
+                self.hears_of(*host);
                 Answer::Opened(self.sessions[*host])
             }
             Act::Pass { half_hours } => {
@@ -263,6 +264,9 @@ impl Model {
     fn claim(&mut self, sessions: &[(usize, u64)]) -> Answer {
         let mut claimed = BTreeSet::new();
         for (host, session) in sessions.iter().filter(|(host, session)| self.sessions[*host] == *session) {
+            if self.runs.values().any(|run| run.job == *host && run.waits_for_its_host()) {
+                continue;
+            }
             for (id, run) in self.runs.iter_mut().filter(|(_, run)| run.job == *host && run.place == Place::Waits(0)) {
                 run.tries.push(Try { session: *session, begun: false, fate: Fate::GoesOn });
                 run.place = Place::Held(RunState::Leased, LEASE, *session);
@@ -317,8 +321,16 @@ impl Model {
         disposition
     }
 
+    fn hears_of(&mut self, host: usize) {
+        self.runs.values_mut().filter(|run| run.job == host).for_each(|run| run.unheard = false);
+    }
+
     fn beat(&mut self, message: &Message) -> Answer {
-        Answer::Beaten(self.sessions[message.host] == message.session, self.extend(message))
+        let is_newest = self.sessions[message.host] == message.session;
+        if is_newest {
+            self.hears_of(message.host);
+        }
+        Answer::Beaten(is_newest, self.extend(message))
     }
 
     fn report(&mut self, message: &Message, saying: Saying) -> Result<Answer, Answer> {
@@ -396,6 +408,7 @@ impl Model {
             if matches!(run.place, Place::Held(_, left, _) if left <= 0) {
                 run.tries.last_mut().unwrap().fate = Fate::Lapsed;
                 run.give_up(Some(0));
+                run.unheard = true;
                 reaped.insert((*id, run.newest(), run.shown().state));
             }
         }

@@ -49,6 +49,8 @@ pub(super) struct Run {
     pub(super) place: Place,
     pub(super) tries: Vec<Try>,
     pub(super) cancelling: bool,
+    /// Its host has not been heard of since its lease lapsed.
+    pub(super) unheard: bool,
     pub(super) level: Option<Level>,
     pub(super) backup: Option<BackupId>,
     /// Reports that were taken, and notes that were kept: attempt and number.
@@ -74,6 +76,7 @@ impl Run {
             place,
             tries: Vec::new(),
             cancelling: false,
+            unheard: false,
             level: None,
             backup: None,
             reports: BTreeSet::new(),
@@ -91,6 +94,11 @@ impl Run {
 
     pub(super) fn has_lapsed(&self) -> bool {
         self.tries.last().is_some_and(|newest| newest.fate == Fate::Lapsed)
+    }
+
+    /// Nothing is given to its host.
+    pub(super) fn waits_for_its_host(&self) -> bool {
+        self.unheard && self.has_lapsed() && matches!(self.place, Place::Waits(_))
     }
 
     /// As the catalog shows it.
