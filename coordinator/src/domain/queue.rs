@@ -4,6 +4,9 @@
 //! therefore never change places, and whoever becomes due later than the longest possible head start is behind for good: waiting
 //! ends, whatever the others' priorities are.
 //!
+//! Where hosts are in several groups, the order alone would not end it: places in two groups that never come free in the same moment
+//! would go to others for ever. So whoever waits for a full group keeps its places in the others: see [`Slots::admit`].
+//!
 //! Limits bound what the schedule does. A restore is somebody who waits: no limit holds it back, and it counts in none.
 //!
 //! Not here: which runs are due and which hosts can be reached (the catalog knows).
@@ -60,12 +63,14 @@ pub struct Bound {
     pub runs: u32,
 }
 
-/// What is left of every limit.
+/// What is left of every limit, in one pass along the queue.
 #[derive(Debug)]
 pub struct Slots {
     bounds: Vec<Bound>,
     /// What each bound counts; those of each host have their own.
     used: Vec<u64>,
+    /// Whether the next place in a bound that comes free is promised to a run that this pass has met.
+    promised: Vec<bool>,
     hosts: HashMap<HostId, OfHost>,
 }
 
@@ -81,7 +86,7 @@ impl Slots {
     /// Nothing runs yet.
     #[must_use]
     pub fn new(bounds: Vec<Bound>) -> Slots {
-        Slots { used: vec![0; bounds.len()], bounds, hosts: HashMap::new() }
+        Slots { used: vec![0; bounds.len()], promised: vec![false; bounds.len()], bounds, hosts: HashMap::new() }
     }
 
     /// Counts `runs` that a host has already, whether or not there is room for them.
@@ -97,22 +102,46 @@ impl Slots {
         }
     }
 
-    /// Whether one more run of the host may begin; if so, it is counted.
+    /// Whether one more run of the host may begin; if so, it is counted. Call it in the order of the queue.
+    ///
+    /// A run that only groups hold back has its places in the other groups of its host kept for this pass, so that it begins when the
+    /// full ones have room. To leave little room empty, a bound is waited for so by one run at a time. The fleet's needs no such place: when it
+    /// is full nobody begins, so whatever else came free is still so when it has room.
     pub fn admit(&mut self, host: HostId, labels: &BTreeMap<String, String>) -> bool {
         self.meet(host, labels);
         let Some(known) = self.hosts.get(&host) else { return false };
-        let free = self.bounds.iter().enumerate().all(|(number, bound)| {
-            let used = match &bound.scope {
-                Scope::EachHost => known.used,
-                Scope::Fleet | Scope::Group(_) if !known.shared.contains(&number) => 0,
-                Scope::Fleet | Scope::Group(_) => self.used.get(number).copied().unwrap_or(0),
-            };
-            used < u64::from(bound.runs)
-        });
-        if free {
-            self.occupy(host, labels, 1);
+        let of_host = |bound: &Bound| bound.scope == Scope::EachHost && known.used >= u64::from(bound.runs);
+        if self.bounds.iter().any(of_host) {
+            return false;
         }
-        free
+        let full: Vec<usize> = known.shared.iter().copied().filter(|number| self.has_no_room(*number)).collect();
+        if full.is_empty() {
+            self.occupy(host, labels, 1);
+            return true;
+        }
+        let shared = known.shared.clone();
+        self.keep_places(&shared, &full);
+        false
+    }
+
+    fn has_no_room(&self, number: usize) -> bool {
+        let (bound, used) = (self.bounds.get(number), self.used.get(number));
+        bound.zip(used).is_none_or(|(bound, used)| *used >= u64::from(bound.runs))
+    }
+
+    /// For a run that all of `shared` count and that `full` of them hold back.
+    fn keep_places(&mut self, shared: &[usize], full: &[usize]) {
+        let is_group = |number: &usize| self.bounds.get(*number).is_some_and(|bound| bound.scope != Scope::Fleet);
+        let is_promised = |number: &usize| self.promised.get(*number).copied().unwrap_or(true);
+        if !full.iter().all(is_group) || full.iter().any(is_promised) {
+            return;
+        }
+        for number in shared.iter().copied().filter(is_group).collect::<Vec<usize>>() {
+            if let (Some(promised), Some(used)) = (self.promised.get_mut(number), self.used.get_mut(number)) {
+                *promised = true;
+                *used = used.saturating_add(u64::from(!full.contains(&number)));
+            }
+        }
     }
 
     /// Whether nothing more can begin on any host.

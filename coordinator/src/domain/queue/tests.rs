@@ -42,6 +42,31 @@ fn a_point_of_priority_is_worth_five_minutes_of_waiting() {
     assert!(due(0, 50) < due(1, 50));
 }
 
+fn in_groups(groups: &[&str]) -> BTreeMap<String, String> {
+    groups.iter().map(|group| ((*group).to_owned(), "yes".to_owned())).collect()
+}
+
+#[test]
+fn who_waits_for_one_group_keeps_its_place_in_the_other() {
+    let bounds =
+        || vec![group("a=yes", 1), group("b=yes", 1), group("c=yes", 1), Bound { scope: Scope::EachHost, runs: 1 }];
+    let mut slots = Slots::new(bounds());
+    slots.occupy(host(0), &in_groups(&["a"]), 1);
+    assert!(!slots.admit(host(1), &in_groups(&["a", "b"])));
+    assert!(!slots.admit(host(2), &in_groups(&["b"])), "the place in b is kept");
+    assert!(!slots.admit(host(3), &in_groups(&["a", "c"])), "a is full");
+    assert!(slots.admit(host(4), &in_groups(&["c"])), "one waits for a so, not every one");
+    let mut slots = Slots::new(bounds());
+    slots.occupy(host(0), &in_groups(&["a"]), 1);
+    slots.occupy(host(1), &in_groups(&["a", "b"]), 1);
+    assert!(!slots.admit(host(1), &in_groups(&["a", "b"])), "the host is full");
+    assert!(!slots.admit(host(5), &in_groups(&["b", "c"])), "b is full");
+    assert!(
+        !slots.admit(host(4), &in_groups(&["c"])),
+        "whom its own host holds back keeps nothing, so b and c were there to be kept"
+    );
+}
+
 /// A run of the simulation: when it becomes due, its priority and how long it takes, in minutes.
 #[derive(Debug, Clone, Copy)]
 struct Wanted {
@@ -52,7 +77,7 @@ struct Wanted {
 }
 
 fn wanted() -> impl Strategy<Value = Wanted> {
-    (0i64..600, 0i32..=100, 1i64..60, 0usize..3).prop_map(|(due, priority, takes, host)| Wanted {
+    (0i64..600, 0i32..=100, 1i64..60, 0usize..4).prop_map(|(due, priority, takes, host)| Wanted {
         due,
         priority,
         takes,
@@ -60,24 +85,27 @@ fn wanted() -> impl Strategy<Value = Wanted> {
     })
 }
 
-/// When each begins, where `most` runs may go on at once in the fleet and as many on each host.
-fn begin(runs: &[Wanted], most: u32) -> Vec<i64> {
-    let rank = |run: &Wanted| Place { since_ms: run.due * 60_000, priority: run.priority }.rank();
+/// Hosts by number: in no group, in one, in the other, in both.
+fn labels_of(host: usize) -> BTreeMap<String, String> {
+    in_groups([&[][..], &["a"], &["b"], &["a", "b"]][host % 4])
+}
+
+/// When each begins within these bounds.
+fn begin(runs: &[Wanted], bounds: &[Bound]) -> Vec<i64> {
     let mut begun: Vec<Option<i64>> = vec![None; runs.len()];
     let mut minute = 0;
     while begun.iter().any(Option::is_none) {
-        let bounds = vec![Bound { scope: Scope::Fleet, runs: most }, Bound { scope: Scope::EachHost, runs: most }];
-        let mut slots = Slots::new(bounds);
+        let mut slots = Slots::new(bounds.to_vec());
         for (run, at) in runs.iter().zip(&begun) {
             if at.is_some_and(|at| at <= minute && minute < at + run.takes) {
-                slots.occupy(host(run.host), &BTreeMap::new(), 1);
+                slots.occupy(host(run.host), &labels_of(run.host), 1);
             }
         }
         let mut waiting: Vec<usize> =
             (0..runs.len()).filter(|n| begun[*n].is_none() && runs[*n].due <= minute).collect();
-        waiting.sort_by_key(|number| (rank(&runs[*number]), *number));
+        waiting.sort_by_key(|number| place(runs, *number));
         for number in waiting {
-            if slots.admit(host(runs[number].host), &BTreeMap::new()) {
+            if slots.admit(host(runs[number].host), &labels_of(runs[number].host)) {
                 begun[number] = Some(minute);
             }
         }
@@ -86,11 +114,26 @@ fn begin(runs: &[Wanted], most: u32) -> Vec<i64> {
     begun.into_iter().map(Option::unwrap).collect()
 }
 
+fn place(runs: &[Wanted], number: usize) -> (i64, usize) {
+    let run = &runs[number];
+    (Place { since_ms: run.due * 60_000, priority: run.priority }.rank(), number)
+}
+
+#[test]
+fn two_groups_that_are_busy_out_of_phase_keep_nobody_out() {
+    let bounds = [group("a=yes", 1), group("b=yes", 1)];
+    let steady =
+        |host: usize, first: i64| (0..20).map(move |n| Wanted { due: first + n * 50, priority: 0, takes: 60, host });
+    let mut runs: Vec<Wanted> = steady(1, 0).chain(steady(2, 30)).collect();
+    runs.push(Wanted { due: 40, priority: 100, takes: 10, host: 3 });
+    assert_eq!(begin(&runs, &bounds)[40], 90, "when those that went on have ended");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn every_run_begins_within_a_bound_whatever_the_others_are(runs in prop::collection::vec(wanted(), 1..60), most in 1u32..4) {
-        let begun = begin(&runs, most);
+        let begun = begin(&runs, &[Bound { scope: Scope::Fleet, runs: most }, Bound { scope: Scope::EachHost, runs: most }]);
         for (run, at) in runs.iter().zip(&begun) {
             // Nobody who becomes due later than the head start of all points can get in front.
             let head_start = i64::from(100 - run.priority) * point_ms() / 60_000;
@@ -100,6 +143,31 @@ proptest! {
             let longest = runs.iter().map(|other| other.takes).max().unwrap_or(0);
             let bound = run.due + work / i64::from(most) + longest;
             prop_assert!(*at <= bound, "due at {}, begun at {at}, bound {bound}: {runs:?}", run.due);
+        }
+    }
+
+    #[test]
+    fn every_run_begins_within_a_bound_where_groups_cross(
+        runs in prop::collection::vec(wanted(), 40..120),
+        most in (1u32..3, 1u32..3, 1u32..4, 1u32..5),
+    ) {
+        let (a, b, each_host, fleet) = most;
+        let bounds = [
+            group("a=yes", a),
+            group("b=yes", b),
+            Bound { scope: Scope::EachHost, runs: each_host },
+            Bound { scope: Scope::Fleet, runs: fleet },
+        ];
+        let begun = begin(&runs, &bounds);
+        let longest = runs.iter().map(|run| run.takes).max().unwrap_or(0);
+        for (number, at) in begun.iter().enumerate() {
+            // Whoever is the first of all that wait, waits until its host has room, and then until those that went on by then in its
+            // groups have ended: nobody else gets in there. The fleet has room as soon as one of them has ended.
+            let ahead: Vec<i64> =
+                (0..runs.len()).filter(|n| place(&runs, *n) <= place(&runs, number)).map(|n| runs[n].due).collect();
+            let last_due = ahead.iter().max().copied().unwrap_or(0);
+            let bound = last_due + 2 * longest * i64::try_from(ahead.len()).unwrap();
+            prop_assert!(*at <= bound, "{:?} begun at {at}, bound {bound}: {runs:?}", runs[number]);
         }
     }
 }
