@@ -5,7 +5,7 @@ use coord_shared::run::{RunKind, RunState};
 
 use super::{App, pauses};
 use crate::catalog::{HeldRuns, Host, LimitRecord, RunRecord};
-use crate::domain::queue::Scope;
+use crate::domain::queue::{Member, Scope};
 
 /// What keeps the run from beginning now; empty when it is not queued, or when it is about to begin.
 ///
@@ -46,6 +46,10 @@ fn used(limit: &LimitRecord, host: &Host, held: &[HeldRuns]) -> Option<u64> {
     let used = match &limit.bound.scope {
         Scope::Fleet => held.iter().map(|held| held.runs).sum(),
         Scope::EachHost => held.iter().find(|held| held.host == host.id).map_or(0, |held| held.runs),
+        Scope::EachTarget => {
+            let member = Member { host: host.id, store: host.archive_store, labels: &host.labels };
+            held.iter().filter(|held| held.target() == member.target()).map(|held| held.runs).sum()
+        }
         Scope::Group(selector) if !selector.matches(&host.labels) => return None,
         Scope::Group(selector) => held.iter().filter(|held| selector.matches(&held.labels)).map(|held| held.runs).sum(),
     };

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use coord_shared::failpoint;
-use coord_shared::ids::{Attempt, HostId, RunId, SessionNumber};
+use coord_shared::ids::{ArchiveStoreId, Attempt, HostId, RunId, SessionNumber};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -14,7 +14,7 @@ use super::error::{CatalogError, Result};
 use super::limits;
 use super::pool::{Catalog, Params, Sql, Transaction};
 use super::row::{big, count, get, int, json, seconds, small};
-use crate::domain::queue::{self, Slots};
+use crate::domain::queue::{self, Member, Slots, Target};
 
 /// A claimed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,10 +32,24 @@ pub struct Claimed {
 pub struct HeldRuns {
     /// Which host.
     pub host: HostId,
+    /// The folder that its archives lie in, where it is known.
+    pub store: Option<ArchiveStoreId>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// How many.
     pub runs: u64,
+}
+
+impl HeldRuns {
+    /// Where the archives of the host lie.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        self.member().target()
+    }
+
+    fn member(&self) -> Member<'_> {
+        Member { host: self.host, store: self.store, labels: &self.labels }
+    }
 }
 
 /// Waiting runs read at once.
@@ -45,7 +59,7 @@ const PAGE: i64 = 1000;
 const TAKE_TURN: Sql = Sql("SELECT pg_advisory_xact_lock(hashtextextended('coord.claims', 0))");
 
 const HELD: Sql = Sql("
-    SELECT h.host_id, h.labels, r.runs
+    SELECT h.host_id, h.archive_store, h.labels, r.runs
     FROM (
         SELECT host, count(*) AS runs FROM runs
         WHERE state IN ('leased', 'running', 'verifying') AND kind <> 'restore' GROUP BY host
@@ -53,9 +67,9 @@ const HELD: Sql = Sql("
 
 // What is paused waits, and has no turn. Runs of hosts at other coordinators are read as well: they have their turn, and are claimed over there.
 pub(super) const WAITING: Sql = Sql("
-    SELECT w.run_id, w.host_id, w.labels, w.patient, w.rank, w.is_ours
+    SELECT w.run_id, w.host_id, w.archive_store, w.labels, w.patient, w.rank, w.is_ours
     FROM (
-        SELECT r.run_id, h.host_id, h.labels, r.kind <> 'restore' AS patient, s.host_id IS NOT NULL AS is_ours,
+        SELECT r.run_id, h.host_id, h.archive_store, h.labels, r.kind <> 'restore' AS patient, s.host_id IS NOT NULL AS is_ours,
                (extract(epoch FROM r.run_after) * 1000)::bigint - r.priority * $3::bigint AS rank
         FROM runs r
         JOIN hosts h ON h.host = r.host
@@ -170,7 +184,7 @@ impl Catalog {
         let mut slots = Slots::new(limits::bounds(&transaction).await?);
         for row in transaction.query(&HELD, &[]).await? {
             let held = read_held(&row)?;
-            slots.occupy(held.host, &held.labels, held.runs);
+            slots.occupy(&held.member(), held.runs);
         }
         let chosen = choose(&transaction, &ours, &mut slots, most).await?;
         let claimed = claim(&transaction, sessions, &chosen, lease).await?;
@@ -220,9 +234,14 @@ impl Catalog {
 fn read_held(row: &Row) -> Result<HeldRuns> {
     Ok(HeldRuns {
         host: HostId::from_uuid(get(row, "host_id")?),
+        store: store(row)?,
         labels: json(row, "labels")?,
         runs: count(row, "runs")?,
     })
+}
+
+fn store(row: &Row) -> Result<Option<ArchiveStoreId>> {
+    Ok(get::<Option<Uuid>>(row, "archive_store")?.map(ArchiveStoreId::from_uuid))
 }
 
 /// Goes along the queue until enough is found, or nothing more can begin.
@@ -258,7 +277,8 @@ fn begins(row: &Row, patient: bool, slots: &mut Slots) -> Result<bool> {
         return Ok(true);
     }
     let labels: BTreeMap<String, String> = json(row, "labels")?;
-    Ok(slots.admit(HostId::from_uuid(get(row, "host_id")?), &labels))
+    let host = HostId::from_uuid(get(row, "host_id")?);
+    Ok(slots.admit(&Member { host, store: store(row)?, labels: &labels }))
 }
 
 async fn claim(

@@ -8,6 +8,10 @@ fn host(number: usize) -> HostId {
     HostId::from_uuid(uuid::Uuid::from_u128(number as u128 + 1))
 }
 
+fn member(number: usize, labels: &BTreeMap<String, String>) -> Member<'_> {
+    Member { host: host(number), store: None, labels }
+}
+
 fn labels(env: &str) -> BTreeMap<String, String> {
     BTreeMap::from([("env".to_owned(), env.to_owned())])
 }
@@ -19,19 +23,19 @@ fn group(selector: &str, runs: u32) -> Bound {
 #[test]
 fn a_limit_counts_the_hosts_that_it_means_and_no_others() {
     let mut slots = Slots::new(vec![group("env=prod", 1), Bound { scope: Scope::EachHost, runs: 2 }]);
-    assert!(slots.admit(host(0), &labels("prod")));
-    assert!(!slots.admit(host(1), &labels("prod")), "the group is full");
-    assert!(slots.admit(host(2), &labels("test")) && slots.admit(host(2), &labels("test")));
-    assert!(!slots.admit(host(2), &labels("test")), "the host is full");
+    assert!(slots.admit(&member(0, &labels("prod"))));
+    assert!(!slots.admit(&member(1, &labels("prod"))), "the group is full");
+    assert!(slots.admit(&member(2, &labels("test"))) && slots.admit(&member(2, &labels("test"))));
+    assert!(!slots.admit(&member(2, &labels("test"))), "the host is full");
     assert!(!slots.is_full(), "another host may begin");
 }
 
 #[test]
 fn what_runs_already_counts_even_where_it_is_more_than_the_limit_says() {
     let mut slots = Slots::new(vec![Bound { scope: Scope::Fleet, runs: 3 }]);
-    slots.occupy(host(0), &labels("prod"), 4);
+    slots.occupy(&member(0, &labels("prod")), 4);
     assert!(slots.is_full());
-    assert!(!slots.admit(host(1), &labels("prod")));
+    assert!(!slots.admit(&member(1, &labels("prod"))));
 }
 
 #[test]
@@ -51,20 +55,38 @@ fn who_waits_for_one_group_keeps_its_place_in_the_other() {
     let bounds =
         || vec![group("a=yes", 1), group("b=yes", 1), group("c=yes", 1), Bound { scope: Scope::EachHost, runs: 1 }];
     let mut slots = Slots::new(bounds());
-    slots.occupy(host(0), &in_groups(&["a"]), 1);
-    assert!(!slots.admit(host(1), &in_groups(&["a", "b"])));
-    assert!(!slots.admit(host(2), &in_groups(&["b"])), "the place in b is kept");
-    assert!(!slots.admit(host(3), &in_groups(&["a", "c"])), "a is full");
-    assert!(slots.admit(host(4), &in_groups(&["c"])), "one waits for a so, not every one");
+    slots.occupy(&member(0, &in_groups(&["a"])), 1);
+    assert!(!slots.admit(&member(1, &in_groups(&["a", "b"]))));
+    assert!(!slots.admit(&member(2, &in_groups(&["b"]))), "the place in b is kept");
+    assert!(!slots.admit(&member(3, &in_groups(&["a", "c"]))), "a is full");
+    assert!(slots.admit(&member(4, &in_groups(&["c"]))), "one waits for a so, not every one");
     let mut slots = Slots::new(bounds());
-    slots.occupy(host(0), &in_groups(&["a"]), 1);
-    slots.occupy(host(1), &in_groups(&["a", "b"]), 1);
-    assert!(!slots.admit(host(1), &in_groups(&["a", "b"])), "the host is full");
-    assert!(!slots.admit(host(5), &in_groups(&["b", "c"])), "b is full");
+    slots.occupy(&member(0, &in_groups(&["a"])), 1);
+    slots.occupy(&member(1, &in_groups(&["a", "b"])), 1);
+    assert!(!slots.admit(&member(1, &in_groups(&["a", "b"]))), "the host is full");
+    assert!(!slots.admit(&member(5, &in_groups(&["b", "c"]))), "b is full");
     assert!(
-        !slots.admit(host(4), &in_groups(&["c"])),
+        !slots.admit(&member(4, &in_groups(&["c"]))),
         "whom its own host holds back keeps nothing, so b and c were there to be kept"
     );
+}
+
+#[test]
+fn a_target_counts_the_hosts_that_share_it_and_one_that_is_not_known_is_the_hosts_own() {
+    let store = |number: u128| Some(ArchiveStoreId::from_uuid(uuid::Uuid::from_u128(number)));
+    let (nowhere, prod) = (BTreeMap::new(), labels("prod"));
+    let at = |number, store| Member { store, ..member(number, &nowhere) };
+    let mut slots = Slots::new(vec![Bound { scope: Scope::EachTarget, runs: 2 }, group("env=prod", 1)]);
+    slots.occupy(&at(0, store(7)), 1);
+    assert!(slots.admit(&at(1, store(7))));
+    assert!(!slots.admit(&at(0, store(7))) && !slots.admit(&at(2, store(7))), "the target is full");
+    assert!(slots.admit(&at(3, store(8))), "another is not");
+    assert!(slots.admit(&at(4, None)) && slots.admit(&at(4, None)) && !slots.admit(&at(4, None)), "the host itself");
+    assert!(slots.admit(&at(5, None)), "whose target is not known shares it with nobody");
+    slots.occupy(&at(6, store(9)), 2);
+    assert!(!slots.admit(&Member { store: store(9), ..member(7, &prod) }));
+    assert!(!slots.admit(&member(8, &prod)), "who waits for a target keeps its place in a group");
+    assert!(!slots.is_full());
 }
 
 /// A run of the simulation: when it becomes due, its priority and how long it takes, in minutes.
@@ -98,14 +120,14 @@ fn begin(runs: &[Wanted], bounds: &[Bound]) -> Vec<i64> {
         let mut slots = Slots::new(bounds.to_vec());
         for (run, at) in runs.iter().zip(&begun) {
             if at.is_some_and(|at| at <= minute && minute < at + run.takes) {
-                slots.occupy(host(run.host), &labels_of(run.host), 1);
+                slots.occupy(&member(run.host, &labels_of(run.host)), 1);
             }
         }
         let mut waiting: Vec<usize> =
             (0..runs.len()).filter(|n| begun[*n].is_none() && runs[*n].due <= minute).collect();
         waiting.sort_by_key(|number| place(runs, *number));
         for number in waiting {
-            if slots.admit(host(runs[number].host), &labels_of(runs[number].host)) {
+            if slots.admit(&member(runs[number].host, &labels_of(runs[number].host))) {
                 begun[number] = Some(minute);
             }
         }
