@@ -36,9 +36,11 @@ pub async fn for_what(app: &App, run: &RunRecord) -> Result<String, Fault> {
     }
     let (limits, held) = (app.catalog.limits().await?, app.catalog.held_runs().await?);
     let full = limits.iter().find_map(|limit| Some((limit, used(limit, &host, &held)?)));
-    Ok(full.map_or_else(String::new, |(limit, used)| {
-        format!("limit {}: {used} of {} are going on", limit.name, limit.bound.runs)
-    }))
+    if let Some((limit, used)) = full {
+        return Ok(format!("limit {}: {used} of {} are going on", limit.name, limit.bound.runs));
+    }
+    let kept_out = app.catalog.is_kept_out(run.id).await?;
+    Ok(if kept_out { "runs before it, which have or keep the places that are left".to_owned() } else { String::new() })
 }
 
 /// How many runs the limit counts, if it means the host and is full.

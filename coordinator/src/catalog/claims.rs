@@ -225,6 +225,29 @@ impl Catalog {
         Ok(chosen.into_iter().filter(|claimed| found.contains(&claimed.run.uuid())).collect())
     }
 
+    /// Whether the places that a waiting run needs go to others, as the limits and the queue are now: to those that begin before it, or
+    /// keep one. Behind [`PAGE`] others it is not looked for.
+    pub async fn is_kept_out(&self, run: RunId) -> Result<bool> {
+        let mut connection = self.connection().await?;
+        let transaction = connection.begin().await?;
+        let mut slots = Slots::new(limits::bounds(&transaction).await?);
+        for row in transaction.query(&HELD, &[]).await? {
+            let held = read_held(&row)?;
+            slots.occupy(&held.member(), held.runs);
+        }
+        let nobody = Sessions { hosts: Vec::new(), numbers: Vec::new() };
+        let (point, mark) = (queue::point_ms(), Mark::START);
+        let params: Params<'_> = &[&nobody.hosts, &nobody.numbers, &point, &mark.patient, &mark.rank, &mark.run, &PAGE];
+        let rows = transaction.query(&WAITING, params).await?;
+        for row in &rows {
+            let begins = begins(row, get(row, "patient")?, &mut slots)?;
+            if get::<Uuid>(row, "run_id")? == run.uuid() {
+                return Ok(!begins);
+            }
+        }
+        Ok(rows.len() >= usize::try_from(PAGE).unwrap_or(usize::MAX))
+    }
+
     /// What counts in limits now, by host.
     pub async fn held_runs(&self) -> Result<Vec<HeldRuns>> {
         self.connection().await?.query(&HELD, &[]).await?.iter().map(read_held).collect()

@@ -95,6 +95,33 @@ async fn hosts_that_share_a_target_share_its_limit_and_one_with_a_folder_of_its_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_host_in_two_groups_has_its_turn_and_who_waits_for_a_kept_place_is_told() {
+    let fleet = Fleet::start().await;
+    let mut operator = OperatorServiceClient::new(fleet.admin().await);
+    let (mut a, mut both, mut b) =
+        (Host::join(&fleet, "a").await, Host::join(&fleet, "both").await, Host::join(&fleet, "b").await);
+    for (host, groups) in [("a", &["a"][..]), ("both", &["a", "b"]), ("b", &["b"])] {
+        let set = groups.iter().map(|group| ((*group).to_owned(), "yes".to_owned())).collect();
+        operator.label_host(api::LabelHostRequest { host: host.into(), set, ..Default::default() }).await.unwrap();
+    }
+    apply(&mut operator, POLICY).await;
+    for group in ["a", "b"] {
+        set(&mut operator, group, "group", &format!("{group}=yes"), 1).await.unwrap();
+    }
+    let any = api::Level::Unspecified;
+    let first = ask(&mut operator, "a", "", any).await.unwrap();
+    wait_for("the first to begin", || async { is_held(&fleet, &first).await.then_some(()) }).await;
+    ask(&mut operator, "both", "", any).await.unwrap();
+    let behind = ask(&mut operator, "b", "", any).await.unwrap();
+    let waits = operator.get_run(api::GetRunRequest { run: behind.id.clone() }).await.unwrap().into_inner();
+    assert_eq!(waits.waits_for, "runs before it, which have or keep the places that are left");
+    a.back_up(&fleet, Timestamp::now(), tree("etc", 1)).await;
+    both.back_up(&fleet, Timestamp::now(), tree("etc", 1)).await;
+    b.order().await;
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_limit_that_cannot_be_is_refused_with_what_to_write_instead() {
     let fleet = Fleet::start().await;
     let mut operator = OperatorServiceClient::new(fleet.admin().await);
