@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use coord_shared::clock::Clock;
+use coord_shared::ids::ArchiveStoreId;
 use coord_shared::lifecycle::Lifecycle;
 use tokio::sync::watch;
 
@@ -102,6 +103,7 @@ pub async fn run(
         held: Arc::clone(&held),
         generation: renewed,
         instance_id: uuid::Uuid::new_v4().to_string(),
+        store_id: known_id(&store),
         store,
         previews,
         events,
@@ -118,4 +120,11 @@ pub async fn run(
         tracing::warn!("a run was still stopping; its attempt is reported as failed at the next start");
     }
     Ok(())
+}
+
+fn known_id(store: &LocalStore) -> Option<ArchiveStoreId> {
+    let id = store.id().inspect_err(|error| {
+        tracing::warn!(error = %crate::chain::chain(error), "the archive folder has no id: limits of each target count this host alone");
+    });
+    id.ok()
 }

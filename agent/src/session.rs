@@ -19,6 +19,7 @@ use coord_shared::api::coordinator_message::Message as FromCoordinator;
 use coord_shared::api::{AgentMessage, CoordinatorMessage, Hello, HelloAnswer, Pong};
 use coord_shared::clock::Clock;
 use coord_shared::fault::{ErrorCode, Fault};
+use coord_shared::ids::ArchiveStoreId;
 use coord_shared::lifecycle::Lifecycle;
 use coord_shared::tls::{ClientTls, HeldIdentity};
 use coord_shared::turns::Turns;
@@ -60,6 +61,8 @@ pub struct Session {
     pub instance_id: String,
     /// Where archives are.
     pub store: LocalStore,
+    /// Which folder that is, where it is known.
+    pub store_id: Option<ArchiveStoreId>,
     /// What previews look at.
     pub previews: Previews,
     /// Where the engine takes its events.
@@ -179,6 +182,7 @@ impl Session {
             ordinals,
             archive_folder: std::os::unix::ffi::OsStrExt::as_bytes(self.store.folder().as_os_str()).to_vec(),
             generation: identity.generation,
+            archive_store_id: self.store_id.map_or_else(String::new, |id| id.to_string()),
         })
     }
 

@@ -2,6 +2,7 @@
 
 mod local;
 mod set_aside;
+mod store_id;
 
 pub use local::{ArchiveName, LocalStore, StoreError};
 pub use set_aside::{KEPT as SET_ASIDE_KEPT, SetAside};

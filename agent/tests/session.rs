@@ -207,13 +207,12 @@ impl Pair {
         };
         let held = identity.held().unwrap();
         let (generation, renewed) = watch::channel(1);
-        let root = scratch.path().join("root");
-        fs::create_dir_all(root.join("srv")).unwrap();
+        fs::create_dir_all(scratch.path().join("root/srv")).unwrap();
         let (journal, _) = Journal::open(&scratch.path().join("journal")).unwrap();
         let store = LocalStore::open(&scratch.path().join("archives")).unwrap();
         let work = HostWork {
             host_id: identity.host_id.clone(),
-            root,
+            root: scratch.path().join("root"),
             store: store.clone(),
             cache: scratch.path().join("cache"),
             own_folders: Vec::new(),
@@ -238,6 +237,7 @@ impl Pair {
             held: Arc::clone(&held),
             generation: renewed,
             instance_id: uuid::Uuid::new_v4().to_string(),
+            store_id: store.id().ok(),
             store,
             previews,
             events,
@@ -341,6 +341,8 @@ async fn a_broken_stream_is_dialed_again_by_the_same_process() {
     drop(to_agent);
     let (second, _, _to_agent) = pair.hello().await;
     assert_eq!(second.instance_id, first.instance_id, "a reconnect, not a second agent");
+    assert!(!second.archive_store_id.is_empty(), "the folder is known");
+    assert_eq!(second.archive_store_id, first.archive_store_id);
     pair.end().await;
 }
 

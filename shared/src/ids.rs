@@ -110,6 +110,9 @@ id!(
     /// A process of an agent, for as long as it lives.
     InstanceId, "agent process");
 id!(
+    /// A folder that agents keep archives in.
+    ArchiveStoreId, "archive folder");
+id!(
     /// A file asked for through a session, for as long as the transfer lasts.
     RequestId, "request");
 

@@ -158,7 +158,7 @@ enum Command {
     /// A policy on a host: list them, run one now.
     #[command(subcommand)]
     Job(JobCommand),
-    /// How many runs go on at once: over the fleet, on each host, on groups of hosts.
+    /// How many runs go on at once: over the fleet, on each host, into each target, on groups of hosts.
     #[command(subcommand)]
     Limit(LimitCommand),
     /// Executions of backups, verifications and restores.

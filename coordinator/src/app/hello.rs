@@ -10,7 +10,7 @@ use std::time::Duration;
 use coord_shared::api::coordinator_message::Message;
 use coord_shared::api::{self, Hello, HelloAnswer};
 use coord_shared::fault::{ErrorCode, Fault};
-use coord_shared::ids::{Attempt, HostId, InstanceId, Ordinal, PolicyId, RunId, SessionNumber};
+use coord_shared::ids::{ArchiveStoreId, Attempt, HostId, InstanceId, Ordinal, PolicyId, RunId, SessionNumber};
 use coord_shared::run::Disposition;
 use coord_shared::tls::{PeerIdentity, PeerKind};
 use coord_shared::version;
@@ -102,6 +102,7 @@ async fn open(
     hello: &Hello,
     clock_offset_us: i64,
 ) -> Result<SessionNumber, Fault> {
+    let archive_store = archive_store(&hello.archive_store_id)?;
     let mut archive_folder = hello.archive_folder.clone();
     archive_folder.truncate(MAX_FOLDER_BYTES);
     let mut seen = app.catalog.host_session(host.id).await?;
@@ -118,6 +119,7 @@ async fn open(
                 version: fact(&hello.version),
             },
             archive_folder: archive_folder.clone(),
+            archive_store,
             clock_offset_us,
         };
         match app.catalog.open_session(&opening).await? {
@@ -127,6 +129,15 @@ async fn open(
     }
     Err(Fault::new(ErrorCode::Unavailable, "other sessions of this host opened at the same moment")
         .with_hint("try again"))
+}
+
+/// What a host says of its folder only counts in limits. One that lies has its runs counted with those of others.
+fn archive_store(text: &str) -> Result<Option<ArchiveStoreId>, Fault> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let invalid = |_| Fault::new(ErrorCode::InvalidArgument, "the id of the archive folder is no UUID");
+    text.parse().map(Some).map_err(invalid)
 }
 
 /// Refuses a second process with one identity while the first is alive.

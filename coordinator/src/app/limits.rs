@@ -1,5 +1,7 @@
 //! Limits on how many runs go on at once, as operators see and set them.
 
+use std::collections::HashMap;
+
 use coord_shared::api;
 use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::selector::Selector;
@@ -9,7 +11,7 @@ use coord_shared::wire::to_us;
 
 use super::{App, names};
 use crate::catalog::{HeldRuns, Host, HostState, LimitRecord, LimitScope, NewAudit};
-use crate::domain::queue::{Bound, Scope};
+use crate::domain::queue::{Bound, Scope, Target};
 
 /// Longest name of a limit.
 const MAX_NAME: usize = 63;
@@ -85,14 +87,17 @@ fn runs(wanted: u32) -> Result<u32, Fault> {
 }
 
 fn scope(request: &api::SetLimitRequest) -> Result<Scope, Fault> {
-    let scope: LimitScope = request.scope.parse().map_err(|_| no_scope(&request.scope))?;
+    let no_scope =
+        |_| invalid(format!("'{}' is no scope of a limit: fleet, host, target or group", names::shown(&request.scope)));
+    let scope: LimitScope = request.scope.parse().map_err(no_scope)?;
     match scope {
-        LimitScope::Fleet | LimitScope::Host if !request.selector.is_empty() => {
+        LimitScope::Fleet | LimitScope::Host | LimitScope::Target if !request.selector.is_empty() => {
             Err(invalid(format!("a limit of the scope {scope} has no selector"))
-                .with_hint("one of --fleet, --each-host, -l"))
+                .with_hint("one of --fleet, --each-host, --each-target, -l"))
         }
         LimitScope::Fleet => Ok(Scope::Fleet),
         LimitScope::Host => Ok(Scope::EachHost),
+        LimitScope::Target => Ok(Scope::EachTarget),
         LimitScope::Group => {
             let selector: Selector = request.selector.parse().map_err(|error| {
                 invalid(format!("the selector does not read: {error}")).with_hint("coordctl help selectors")
@@ -104,17 +109,6 @@ fn scope(request: &api::SetLimitRequest) -> Result<Scope, Fault> {
             Ok(Scope::Group(selector))
         }
     }
-}
-
-/// Archives lie on their hosts: a limit of each host is that of its target.
-fn no_scope(word: &str) -> Fault {
-    if word == "target" {
-        let message = "there are no targets yet that a limit could be for: archives lie on the hosts that they are of";
-        return invalid(message.to_owned()).with_hint(
-            "--each-host is the limit of each; for a disk or an uplink that hosts share, label them and limit the group with -l",
-        );
-    }
-    invalid(format!("'{}' is no scope of a limit: fleet, host or group", names::shown(word)))
 }
 
 async fn audit(app: &App, user: &str, action: &str, name: &str, details: serde_json::Value) -> Result<(), Fault> {
@@ -129,13 +123,20 @@ async fn shown(app: &App, limit: &LimitRecord) -> Result<api::Limit, Fault> {
 
 fn encode(limit: &LimitRecord, hosts: &[Host], held: &[HeldRuns]) -> api::Limit {
     let means = |labels| match &limit.bound.scope {
-        Scope::Fleet | Scope::EachHost => true,
+        Scope::Fleet | Scope::EachHost | Scope::EachTarget => true,
         Scope::Group(selector) => selector.matches(labels),
     };
     let active = hosts.iter().filter(|host| host.state == HostState::Active && means(&host.labels)).count();
     let meant = held.iter().filter(|held| means(&held.labels)).map(|held| held.runs);
     let running = match &limit.bound.scope {
         Scope::EachHost => meant.max().unwrap_or(0),
+        Scope::EachTarget => {
+            let mut targets: HashMap<Target, u64> = HashMap::new();
+            for held in held {
+                *targets.entry(held.target()).or_default() += held.runs;
+            }
+            targets.into_values().max().unwrap_or(0)
+        }
         Scope::Fleet | Scope::Group(_) => meant.sum(),
     };
     api::Limit {

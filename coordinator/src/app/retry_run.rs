@@ -9,7 +9,7 @@ use coord_shared::tls::PeerKind;
 
 use super::schedule::priority;
 use super::{App, names, runs, start_backup};
-use crate::catalog::{AskedRun, NewAudit, RunRecord};
+use crate::catalog::{Asked, AskedRun, NewAudit, RunRecord};
 use crate::domain::policy::DEFAULT_PRIORITY;
 
 /// Tries a run again; the answer is the run that goes on.
@@ -48,12 +48,6 @@ async fn again(app: &App, user: &str, run: &RunRecord) -> Result<api::Run, Fault
             run.spec.get("asked_level").and_then(|level| serde_json::from_value(level.clone()).ok());
         return start_backup::queue(app, user, &job, asked, None).await;
     }
-    if let (RunKind::Verify, Some(job)) = (run.kind, run.job) {
-        let open = app.catalog.open_runs_of_job(job).await?;
-        if let Some(open) = open.iter().find(|open| open.kind == RunKind::Verify) {
-            return Ok(api::Run { was_there: true, ..runs::by_id(app, open.id).await? });
-        }
-    }
     let asked = AskedRun {
         id: RunId::random(),
         kind: run.kind,
@@ -64,7 +58,16 @@ async fn again(app: &App, user: &str, run: &RunRecord) -> Result<api::Run, Fault
         spec: run.spec.clone(),
         priority: priority(run.kind, DEFAULT_PRIORITY),
     };
-    let new = app.catalog.ask_run(&asked).await?;
+    let new = if run.kind == RunKind::Verify {
+        match app.catalog.ask_verification(&asked).await? {
+            Asked::New(new) => new,
+            Asked::Known(open) | Asked::Open(open) | Asked::Other(open) => {
+                return Ok(api::Run { was_there: true, ..runs::by_id(app, open.id).await? });
+            }
+        }
+    } else {
+        app.catalog.ask_run(&asked).await?
+    };
     app.nudges.dispatcher.notify_one();
     record(app, user, run, new.id).await?;
     runs::by_id(app, new.id).await

@@ -5,7 +5,7 @@ use coord_shared::run::{RunKind, RunState};
 
 use super::{App, pauses};
 use crate::catalog::{HeldRuns, Host, LimitRecord, RunRecord};
-use crate::domain::queue::Scope;
+use crate::domain::queue::{Member, Scope};
 
 /// What keeps the run from beginning now; empty when it is not queued, or when it is about to begin.
 ///
@@ -39,9 +39,11 @@ pub async fn for_what(app: &App, run: &RunRecord) -> Result<String, Fault> {
     }
     let (limits, held) = (app.catalog.limits().await?, app.catalog.held_runs().await?);
     let full = limits.iter().find_map(|limit| Some((limit, used(limit, &host, &held)?)));
-    Ok(full.map_or_else(String::new, |(limit, used)| {
-        format!("limit {}: {used} of {} are going on", limit.name, limit.bound.runs)
-    }))
+    if let Some((limit, used)) = full {
+        return Ok(format!("limit {}: {used} of {} are going on", limit.name, limit.bound.runs));
+    }
+    let kept_out = app.catalog.is_kept_out(run.id).await?;
+    Ok(if kept_out { "runs before it, which have or keep the places that are left".to_owned() } else { String::new() })
 }
 
 /// How many runs the limit counts, if it means the host and is full.
@@ -49,6 +51,10 @@ fn used(limit: &LimitRecord, host: &Host, held: &[HeldRuns]) -> Option<u64> {
     let used = match &limit.bound.scope {
         Scope::Fleet => held.iter().map(|held| held.runs).sum(),
         Scope::EachHost => held.iter().find(|held| held.host == host.id).map_or(0, |held| held.runs),
+        Scope::EachTarget => {
+            let member = Member { host: host.id, store: host.archive_store, labels: &host.labels };
+            held.iter().filter(|held| held.target() == member.target()).map(|held| held.runs).sum()
+        }
         Scope::Group(selector) if !selector.matches(&host.labels) => return None,
         Scope::Group(selector) => held.iter().filter(|held| selector.matches(&held.labels)).map(|held| held.runs).sum(),
     };

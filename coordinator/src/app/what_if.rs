@@ -5,17 +5,17 @@ use std::collections::{HashMap, HashSet};
 
 use coord_shared::api;
 use coord_shared::fault::{ErrorCode, Fault};
-use coord_shared::ids::JobId;
+use coord_shared::ids::{JobId, PolicyId};
 use coord_shared::wire::{from_us, to_us};
 use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
 
 use super::apply_policy::read_file;
 use super::decide::{ScanInputs, unreadable};
-use super::host_policies::on_host;
+use super::host_policies::{HostPolicies, on_host};
 use super::jobs::readable;
 use super::{App, hosts, names};
-use crate::catalog::{JobMeasures, MeasureFilter, RecordedRun};
+use crate::catalog::{Host, JobMeasures, MeasureFilter, RecordedRun};
 use crate::domain::decision::{Inputs, Rules};
 use crate::domain::levelling::{self, LevelledJob};
 use crate::domain::policy::{FullDay, Policy};
@@ -44,9 +44,16 @@ pub async fn what_if(app: &App, request: &api::WhatIfRequest) -> Result<api::Wha
     let since = from_us(request.since_us).unwrap_or(now - SignedDuration::from_hours(DEFAULT_DAYS * 24));
     let selector = hosts::selector(&request.selector)?;
     let mut jobs = app.catalog.measures(MeasureFilter { policy: Some(record.id), ..MeasureFilter::default() }).await?;
+    let mut left_out = 0;
     if !selector.is_everything() {
-        let selected = app.catalog.hosts().await?.into_iter().filter(|host| selector.matches(&host.labels));
-        let selected: HashSet<_> = selected.map(|host| host.id).collect();
+        let (selected, others): (Vec<Host>, Vec<Host>) =
+            app.catalog.hosts().await?.into_iter().partition(|host| selector.matches(&host.labels));
+        let selected: HashSet<_> = selected.iter().map(|host| host.id).collect();
+        let levelled = others.iter().filter(|host| {
+            policy.for_host(&host.name, &host.labels).is_ok_and(|policy| policy.full.day == FullDay::Levelled)
+        });
+        let levelled: HashSet<_> = levelled.map(|host| host.id).collect();
+        left_out = jobs.iter().filter(|job| levelled.contains(&job.host)).count();
         jobs.retain(|job| selected.contains(&job.host));
     }
     if jobs.len() > MAX_JOBS {
@@ -69,6 +76,9 @@ pub async fn what_if(app: &App, request: &api::WhatIfRequest) -> Result<api::Wha
         compared.add(job, history, policy, nights.get(&job.job).cloned().unwrap_or_default());
     }
     let mut notes = notes(&policy, readable(app, &record).as_ref());
+    if !nights.is_empty() {
+        notes.extend(levelled_alone(nights.len(), levelled_elsewhere(app, record.id).await?, left_out));
+    }
     if unknown > 0 {
         notes.push(format!("{unknown} runs are left out: why they had their level was not recorded"));
     }
@@ -151,6 +161,36 @@ fn notes(policy: &Policy, present: Option<&Policy>) -> Vec<String> {
         notes.push("the compression differs: archives keep the ratio they had".to_owned());
     }
     notes
+}
+
+/// The active jobs of other policies whose fulls are levelled with those of this one.
+async fn levelled_elsewhere(app: &App, this: PolicyId) -> Result<usize, Fault> {
+    let policies = HostPolicies::read(app).await?;
+    let others = policies.all().iter().filter(|(id, policy)| **id != this && policy.may_level_fulls());
+    let others: Vec<PolicyId> = others.map(|(id, _)| *id).collect();
+    if others.is_empty() {
+        return Ok(0);
+    }
+    let jobs = app.catalog.levelled_jobs(&others).await?;
+    let levelled = jobs.iter().filter(|job| {
+        policies.on(app, job.policy, job.host).is_some_and(|policy| policy.full.day == FullDay::Levelled)
+    });
+    Ok(levelled.count())
+}
+
+/// Fulls are levelled over all of the fleet, and a replay knows only its own jobs.
+fn levelled_alone(replayed: usize, elsewhere: usize, left_out: usize) -> Option<String> {
+    let others: Vec<String> = [(elsewhere, "of other policies"), (left_out, "that -l leaves out")]
+        .into_iter()
+        .filter(|(jobs, _)| *jobs > 0)
+        .map(|(jobs, which)| format!("{jobs} job(s) {which}"))
+        .collect();
+    (!others.is_empty()).then(|| {
+        format!(
+            "fulls are levelled over the {replayed} job(s) replayed alone: those of {} are not counted, so in the fleet their nights may be others",
+            others.join(" and ")
+        )
+    })
 }
 
 /// What the jobs come to.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use coord_shared::failpoint;
-use coord_shared::ids::{Attempt, HostId, RunId, SessionNumber};
+use coord_shared::ids::{ArchiveStoreId, Attempt, HostId, RunId, SessionNumber};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -14,7 +14,7 @@ use super::error::{CatalogError, Result};
 use super::limits;
 use super::pool::{Catalog, Params, Sql, Transaction};
 use super::row::{big, count, get, int, json, seconds, small};
-use crate::domain::queue::{self, Slots};
+use crate::domain::queue::{self, Member, Slots, Target};
 
 /// A claimed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,10 +32,24 @@ pub struct Claimed {
 pub struct HeldRuns {
     /// Which host.
     pub host: HostId,
+    /// The folder that its archives lie in, where it is known.
+    pub store: Option<ArchiveStoreId>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// How many.
     pub runs: u64,
+}
+
+impl HeldRuns {
+    /// Where the archives of the host lie.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        self.member().target()
+    }
+
+    fn member(&self) -> Member<'_> {
+        Member { host: self.host, store: self.store, labels: &self.labels }
+    }
 }
 
 /// Waiting runs read at once.
@@ -45,18 +59,19 @@ const PAGE: i64 = 1000;
 const TAKE_TURN: Sql = Sql("SELECT pg_advisory_xact_lock(hashtextextended('coord.claims', 0))");
 
 const HELD: Sql = Sql("
-    SELECT h.host_id, h.labels, r.runs
+    SELECT h.host_id, h.archive_store, h.labels, r.runs
     FROM (
         SELECT host, count(*) AS runs FROM runs
         WHERE state IN ('leased', 'running', 'verifying') AND kind <> 'restore' GROUP BY host
     ) r JOIN hosts h ON h.host = r.host");
 
 // What is paused waits, and has no turn. So does what a host is to do that has not been heard of since it let a lease lapse: its session may be the last
-// of a connection that is dead, and an order would cost an attempt (OFFSET 0: looked up host by host). Runs of hosts at other coordinators are read as well: they have their turn, and are claimed over there.
+// of a connection that is dead, and an order would cost an attempt (OFFSET 0: looked up host by host). Runs of hosts at
+// other coordinators are read as well: they have their turn, and are claimed over there.
 pub(super) const WAITING: Sql = Sql("
-    SELECT w.run_id, w.host_id, w.labels, w.patient, w.rank, w.is_ours
+    SELECT w.run_id, w.host_id, w.archive_store, w.labels, w.patient, w.rank, w.is_ours
     FROM (
-        SELECT r.run_id, h.host_id, h.labels, r.kind <> 'restore' AS patient, s.host_id IS NOT NULL AS is_ours,
+        SELECT r.run_id, h.host_id, h.archive_store, h.labels, r.kind <> 'restore' AS patient, s.host_id IS NOT NULL AS is_ours,
                (extract(epoch FROM r.run_after) * 1000)::bigint - r.priority * $3::bigint AS rank
         FROM runs r
         JOIN hosts h ON h.host = r.host
@@ -182,7 +197,7 @@ impl Catalog {
         let mut slots = Slots::new(limits::bounds(&transaction).await?);
         for row in transaction.query(&HELD, &[]).await? {
             let held = read_held(&row)?;
-            slots.occupy(held.host, &held.labels, held.runs);
+            slots.occupy(&held.member(), held.runs);
         }
         let chosen = choose(&transaction, &ours, &mut slots, most).await?;
         let claimed = claim(&transaction, sessions, &chosen, lease).await?;
@@ -229,6 +244,29 @@ impl Catalog {
         row.map_or(Ok(false), |row| get(&row, "found"))
     }
 
+    /// Whether the places that a waiting run needs go to others, as the limits and the queue are now: to those that begin before it, or
+    /// keep one. Behind [`PAGE`] others it is not looked for.
+    pub async fn is_kept_out(&self, run: RunId) -> Result<bool> {
+        let mut connection = self.connection().await?;
+        let transaction = connection.begin().await?;
+        let mut slots = Slots::new(limits::bounds(&transaction).await?);
+        for row in transaction.query(&HELD, &[]).await? {
+            let held = read_held(&row)?;
+            slots.occupy(&held.member(), held.runs);
+        }
+        let nobody = Sessions { hosts: Vec::new(), numbers: Vec::new() };
+        let (point, mark) = (queue::point_ms(), Mark::START);
+        let params: Params<'_> = &[&nobody.hosts, &nobody.numbers, &point, &mark.patient, &mark.rank, &mark.run, &PAGE];
+        let rows = transaction.query(&WAITING, params).await?;
+        for row in &rows {
+            let begins = begins(row, get(row, "patient")?, &mut slots)?;
+            if get::<Uuid>(row, "run_id")? == run.uuid() {
+                return Ok(!begins);
+            }
+        }
+        Ok(rows.len() >= usize::try_from(PAGE).unwrap_or(usize::MAX))
+    }
+
     /// What counts in limits now, by host.
     pub async fn held_runs(&self) -> Result<Vec<HeldRuns>> {
         self.connection().await?.query(&HELD, &[]).await?.iter().map(read_held).collect()
@@ -238,9 +276,14 @@ impl Catalog {
 fn read_held(row: &Row) -> Result<HeldRuns> {
     Ok(HeldRuns {
         host: HostId::from_uuid(get(row, "host_id")?),
+        store: store(row)?,
         labels: json(row, "labels")?,
         runs: count(row, "runs")?,
     })
+}
+
+fn store(row: &Row) -> Result<Option<ArchiveStoreId>> {
+    Ok(get::<Option<Uuid>>(row, "archive_store")?.map(ArchiveStoreId::from_uuid))
 }
 
 /// Goes along the queue until enough is found, or nothing more can begin.
@@ -276,7 +319,8 @@ fn begins(row: &Row, patient: bool, slots: &mut Slots) -> Result<bool> {
         return Ok(true);
     }
     let labels: BTreeMap<String, String> = json(row, "labels")?;
-    Ok(slots.admit(HostId::from_uuid(get(row, "host_id")?), &labels))
+    let host = HostId::from_uuid(get(row, "host_id")?);
+    Ok(slots.admit(&Member { host, store: store(row)?, labels: &labels }))
 }
 
 async fn claim(

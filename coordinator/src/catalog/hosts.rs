@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use coord_shared::ids::HostId;
+use coord_shared::ids::{ArchiveStoreId, HostId};
 use jiff::Timestamp;
 use tokio_postgres::Row;
+use uuid::Uuid;
 
 use super::error::{CatalogError, Result};
 use super::pool::{Catalog, Sql};
@@ -38,6 +39,8 @@ pub struct Host {
     pub version: String,
     /// Where its agent keeps archives.
     pub archive_folder: Vec<u8>,
+    /// Which folder that is, where it is known: hosts that share it have the same.
+    pub archive_store: Option<ArchiveStoreId>,
     /// Its clock less the database's, in microseconds.
     pub clock_offset_us: i64,
     /// When it joined.
@@ -93,7 +96,7 @@ pub const MAX_HOSTS: i64 = 100_000;
 macro_rules! select_hosts {
     ($tail:literal) => {
         concat!(
-            "SELECT h.host_id, h.name, h.labels, h.state, h.hostname, h.operating_system, h.version, h.archive_folder,
+            "SELECT h.host_id, h.name, h.labels, h.state, h.hostname, h.operating_system, h.version, h.archive_folder, h.archive_store,
                     h.clock_offset_us, h.joined_at, h.last_seen_at,
                     h.session_open AND EXISTS (
                         SELECT FROM coordinators c
@@ -138,6 +141,7 @@ fn read(row: &Row) -> Result<Host> {
         operating_system: get(row, "operating_system")?,
         version: get(row, "version")?,
         archive_folder: get(row, "archive_folder")?,
+        archive_store: get::<Option<Uuid>>(row, "archive_store")?.map(ArchiveStoreId::from_uuid),
         clock_offset_us: get(row, "clock_offset_us")?,
         joined_at: get(row, "joined_at")?,
         connected: get(row, "connected")?,

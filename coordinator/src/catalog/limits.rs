@@ -16,6 +16,8 @@ pub enum LimitScope {
     Fleet,
     /// Those of each host by itself.
     Host,
+    /// Those of each target of archives by itself.
+    Target,
     /// Those of the hosts that a selector means.
     Group,
 }
@@ -37,30 +39,40 @@ pub struct LimitRecord {
 const MAX_LIMITS: i64 = 1000;
 
 pub(super) const LIST: Sql =
-    Sql("SELECT name, scope, selector, runs, changed_by, changed_at FROM limits ORDER BY name LIMIT $1");
+    Sql("SELECT name, scope, each_target, selector, runs, changed_by, changed_at FROM limits ORDER BY name LIMIT $1");
 
 const SET: Sql = Sql("
-    INSERT INTO limits (name, scope, selector, runs, changed_by) VALUES ($1, $2, $3, $4, $5)
-    ON CONFLICT (name) DO UPDATE SET scope = EXCLUDED.scope, selector = EXCLUDED.selector, runs = EXCLUDED.runs,
-        changed_by = EXCLUDED.changed_by, changed_at = now()
-    RETURNING name, scope, selector, runs, changed_by, changed_at");
+    INSERT INTO limits (name, scope, each_target, selector, runs, changed_by) VALUES ($1, $2, $3, $4, $5, $6)
+    ON CONFLICT (name) DO UPDATE SET scope = EXCLUDED.scope, each_target = EXCLUDED.each_target, selector = EXCLUDED.selector,
+        runs = EXCLUDED.runs, changed_by = EXCLUDED.changed_by, changed_at = now()
+    RETURNING name, scope, each_target, selector, runs, changed_by, changed_at");
 
-const REMOVE: Sql =
-    Sql("DELETE FROM limits WHERE name = $1 RETURNING name, scope, selector, runs, changed_by, changed_at");
+const REMOVE: Sql = Sql(
+    "DELETE FROM limits WHERE name = $1 RETURNING name, scope, each_target, selector, runs, changed_by, changed_at",
+);
 
 #[cfg(test)]
 pub(super) const STATEMENTS: &[(&str, &Sql)] = &[("LIST", &LIST), ("SET", &SET), ("REMOVE", &REMOVE)];
 
 impl LimitScope {
-    /// Every scope, for the CHECK list.
-    pub const ALL: [LimitScope; 3] = [LimitScope::Fleet, LimitScope::Host, LimitScope::Group];
+    /// Every scope.
+    pub const ALL: [LimitScope; 4] = [LimitScope::Fleet, LimitScope::Host, LimitScope::Target, LimitScope::Group];
 
-    /// The word in SQL and on the wire.
+    /// The word on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             LimitScope::Fleet => "fleet",
             LimitScope::Host => "host",
+            LimitScope::Target => "target",
             LimitScope::Group => "group",
+        }
+    }
+
+    /// The word in SQL. Older coordinators know no targets, and count for each host instead.
+    pub(super) const fn stored(self) -> &'static str {
+        match self {
+            LimitScope::Fleet | LimitScope::Host | LimitScope::Group => self.as_str(),
+            LimitScope::Target => LimitScope::Host.as_str(),
         }
     }
 }
@@ -73,6 +85,7 @@ impl LimitRecord {
         match self.bound.scope {
             Scope::Fleet => LimitScope::Fleet,
             Scope::EachHost => LimitScope::Host,
+            Scope::EachTarget => LimitScope::Target,
             Scope::Group(_) => LimitScope::Group,
         }
     }
@@ -80,7 +93,7 @@ impl LimitRecord {
     /// Which hosts it means; empty unless it is a group's.
     pub fn selector(&self) -> String {
         match &self.bound.scope {
-            Scope::Fleet | Scope::EachHost => String::new(),
+            Scope::Fleet | Scope::EachHost | Scope::EachTarget => String::new(),
             Scope::Group(selector) => selector.to_string(),
         }
     }
@@ -89,7 +102,9 @@ impl LimitRecord {
 fn read(row: &Row) -> Result<LimitRecord> {
     let scope = match word::<LimitScope>(row, "scope")? {
         LimitScope::Fleet => Scope::Fleet,
+        LimitScope::Host if get(row, "each_target")? => Scope::EachTarget,
         LimitScope::Host => Scope::EachHost,
+        LimitScope::Target => Scope::EachTarget,
         LimitScope::Group => Scope::Group(word::<Selector>(row, "selector")?),
     };
     Ok(LimitRecord {
@@ -117,10 +132,12 @@ impl Catalog {
         let (scope, selector) = match &bound.scope {
             Scope::Fleet => (LimitScope::Fleet, String::new()),
             Scope::EachHost => (LimitScope::Host, String::new()),
+            Scope::EachTarget => (LimitScope::Target, String::new()),
             Scope::Group(selector) => (LimitScope::Group, selector.to_string()),
         };
         let runs = int(bound.runs, "the runs of a limit")?;
-        let params: Params<'_> = &[&name, &scope.as_str(), &selector, &runs, &user];
+        let each_target = scope == LimitScope::Target;
+        let params: Params<'_> = &[&name, &scope.stored(), &each_target, &selector, &runs, &user];
         let row = self.connection().await?.query_opt(&SET, params).await?;
         row.as_ref().map_or_else(|| Err(CatalogError::not_found("limit", name)), read)
     }

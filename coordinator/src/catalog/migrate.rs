@@ -8,7 +8,7 @@ use super::pool::{Catalog, CatalogConfig, Sql};
 use super::row::small;
 
 /// The schema this program is written for.
-pub const SCHEMA_VERSION: u32 = 19;
+pub const SCHEMA_VERSION: u32 = 20;
 
 /// Key of the advisory lock.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"\0\0\0coord");
@@ -125,6 +125,12 @@ const MIGRATIONS: &[Migration] = &[
         name: "run_history",
         compatible_from: 18,
         text: include_str!("../../migrations/0019_run_history.sql"),
+    },
+    Migration {
+        version: 20,
+        name: "targets",
+        compatible_from: 3,
+        text: include_str!("../../migrations/0020_targets.sql"),
     },
 ];
 

@@ -1,5 +1,5 @@
-//! Asking for a backup once, however often the wish arrives. Invariants: a job has at most one open backup run; a key names one run of
-//! its job for good. Both are decided under the lock of the job's row.
+//! Asking for a backup or a verification once, however often the wish arrives. Invariants: a job has at most one open run of either kind; a
+//! key names one run of its job for good. Both are decided under the lock of the job's row.
 
 use coord_shared::ids::RunId;
 use coord_shared::level::Level;
@@ -28,7 +28,7 @@ const BY_KEY: Sql = Sql("SELECT run_id FROM run_keys WHERE job = $1 AND key = $2
 
 const OPEN: Sql = Sql("
     SELECT run_id, level FROM runs
-    WHERE job = $1 AND kind = 'backup' AND state IN ('queued', 'leased', 'running', 'verifying') LIMIT 1");
+    WHERE job = $1 AND kind = $2 AND state IN ('queued', 'leased', 'running', 'verifying') LIMIT 1");
 
 const NAME: Sql = Sql("INSERT INTO run_keys (job, key, run_id) VALUES ($1, $2, $3)");
 
@@ -50,6 +50,18 @@ impl Catalog {
     /// # Errors
     /// `NotFound` for the job.
     pub async fn ask_backup(&self, asked: &AskedRun, key: Option<&str>) -> Result<Asked> {
+        self.ask_once(asked, key).await
+    }
+
+    /// Queues the verification asked for, unless the job has an open one.
+    ///
+    /// # Errors
+    /// `NotFound` for the job.
+    pub async fn ask_verification(&self, asked: &AskedRun) -> Result<Asked> {
+        self.ask_once(asked, None).await
+    }
+
+    async fn ask_once(&self, asked: &AskedRun, key: Option<&str>) -> Result<Asked> {
         let mut connection = self.connection().await?;
         let transaction = connection.begin().await?;
         let answer = ask(&transaction, asked, key).await?;
@@ -77,7 +89,7 @@ async fn ask(transaction: &Transaction<'_>, asked: &AskedRun, key: Option<&str>)
     {
         return Ok(Answer::Known(RunId::from_uuid(get(&row, "run_id")?)));
     }
-    let answer = match transaction.query_opt(&OPEN, &[&job]).await? {
+    let answer = match transaction.query_opt(&OPEN, &[&job, &asked.kind.as_str()]).await? {
         Some(row) => {
             let run = RunId::from_uuid(get(&row, "run_id")?);
             let level: Option<Level> = optional_word(&row, "level")?;

@@ -514,7 +514,7 @@ impl Catalog {
     }
 
     /// Queues a run that somebody asks for. [`CatalogError::Taken`]: the job has an open backup run already; for
-    /// backups see [`Catalog::ask_backup`].
+    /// backups see [`Catalog::ask_backup`], for verifications [`Catalog::ask_verification`].
     pub async fn ask_run(&self, asked: &AskedRun) -> Result<RunRecord> {
         let mut connection = self.connection().await?;
         let transaction = connection.begin().await?;

@@ -1,7 +1,7 @@
 //! Which session of a host counts. Invariant: the session number of a host only rises, and a session counts only while it is the
 //! newest; who opens one says which one it saw, so that two coordinators cannot both replace the same.
 
-use coord_shared::ids::{CoordinatorId, HostId, InstanceId, SessionNumber};
+use coord_shared::ids::{ArchiveStoreId, CoordinatorId, HostId, InstanceId, SessionNumber};
 use jiff::Timestamp;
 use tokio_postgres::Row;
 
@@ -42,6 +42,8 @@ pub struct OpenSession {
     pub facts: HostFacts,
     /// Where its agent keeps archives.
     pub archive_folder: Vec<u8>,
+    /// Which folder that is, where it is known.
+    pub archive_store: Option<ArchiveStoreId>,
     /// Its clock less the database's, in microseconds.
     pub clock_offset_us: i64,
 }
@@ -66,7 +68,7 @@ const SESSION: Sql = Sql("
 const OPEN: Sql = Sql("
     UPDATE hosts SET session_number = session_number + 1, session_open = true, session_instance = $3,
         session_coordinator = $4, hostname = $5, operating_system = $6, version = $7, archive_folder = $8,
-        clock_offset_us = $9, last_seen_at = now()
+        clock_offset_us = $9, archive_store = $10, last_seen_at = now()
     WHERE host_id = $1 AND session_number = $2
     RETURNING session_number");
 
@@ -118,6 +120,7 @@ impl Catalog {
                     &facts.version,
                     &session.archive_folder,
                     &session.clock_offset_us,
+                    &session.archive_store.map(ArchiveStoreId::uuid),
                 ],
             )
             .await?;

@@ -92,3 +92,46 @@ async fn a_levelled_full_is_planned_shown_taken_on_its_night_and_can_be_replayed
     assert_eq!(ahead(&mut operator).await.levelled_jobs, 0);
     fleet.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_says_which_levelled_fulls_it_does_not_count() {
+    let fleet = Fleet::start().await;
+    let mut operator = OperatorServiceClient::new(fleet.admin().await);
+    apply(&mut operator, &nightly("day = \"sunday\"")).await;
+    for name in ["one", "two"] {
+        let mut host = Host::join(&fleet, name).await;
+        let request = api::StartBackupRequest { host: name.into(), policy: "web".into(), ..Default::default() };
+        operator.start_backup(request).await.unwrap();
+        host.back_up(&fleet, Timestamp::now() - 48.hours(), tree("etc", 100)).await;
+    }
+    let size = [("size".to_owned(), "large".to_owned())];
+    let label = api::LabelHostRequest { host: "one".into(), set: size.into(), ..Default::default() };
+    operator.label_host(label).await.unwrap();
+    let levelled = api::WhatIfRequest { toml: nightly("day = \"levelled\""), ..Default::default() };
+    let fixed = api::WhatIfRequest { toml: nightly("day = \"monday\""), ..Default::default() };
+    let part = |request: &api::WhatIfRequest| api::WhatIfRequest { selector: "size=large".into(), ..request.clone() };
+    let others = nightly("day = \"levelled\"").replace("name = \"web\"", "name = \"other\"").replace("/etc", "/srv");
+    let (all, some) = (
+        "fulls are levelled over the 2 job(s) replayed alone: ",
+        "fulls are levelled over the 1 job(s) replayed alone: ",
+    );
+    let mut notes = async |request| operator.what_if(request).await.unwrap().into_inner().notes;
+    assert_eq!(notes(levelled.clone()).await, [""; 0], "these are all there are");
+    let said = notes(part(&levelled)).await;
+    assert!(
+        said.len() == 1 && said[0].starts_with(&format!("{some}those of 1 job(s) that -l leaves out are not counted")),
+        "{said:?}"
+    );
+    apply(&mut operator, &others).await;
+    let mut notes = async |request| operator.what_if(request).await.unwrap().into_inner().notes;
+    let said = notes(levelled.clone()).await;
+    assert!(
+        said.len() == 1 && said[0].starts_with(&format!("{all}those of 2 job(s) of other policies are not")),
+        "{said:?}"
+    );
+    let said = notes(part(&levelled)).await;
+    let both = "those of 2 job(s) of other policies and 1 job(s) that -l leaves out are not counted";
+    assert!(said.len() == 1 && said[0].starts_with(&format!("{some}{both}")), "{said:?}");
+    assert_eq!(notes(part(&fixed)).await, [""; 0], "nothing is levelled");
+    fleet.stop().await;
+}

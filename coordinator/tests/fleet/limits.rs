@@ -3,6 +3,7 @@
 use coord_shared::api;
 use coord_shared::api::operator_service_client::OperatorServiceClient;
 use coord_shared::fault::{ErrorCode, Fault};
+use coord_shared::ids::ArchiveStoreId;
 use coord_shared::run::RunState;
 use jiff::Timestamp;
 
@@ -60,6 +61,67 @@ async fn a_limit_lets_the_next_run_begin_when_one_has_ended_or_when_it_is_raised
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn hosts_that_share_a_target_share_its_limit_and_one_with_a_folder_of_its_own_does_not() {
+    let fleet = Fleet::start().await;
+    let mut operator = OperatorServiceClient::new(fleet.admin().await);
+    let shared = ArchiveStoreId::random();
+    let mut one = Host::join_at(&fleet, "one", Some(shared)).await;
+    let mut two = Host::join_at(&fleet, "two", Some(shared)).await;
+    let mut own = Host::join_at(&fleet, "own", Some(ArchiveStoreId::random())).await;
+    let mut unknown = Host::join(&fleet, "unknown").await;
+    let shown = operator.get_host(api::GetHostRequest { host: "two".into() }).await.unwrap().into_inner();
+    assert_eq!(shown.archive_store_id, shared.to_string());
+    apply(&mut operator, POLICY).await;
+    let limit = set(&mut operator, "each-target", "target", "", 1).await.unwrap();
+    assert_eq!((limit.scope.as_str(), limit.hosts, limit.running), ("target", 4, 0));
+    let any = api::Level::Unspecified;
+    let first = ask(&mut operator, "one", "", any).await.unwrap();
+    wait_for("the first to begin", || async { is_held(&fleet, &first).await.then_some(()) }).await;
+    let second = ask(&mut operator, "two", "", any).await.unwrap();
+    for name in ["own", "unknown"] {
+        ask(&mut operator, name, "", any).await.unwrap();
+    }
+    own.order().await;
+    unknown.order().await;
+    assert!(!is_held(&fleet, &second).await, "it was before the other two in the queue");
+    let waits = operator.get_run(api::GetRunRequest { run: second.id.clone() }).await.unwrap().into_inner();
+    assert_eq!(waits.waits_for, "limit each-target: 1 of 1 are going on");
+    let list = operator.list_limits(api::ListLimitsRequest {}).await.unwrap().into_inner().limits;
+    let seen: Vec<(&str, &str, u64)> = list.iter().map(|x| (x.name.as_str(), x.scope.as_str(), x.running)).collect();
+    assert_eq!(seen, [("each-host", "host", 1), ("each-target", "target", 1)]);
+    one.back_up(&fleet, Timestamp::now(), tree("etc", 1)).await;
+    two.order().await;
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_in_two_groups_has_its_turn_and_who_waits_for_a_kept_place_is_told() {
+    let fleet = Fleet::start().await;
+    let mut operator = OperatorServiceClient::new(fleet.admin().await);
+    let (mut a, mut both, mut b) =
+        (Host::join(&fleet, "a").await, Host::join(&fleet, "both").await, Host::join(&fleet, "b").await);
+    for (host, groups) in [("a", &["a"][..]), ("both", &["a", "b"]), ("b", &["b"])] {
+        let set = groups.iter().map(|group| ((*group).to_owned(), "yes".to_owned())).collect();
+        operator.label_host(api::LabelHostRequest { host: host.into(), set, ..Default::default() }).await.unwrap();
+    }
+    apply(&mut operator, POLICY).await;
+    for group in ["a", "b"] {
+        set(&mut operator, group, "group", &format!("{group}=yes"), 1).await.unwrap();
+    }
+    let any = api::Level::Unspecified;
+    let first = ask(&mut operator, "a", "", any).await.unwrap();
+    wait_for("the first to begin", || async { is_held(&fleet, &first).await.then_some(()) }).await;
+    ask(&mut operator, "both", "", any).await.unwrap();
+    let behind = ask(&mut operator, "b", "", any).await.unwrap();
+    let waits = operator.get_run(api::GetRunRequest { run: behind.id.clone() }).await.unwrap().into_inner();
+    assert_eq!(waits.waits_for, "runs before it, which have or keep the places that are left");
+    a.back_up(&fleet, Timestamp::now(), tree("etc", 1)).await;
+    both.back_up(&fleet, Timestamp::now(), tree("etc", 1)).await;
+    b.order().await;
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_limit_that_cannot_be_is_refused_with_what_to_write_instead() {
     let fleet = Fleet::start().await;
     let mut operator = OperatorServiceClient::new(fleet.admin().await);
@@ -69,7 +131,7 @@ async fn a_limit_that_cannot_be_is_refused_with_what_to_write_instead() {
         ("odd", "group", "env in prod", 1, "the selector does not read"),
         ("odd", "group", "", 1, "the selector is empty"),
         ("odd", "host", "env=prod", 1, "has no selector"),
-        ("odd", "target", "", 1, "there are no targets yet that a limit could be for"),
+        ("odd", "target", "env=prod", 1, "has no selector"),
         ("odd", "disk", "", 1, "'disk' is no scope of a limit"),
         ("No Name", "fleet", "", 1, "'No Name' cannot be the name of a limit"),
     ] {

@@ -13,7 +13,7 @@ use coord_shared::api::run_order::Task;
 use coord_shared::api::run_report::Event;
 use coord_shared::api::{self, AgentMessage};
 use coord_shared::fault::{ErrorCode, Fault};
-use coord_shared::ids::{BackupId, InstanceId};
+use coord_shared::ids::{ArchiveStoreId, BackupId, InstanceId};
 use coord_shared::wire::to_us;
 use jiff::{Timestamp, ToSpan};
 use tokio::sync::mpsc;
@@ -39,6 +39,10 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) async fn join(fleet: &Fleet, name: &str) -> Host {
+        Host::join_at(fleet, name, None).await
+    }
+
+    pub(super) async fn join_at(fleet: &Fleet, name: &str, store: Option<ArchiveStoreId>) -> Host {
         let member = fleet.agent(name).await;
         let mut client = AgentServiceClient::new(member.tls.connect(&fleet.main).await.unwrap());
         let (say, messages) = mpsc::channel(64);
@@ -46,6 +50,7 @@ impl Host {
             instance_id: InstanceId::random().to_string(),
             sent_at_us: to_us(Timestamp::now()),
             archive_folder: b"/archives".to_vec(),
+            archive_store_id: store.map_or_else(String::new, |store| store.to_string()),
             ..Default::default()
         };
         say.send(AgentMessage { message: Some(ToCoordinator::Hello(hello)) }).await.unwrap();

@@ -5,7 +5,10 @@ use coord_shared::api::coordinator_message::Message;
 use coord_shared::api::operator_service_client::OperatorServiceClient;
 use coord_shared::api::run_report::Event;
 use coord_shared::fault::{ErrorCode, Fault};
+use coord_shared::ids::RunId;
+use coord_shared::run::RunKind;
 use coord_shared::wire::to_us;
+use coordinator::catalog::{AskedRun, JobFilter};
 use jiff::Timestamp;
 
 use super::operator::{Host, Operator, apply, start, tree};
@@ -110,5 +113,37 @@ async fn what_somebody_has_to_mend_fails_at_once_and_is_asked_for_anew_afterward
     let again = retry(&mut operator, &run.id).await.unwrap();
     let after = host.order().await;
     assert_eq!((after.run_id == again.id, after.task), (true, before.task));
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_verification_that_several_ask_for_anew_is_one_run() {
+    let fleet = Fleet::start().await;
+    let mut operator = OperatorServiceClient::new(fleet.admin().await);
+    let mut host = Host::join(&fleet, "one").await;
+    apply(&mut operator, POLICY).await;
+    start(&mut operator, "web").await.unwrap();
+    host.back_up(&fleet, Timestamp::now(), tree("etc", 1)).await;
+    let job = fleet.catalog.jobs(JobFilter::default()).await.unwrap()[0].clone();
+    let asked = AskedRun {
+        id: RunId::random(),
+        kind: RunKind::Verify,
+        host: job.host,
+        job: Some(job.id),
+        asked_by: "schedule".to_owned(),
+        level: None,
+        spec: serde_json::json!({}),
+        priority: 0,
+    };
+    let first = fleet.catalog.ask_run(&asked).await.unwrap().id.to_string();
+    operator.cancel_run(api::CancelRunRequest { run: first.clone() }).await.unwrap();
+    let mut operators = vec![operator; 8];
+    let retries = operators.iter_mut().map(|operator| retry(operator, &first));
+    let answers = futures_util::future::join_all(retries).await;
+    let answers: Vec<api::Run> = answers.into_iter().map(Result::unwrap).collect();
+    assert_eq!(answers.iter().filter(|run| !run.was_there).count(), 1, "{answers:?}");
+    assert!(answers.iter().all(|run| run.id == answers[0].id && run.id != first), "{answers:?}");
+    let open = fleet.catalog.open_runs_of_job(job.id).await.unwrap();
+    assert_eq!(open.len(), 1, "{open:?}");
     fleet.stop().await;
 }

@@ -14,6 +14,8 @@ use crate::tree::compare::list;
 
 /// Where an agent keeps, for a week, what does not count.
 const SET_ASIDE: &[u8] = b".set-aside";
+/// The file by which agents know a folder that they share.
+const STORE_ID: &[u8] = b".store-id";
 
 pub(super) fn check(ground: &Ground<'_>, backups: &[Backup], checked: &mut Checked) -> Result<Vec<Violation>, String> {
     let mut found = Vec::new();
@@ -31,7 +33,7 @@ pub(super) fn check(ground: &Ground<'_>, backups: &[Backup], checked: &mut Check
     for folder in folders {
         for name in list(&folder).map_err(|error| format!("{}: {error}", folder.display()))?.into_keys() {
             let path = folder.join(OsStr::from_bytes(&name));
-            if name.starts_with(SET_ASIDE) || !path.is_file() || wanted.contains(&path) {
+            if name.starts_with(SET_ASIDE) || name == STORE_ID || !path.is_file() || wanted.contains(&path) {
                 continue;
             }
             let sealed = ArchiveReader::open_path(&path).is_ok();

@@ -286,6 +286,7 @@ fn show(session: &Session, h: &api::Host) -> Result<(), Failure> {
         ("clock offset", format!("{} ms", h.clock_offset_us / 1000)),
         ("certificate ends", shown::instant(h.certificate_not_after_us)),
         ("archives in", shown::path(&h.archive_folder)),
+        ("target", shown::safe(&h.archive_store_id)),
     ])?;
     session.out.talk(&format!("next: coordctl job list --host {}", h.name));
     Ok(())

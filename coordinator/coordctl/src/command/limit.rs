@@ -106,6 +106,9 @@ pub struct ScopeArgs {
     /// Those of each host by itself.
     #[arg(long)]
     each_host: bool,
+    /// Those of all hosts that keep their archives in one folder, for each folder by itself.
+    #[arg(long)]
+    each_target: bool,
     /// Those of all the hosts with these labels.
     #[arg(short = 'l', long, value_name = "SELECTOR")]
     selector: Option<String>,
@@ -113,10 +116,11 @@ pub struct ScopeArgs {
 
 impl ScopeArgs {
     const fn word(&self) -> &'static str {
-        match (self.fleet, self.each_host) {
-            (true, _) => "fleet",
-            (_, true) => "host",
-            (false, false) => "group",
+        match (self.fleet, self.each_host, self.each_target) {
+            (true, _, _) => "fleet",
+            (_, true, _) => "host",
+            (_, _, true) => "target",
+            (false, false, false) => "group",
         }
     }
 }
@@ -194,6 +198,7 @@ fn over(scope: &str, selector: &str) -> String {
     match scope {
         "fleet" => "over the fleet".to_owned(),
         "host" => "on each host".to_owned(),
+        "target" => "for each target of archives".to_owned(),
         _ => format!("on the hosts with {selector}"),
     }
 }
@@ -210,6 +215,7 @@ fn row(x: &api::Limit) -> Vec<String> {
     let over = match x.scope.as_str() {
         "fleet" => "the fleet".to_owned(),
         "host" => "each host".to_owned(),
+        "target" => "each target".to_owned(),
         _ => x.selector.clone(),
     };
     vec![

@@ -315,6 +315,7 @@ pub fn host(h: &api::Host) -> Value {
         "certificate_not_after": at(h.certificate_not_after_us),
         "state": h.state,
         "pauses": pauses(&h.pauses),
+        "archive_store_id": word(h.archive_store_id.clone()),
     });
     with_path(object, "archive_folder", &h.archive_folder)
 }

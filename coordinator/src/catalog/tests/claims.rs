@@ -103,6 +103,33 @@ async fn a_group_is_bounded_by_the_labels_of_its_hosts_and_a_restore_by_nothing(
 }
 
 #[tokio::test]
+async fn a_limit_of_each_target_counts_hosts_that_share_a_folder_and_is_one_of_each_host_to_an_older_coordinator() {
+    with_config(async |config| {
+        let client = config.connect().await.unwrap();
+        let catalog = Catalog::new(config).unwrap();
+        let fleets = [Fleet::new(&catalog).await, Fleet::new(&catalog).await, Fleet::new(&catalog).await];
+        let share = "UPDATE hosts SET archive_store = $2 WHERE host_id = $1";
+        let store = uuid::Uuid::new_v4();
+        for fleet in &fleets[..2] {
+            client.execute(share, &[&fleet.host.uuid(), &store]).await.unwrap();
+        }
+        set(&catalog, "disks", Scope::EachTarget, 1).await;
+        for fleet in &fleets {
+            fleet.ask(RunKind::Verify).await;
+        }
+        let claimed = catalog.claim_runs(&keys(&fleets), LEASE, 9).await.unwrap();
+        let hosts: Vec<HostId> = claimed.iter().map(|claimed| claimed.host).collect();
+        assert_eq!(hosts, [fleets[0].host, fleets[2].host]);
+        assert_eq!(catalog.claim_runs(&keys(&fleets), LEASE, 9).await.unwrap(), []);
+        let row = client.query_one("SELECT scope, runs FROM limits WHERE name = 'disks'", &[]).await.unwrap();
+        assert_eq!((row.get::<_, &str>("scope"), row.get::<_, i32>("runs")), ("host", 1));
+        set(&catalog, "disks", Scope::EachHost, 1).await;
+        assert_eq!(catalog.claim_runs(&keys(&fleets), LEASE, 9).await.unwrap().len(), 1, "the other host's turn");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_queue_is_one_for_all_coordinators_and_goes_by_waiting_and_priority() {
     with_config(async |config| {
         let client = config.connect().await.unwrap();

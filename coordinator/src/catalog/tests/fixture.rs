@@ -110,6 +110,7 @@ impl Fleet {
             coordinator: self.coordinator,
             facts: HostFacts::default(),
             archive_folder: b"/archives".to_vec(),
+            archive_store: None,
             clock_offset_us: 0,
         };
         match self.catalog.open_session(&session).await.unwrap() {

@@ -111,6 +111,7 @@ async fn of_two_sessions_that_open_at_once_one_wins() {
             coordinator: fleet.coordinator,
             facts: HostFacts { hostname: "web".to_owned(), ..HostFacts::default() },
             archive_folder: Vec::new(),
+            archive_store: None,
             clock_offset_us: -5,
         };
         let (one, two) = (open(), open());

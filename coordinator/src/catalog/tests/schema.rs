@@ -153,7 +153,7 @@ async fn check_lists_are_the_words_of_the_code() {
         ("policy_versions", "origin", VersionOrigin::ALL.iter().map(|word| word.as_str()).collect()),
         ("file_versions", "kind", files),
         ("run_left_out", "rule", LeftOutBy::ALL.iter().map(|word| word.as_str()).collect()),
-        ("limits", "scope", LimitScope::ALL.iter().map(|word| word.as_str()).collect()),
+        ("limits", "scope", LimitScope::ALL.iter().map(|word| word.stored()).collect()),
         ("staged_entries", "kind", staged),
     ];
     with_config(async |config| {

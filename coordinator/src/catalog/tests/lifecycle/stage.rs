@@ -315,6 +315,7 @@ impl Stage {
             coordinator: fleet.coordinator,
             facts: HostFacts::default(),
             archive_folder: b"/archives".to_vec(),
+            archive_store: None,
             clock_offset_us: 0,
         };
         Ok(match catalog.open_session(&session).await? {
