@@ -16,6 +16,7 @@ use coord_shared::wire::to_us;
 use jiff::Timestamp;
 
 use super::jobs::readable;
+use super::policy_refusal::in_file;
 use super::{App, policies, report_objectives};
 use crate::catalog::{
     AppliedPolicy, DefaultsRecord, Host, HostState, Job, JobFilter, JobState, NewAudit, NewDefaults, NewPolicyVersion,
@@ -176,6 +177,19 @@ pub fn defaults_of(record: Option<&DefaultsRecord>) -> Result<Defaults, Fault> {
         let message = format!("version {} of the fleet's defaults cannot be read: {why}", record.version);
         Fault::new(ErrorCode::Internal, message).with_hint("coordctl policy apply -f FILE writes them anew")
     })
+}
+
+/// Hosts on which the overrides of a policy make none together. No change is made that has any: nothing would be backed up there.
+pub fn impossible_hosts(before: &Before, changes: &[Change]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for policy in changes.iter().filter_map(|change| change.policy.as_ref()).filter(|policy| policy.has_overrides()) {
+        for host in selected(policy, &before.hosts) {
+            if let Err(found) = policy.for_host(&host.name, &host.labels) {
+                findings.extend(in_file(&format!("the overrides of policy {} on {}", policy.name, host.name), found));
+            }
+        }
+    }
+    findings
 }
 
 /// What the changes would do, by name. Nothing is changed.

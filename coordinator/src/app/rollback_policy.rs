@@ -6,14 +6,16 @@ use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::ids::PolicyVersion;
 
 use super::jobs::policy_of;
-use super::policy_change::{Before, Change, make, preview, stored};
+use super::policy_change::{Before, Change, impossible_hosts, make, preview, stored};
+use super::policy_refusal::refusal;
 use super::{App, names};
 use crate::catalog::VersionOrigin;
 
 /// Makes the version, or says what it would change.
 ///
 /// # Errors
-/// `not_found` for a policy, or a version that never was; `invalid_argument` for the version that is the policy's deletion.
+/// `not_found` for a policy, or a version that never was; `invalid_argument` for the version that is the policy's deletion; `invalid_policy`
+/// where its overrides make no policy together on a host, as the hosts' labels are now.
 pub async fn rollback(
     app: &App,
     user: &str,
@@ -42,6 +44,13 @@ pub async fn rollback(
         expected: None,
     };
     let before = Before::read(app).await?;
+    let impossible = impossible_hosts(&before, std::slice::from_ref(&change));
+    if !impossible.is_empty() {
+        return Err(refusal(&impossible).with_hint(format!(
+            "give the hosts other labels; or coordctl policy show {} prints the file, to apply it with other overrides",
+            change.name
+        )));
+    }
     let mut told = if request.dry_run {
         preview(app, &before, &[change]).await?
     } else {
