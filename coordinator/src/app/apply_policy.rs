@@ -12,9 +12,10 @@ use jiff::Timestamp;
 
 use super::names::shown;
 use super::policy_change::{
-    Before, Change, defaults_of, encode, encode_key, impossible_hosts, make, preview, selected, warnings,
+    Before, Change, defaults_of, encode, encode_key, impossible_hosts, make, preview, selected,
 };
 use super::policy_refusal::{in_file, refusal};
+use super::policy_warnings::warnings;
 use super::{App, policy_weeks};
 use crate::catalog::{NewAudit, NewDefaults};
 use crate::domain::policy::{Defaults, Finding, Policy, differing};

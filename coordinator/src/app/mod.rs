@@ -47,6 +47,7 @@ pub mod policies;
 pub mod policy_change;
 pub mod policy_history;
 pub mod policy_refusal;
+pub mod policy_warnings;
 pub mod policy_weeks;
 pub mod preview_policy;
 pub mod read_file;
