@@ -64,6 +64,18 @@ fn a_change_is_shown_and_asked_about_before_it_is_made() {
     let yes = at_a_terminal(&host, line, "y\n", &[("FILE", &file)]);
     assert_eq!((yes.code, version_of(&host)), (Some(0), 2), "{}", yes.text);
 
+    // What is surprising is said before the question, and not again after it.
+    fs::write(
+        &file,
+        SRV_POLICY.replace("0 2 1 1 *", "0 3 1 1 *") + "[[override]]\nhosts = \"no=body\"\npriority = 9\n",
+    )
+    .unwrap();
+    let warned = at_a_terminal(&host, line, "y\n", &[("FILE", &file)]);
+    let (before, after) = warned.text.split_once("go on? [y/N]").unwrap();
+    let idle = "warning: override: override[1] (no=body) is for none of the policy's 1 hosts";
+    assert!(before.contains(idle) && !after.contains("warning"), "{}", warned.text);
+    assert_eq!((warned.code, version_of(&host)), (Some(0), 3));
+
     // Somebody else applies a version while the question stands.
     let theirs = SRV_POLICY.replace("0 2 1 1 *", "0 4 1 1 *");
     fs::write(&file, SRV_POLICY.replace("0 2 1 1 *", "0 5 1 1 *")).unwrap();
@@ -78,8 +90,8 @@ fn a_change_is_shown_and_asked_about_before_it_is_made() {
     asked.stdin.as_mut().unwrap().write_all(b"y\n").unwrap();
     let mut rest = String::new();
     screen.read_to_string(&mut rest).unwrap();
-    assert_eq!((asked.wait().unwrap().code(), version_of(&host)), (Some(9), 3), "{rest}");
-    assert!(rest.contains("it is version 3, no longer 2"), "{rest}");
+    assert_eq!((asked.wait().unwrap().code(), version_of(&host)), (Some(9), 4), "{rest}");
+    assert!(rest.contains("it is version 4, no longer 3"), "{rest}");
 
     let config = host.fleet.config_home().join("coordctl/config.toml");
     let open = fs::read_to_string(&config).unwrap();
@@ -89,7 +101,7 @@ fn a_change_is_shown_and_asked_about_before_it_is_made() {
     assert_eq!(protected.code, Some(2), "an empty line is no yes: {}", protected.text);
     let severe = at_a_terminal(&host, "\"$CTL\" policy delete srv", "serv\n", &[]);
     assert!(severe.text.contains("[context default, protected] type srv to go on:"), "{}", severe.text);
-    assert_eq!((severe.code, version_of(&host)), (Some(2), 3));
+    assert_eq!((severe.code, version_of(&host)), (Some(2), 4));
 }
 
 #[test]

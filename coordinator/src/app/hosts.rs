@@ -98,5 +98,6 @@ pub(super) fn encode(host: &Host, policies: Vec<String>) -> api::Host {
         certificate_not_after_us: 0,
         state: host.state.as_str().to_owned(),
         pauses: Vec::new(),
+        warnings: Vec::new(),
     }
 }

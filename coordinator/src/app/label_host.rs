@@ -5,7 +5,8 @@ use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::tls::PeerKind;
 
 use super::host_policies::HostPolicies;
-use super::{App, hosts, jobs, names, tokens};
+use super::policy_change::encode;
+use super::{App, forced_fulls, hosts, jobs, names, tokens};
 use crate::catalog::{Host, HostState, NewAudit};
 use crate::domain::policy::Policy;
 
@@ -29,9 +30,11 @@ pub async fn label(app: &App, user: &str, request: api::LabelHostRequest) -> Res
     let policies = HostPolicies::read(app).await?;
     let labelled = Host { labels: labels.clone(), ..host.clone() };
     possible(&policies, &labelled)?;
+    let forced = forced_fulls::by_labels(app, &policies, &host, &labelled).await?;
+    let warnings: Vec<api::PolicyFinding> = forced.iter().map(encode).collect();
     if request.dry_run {
         let policies = jobs::selecting(app, &labelled).await?.into_iter().map(|record| record.name).collect();
-        return Ok(hosts::encode(&labelled, policies));
+        return Ok(api::Host { warnings, ..hosts::encode(&labelled, policies) });
     }
     app.catalog.set_host_labels(host.id, &labels).await?;
     if policies.all().values().any(Policy::has_overrides) {
@@ -45,7 +48,7 @@ pub async fn label(app: &App, user: &str, request: api::LabelHostRequest) -> Res
     let deed =
         NewAudit { actor_kind: PeerKind::Operator, actor: user, action: "host_labelled", subject: &subject, details };
     app.catalog.record_audit(&deed).await?;
-    hosts::show(app, &subject).await
+    Ok(api::Host { warnings, ..hosts::show(app, &subject).await? })
 }
 
 /// The policies of a host with these labels can be. One that was put out has none.

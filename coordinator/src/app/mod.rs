@@ -17,6 +17,7 @@ pub mod drain;
 pub mod explain;
 mod fault;
 pub mod files;
+pub mod forced_fulls;
 pub mod forget_runs;
 pub mod health;
 pub mod heartbeat;

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use super::jobs::readable;
 use super::policy_refusal::in_file;
 use super::policy_warnings::warnings;
-use super::{App, policies};
+use super::{App, forced_fulls, policies};
 use crate::catalog::{
     AppliedPolicy, DefaultsRecord, Host, HostState, Job, JobFilter, JobState, NewAudit, NewDefaults, NewPolicyVersion,
     PoliciesApplied, PolicyChange, PolicyRecord, SeenPolicies, VersionOrigin,
@@ -228,10 +228,13 @@ async fn effect(
         (Some(record), PolicyChange::Unchanged) => record.version,
         (Some(record), PolicyChange::Created | PolicyChange::Updated | PolicyChange::Deleted) => record.version.next(),
     };
-    let warnings = match &change.policy {
+    let mut warnings = match &change.policy {
         Some(policy) => warnings(app, policy, &before.hosts, afterwards).await?,
         None => Vec::new(),
     };
+    if let (Some(record), Some(policy), PolicyChange::Updated) = (record, &change.policy, word) {
+        warnings.extend(forced_fulls::by_policy(app, record.id, policy, &change.hosts(&before.hosts)).await?);
+    }
     let next_due_at = change.policy.as_ref().and_then(|policy| Due::of_policy(policy).next_run_after(before.now));
     Ok(api::AppliedPolicy {
         policy: Some(api::Policy {

@@ -195,3 +195,46 @@ async fn still_there(operator: &mut Operator, backup: &str) {
     let plan = operator.plan_restore(restore(&["web"], None)).await.unwrap().into_inner();
     assert_eq!(plan.points.len(), 1, "{plan:?}");
 }
+
+fn of_fulls(warnings: &[api::PolicyFinding]) -> Vec<&str> {
+    warnings.iter().filter(|warning| warning.key == "full").map(|warning| warning.message.as_str()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_that_another_selection_forces_is_told_before_with_its_size() {
+    let fleet = Fleet::start().await;
+    let mut operator = OperatorServiceClient::new(fleet.admin().await);
+    let mut host = Host::join(&fleet, "one").await;
+    let _never_backed_up = Host::join(&fleet, "two").await;
+    let first = file("web", "env=test", "");
+    apply(&mut operator, &first).await;
+    start(&mut operator, "web").await.unwrap();
+    host.back_up(&fleet, Timestamp::now(), tree("web", 100)).await;
+
+    let excluding =
+        file("web", "env=test", "exclude = [\"*.tmp\"]\n[[override]]\nhosts = \"big=\"\nexclude = [\"*.log\"]");
+    let told = operator.diff_policies(files(std::slice::from_ref(&excluding))).await.unwrap().into_inner();
+    let said = [
+        "the next backup of one is a full, about 3.9 KiB before compression: policy web selects other files than the newest full was taken of",
+    ];
+    assert_eq!(of_fulls(&told.policies[0].warnings), said);
+    let elsewhere = files(&[file("web", "env=prod", "exclude = [\"*.tmp\"]")]);
+    let told = operator.diff_policies(elsewhere).await.unwrap().into_inner();
+    assert_eq!(of_fulls(&told.policies[0].warnings), [""; 0], "nothing is backed up any more");
+    let later = files(&[file("web", "env=test", "full = { day = \"monday\" }")]);
+    let told = operator.diff_policies(later).await.unwrap().into_inner();
+    assert_eq!(of_fulls(&told.policies[0].warnings), [""; 0], "the selection stays");
+
+    assert_eq!(of_fulls(&apply(&mut operator, &excluding).await.warnings), said);
+    let big = api::LabelHostRequest {
+        host: "one".into(),
+        set: HashMap::from([("big".to_owned(), String::new())]),
+        dry_run: true,
+        ..Default::default()
+    };
+    let would = operator.label_host(big).await.unwrap().into_inner();
+    assert_eq!(of_fulls(&would.warnings), said, "an override for hosts with the label");
+    let back = rollback(&mut operator, 1).await.unwrap().into_inner();
+    assert_eq!(of_fulls(&back.warnings), [""; 0], "the full was taken of just that");
+    fleet.stop().await;
+}

@@ -119,9 +119,7 @@ pub async fn apply(session: &mut Session, args: &ApplyArgs) -> Result<(), Failur
     if args.dry_run {
         return applied(session, &told, one, " (dry run: nothing was changed)");
     }
-    if !session.out.is_json() {
-        told.policies.iter().flat_map(leavings).for_each(|line| session.out.talk(&format!("warning: {line}")));
-    }
+    warn(session, &told.policies);
     let defaults = told.defaults.iter().map(|_| "the fleet's defaults".to_owned());
     let names: Vec<String> = defaults.chain(told.policies.iter().map(name)).collect();
     let files_say = if one { "the file says" } else { "the files say" };
@@ -131,8 +129,28 @@ pub async fn apply(session: &mut Session, args: &ApplyArgs) -> Result<(), Failur
     } else {
         session.change(&what)?
     }
-    let done = answer(session.client.apply_policies(request(as_shown(files, &told))).await)?;
+    let mut done = answer(session.client.apply_policies(request(as_shown(files, &told))).await)?;
+    only_news(session, &mut done.policies, &told.policies);
     applied(session, &done, one, "")
+}
+
+/// What somebody should know before the question whether to: what is surprising, and what becomes of the backups of hosts that leave.
+pub(super) fn warn(session: &Session, told: &[AppliedPolicy]) {
+    if session.out.is_json() && session.yes {
+        // The document says it, and nobody is asked.
+        return;
+    }
+    for policy in told {
+        say(session, "warning", &policy.warnings);
+        leavings(policy).iter().for_each(|line| session.out.talk(&format!("warning: {line}")));
+    }
+}
+
+/// What was said before the question is not said again; a document says all.
+pub(super) fn only_news(session: &Session, done: &mut [AppliedPolicy], told: &[AppliedPolicy]) {
+    for policy in done.iter_mut().filter(|_| !session.out.is_json()) {
+        policy.warnings.retain(|warning| told.iter().all(|told| !told.warnings.contains(warning)));
+    }
 }
 
 pub(super) fn applied(session: &Session, all: &api::AppliedPolicies, one: bool, note: &str) -> Result<(), Failure> {
@@ -320,13 +338,12 @@ pub async fn rollback(session: &mut Session, args: &RollbackArgs) -> Result<(), 
     if args.dry_run {
         return one(session, &told, note);
     }
-    if !session.out.is_json() {
-        leavings(&told).iter().for_each(|line| session.out.talk(&format!("warning: {line}")));
-    }
+    warn(session, std::slice::from_ref(&told));
     let what = format!("policy {} says again what version {} said", name(&told), args.to);
     session.moderate(&what, &self::told(&told, ""))?;
     let message = RollbackPolicyRequest { dry_run: false, ..message };
-    let done = answer(session.client.rollback_policy(request(message)).await)?;
+    let mut done = answer(session.client.rollback_policy(request(message)).await)?;
+    only_news(session, std::slice::from_mut(&mut done), &[told]);
     one(session, &done, "")?;
     session.out.talk("the file under version control may say something else: applying it changes the policy again");
     Ok(())
@@ -348,9 +365,7 @@ pub async fn delete(session: &mut Session, args: &DeleteArgs) -> Result<(), Fail
         return one(session, &would, " (dry run: nothing was changed)");
     }
     let name = name(&would);
-    if !session.out.is_json() {
-        leavings(&would).iter().for_each(|line| session.out.talk(&format!("warning: {line}")));
-    }
+    warn(session, std::slice::from_ref(&would));
     let hosts = would.leaving.len();
     let what = format!("policy {name} ends: nothing of it is backed up any more on {hosts} hosts; its backups stay");
     session.confirm(&name, args.confirm.as_deref(), &what)?;

@@ -12,7 +12,7 @@ use coord_shared::api::{self, GetPolicyRequest, LintPolicyRequest, PolicyFile, P
 use coord_shared::fault::{ErrorCode, Fault};
 
 use super::policy::{read, refuse_findings, say};
-use super::policy_change::{all_told, applied, differs, name, planned};
+use super::policy_change::{all_told, applied, differs, name, only_news, planned, warn};
 use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::session::{Session, is_yes};
@@ -83,13 +83,15 @@ async fn edit(
     if args.dry_run {
         return applied(session, &told, true, " (dry run: nothing was changed)");
     }
+    warn(session, &told.policies);
     let what = format!("policy {} becomes what the text says", policy.name);
     if differs(&told) {
         session.moderate(&what, &planned(&told))?
     } else {
         session.change(&what)?
     }
-    let done = answer(session.client.apply_policies(request(files)).await)?;
+    let mut done = answer(session.client.apply_policies(request(files)).await)?;
+    only_news(session, &mut done.policies, &told.policies);
     if session.out.is_json() { applied(session, &done, true, "") } else { all_told(session, &done, "") }
 }
 
