@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::names::shown;
 use super::policy_change::{
-    Before, Change, defaults_of, encode, encode_key, impossible_hosts, make, preview, selected,
+    Before, Change, Plan, defaults_of, encode, encode_key, impossible_hosts, make, make_one, preview, selected,
 };
 use super::policy_refusal::{in_file, refusal};
 use super::policy_warnings::warnings;
@@ -85,23 +85,20 @@ pub async fn apply(app: &App, user: &str, request: &api::ApplyPolicyRequest) -> 
     let file = api::PolicyFile { toml: request.toml.clone(), ..api::PolicyFile::default() };
     let before = Before::read(app).await?;
     let Wanted { changes, .. } = wanted(app, &before, &[file])?;
-    let mut told = if request.dry_run {
-        preview(app, &before, &changes).await?
-    } else {
-        make(app, user, &before, &changes, None).await?
-    };
-    told.pop().ok_or_else(|| Fault::new(ErrorCode::Internal, "a file that was applied left nothing to tell"))
+    let plan = Plan { before: &before, changes: &changes, defaults: None };
+    make_one(app, user, &plan, (request.dry_run, &request.plan_digest)).await
 }
 
 /// Applies files, all of them or none.
 ///
 /// # Errors
 /// `invalid_policy` names the file and what is wrong, `changed` what somebody else has changed meanwhile; nothing was changed then.
-pub async fn apply_all(app: &App, user: &str, files: &[api::PolicyFile]) -> Result<api::AppliedPolicies, Fault> {
+pub async fn apply_all(app: &App, user: &str, files: &api::PolicyFiles) -> Result<api::AppliedPolicies, Fault> {
     let before = Before::read(app).await?;
-    let wanted = wanted(app, &before, files)?;
+    let wanted = wanted(app, &before, &files.files)?;
     let new = wanted.new_defaults(&before, user);
-    let policies = make(app, user, &before, &wanted.changes, new.as_ref()).await?;
+    let plan = Plan { before: &before, changes: &wanted.changes, defaults: new.as_ref() };
+    let policies = make(app, user, &plan, &files.plan_digest).await?;
     if let Some(new) = &new {
         let details = serde_json::json!({ "version": new.version });
         let (actor_kind, action, subject) = (PeerKind::Operator, "policy_defaults_applied", "defaults");
@@ -117,9 +114,11 @@ pub async fn apply_all(app: &App, user: &str, files: &[api::PolicyFile]) -> Resu
 pub async fn diff(app: &App, files: &[api::PolicyFile]) -> Result<api::AppliedPolicies, Fault> {
     let before = Before::read(app).await?;
     let wanted = wanted(app, &before, files)?;
-    let mut policies = preview(app, &before, &wanted.changes).await?;
+    let new = wanted.new_defaults(&before, "");
+    let plan = Plan { before: &before, changes: &wanted.changes, defaults: new.as_ref() };
+    let (mut policies, plan_digest) = preview(app, &plan).await?;
     policy_weeks::tell(app, &before, &wanted.changes, &mut policies).await?;
-    Ok(wanted.tell(&before, policies))
+    Ok(api::AppliedPolicies { plan_digest, ..wanted.tell(&before, policies) })
 }
 
 /// What files ask for.
@@ -162,7 +161,7 @@ impl Wanted {
                 keys: differing(&was, &defaults.keys()).into_iter().map(encode_key).collect(),
             }
         });
-        api::AppliedPolicies { policies, untouched, defaults }
+        api::AppliedPolicies { policies, untouched, defaults, plan_digest: String::new() }
     }
 }
 

@@ -46,6 +46,7 @@ pub mod pauses;
 pub mod plan_restore;
 pub mod policies;
 pub mod policy_change;
+pub mod policy_digest;
 pub mod policy_history;
 pub mod policy_refusal;
 pub mod policy_warnings;

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use super::jobs::readable;
 use super::policy_refusal::in_file;
 use super::policy_warnings::warnings;
-use super::{App, forced_fulls, policies};
+use super::{App, forced_fulls, policies, policy_digest};
 use crate::catalog::{
     AppliedPolicy, DefaultsRecord, Host, HostState, Job, JobFilter, JobState, NewAudit, NewDefaults, NewPolicyVersion,
     PoliciesApplied, PolicyChange, PolicyRecord, SeenPolicies, VersionOrigin,
@@ -192,18 +192,46 @@ pub fn impossible_hosts(before: &Before, changes: &[Change]) -> Vec<Finding> {
     findings
 }
 
-/// What the changes would do, by name. Nothing is changed.
+/// Changes that happen together, and the fleet as they meet it.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// The fleet.
+    pub before: &'a Before,
+    /// What becomes of policies.
+    pub changes: &'a [Change],
+    /// What the fleet's defaults become, if they change.
+    pub defaults: Option<&'a NewDefaults>,
+}
+
+/// What a plan would do, by name, and the digest that holds a request to it. Nothing is changed.
 ///
 /// # Errors
 /// Those of the catalog.
-pub async fn preview(app: &App, before: &Before, list: &[Change]) -> Result<Vec<api::AppliedPolicy>, Fault> {
-    let afterwards = before.afterwards(app, list);
-    let mut told = Vec::with_capacity(list.len());
-    for change in list {
-        told.push(effect(app, before, &afterwards, change).await?);
+pub async fn preview(app: &App, plan: &Plan<'_>) -> Result<(Vec<api::AppliedPolicy>, String), Fault> {
+    let afterwards = plan.before.afterwards(app, plan.changes);
+    let mut told = Vec::with_capacity(plan.changes.len());
+    for change in plan.changes {
+        told.push(effect(app, plan.before, &afterwards, change).await?);
     }
     told.sort_by_key(|one| one.policy.as_ref().map(|policy| policy.name.clone()));
-    Ok(told)
+    let digest = policy_digest::digest(plan, &told)?;
+    Ok((told, digest))
+}
+
+/// Makes the change of one policy, or with `dry_run` says what it would do.
+///
+/// # Errors
+/// As for [`make`].
+pub async fn make_one(
+    app: &App,
+    user: &str,
+    plan: &Plan<'_>,
+    (dry_run, as_told): (bool, &str),
+) -> Result<api::AppliedPolicy, Fault> {
+    let (mut told, plan_digest) =
+        if dry_run { preview(app, plan).await? } else { (make(app, user, plan, as_told).await?, String::new()) };
+    let one = told.pop().ok_or_else(|| Fault::new(ErrorCode::Internal, "a change of a policy left nothing to tell"))?;
+    Ok(api::AppliedPolicy { plan_digest, ..one })
 }
 
 async fn effect(
@@ -263,6 +291,7 @@ async fn effect(
             .collect(),
         weeks: Vec::new(),
         weeks_left_out: 0,
+        plan_digest: String::new(),
     })
 }
 
@@ -287,20 +316,20 @@ fn changed_meanwhile(what: &str) -> Fault {
         .with_hint("coordctl policy diff -f FILE says what it would change now; then apply it again")
 }
 
-/// Makes the changes, all of them or none, and tells what was done, by name.
+/// Carries out a plan, all of it or nothing, and tells what was done, by name. With a digest, only what was told with it.
 ///
 /// # Errors
-/// `changed` where somebody else has changed what this goes by, and those of the catalog; nothing was changed then.
-pub async fn make(
-    app: &App,
-    user: &str,
-    before: &Before,
-    list: &[Change],
-    defaults: Option<&NewDefaults>,
-) -> Result<Vec<api::AppliedPolicy>, Fault> {
-    let told = preview(app, before, list).await?;
-    let new: Vec<NewPolicyVersion> = list.iter().map(|change| version(app, user, before, change)).collect();
-    let applied = match app.catalog.apply_policies(&new, &before.seen(), defaults).await? {
+/// `changed` where somebody else has changed what this goes by, or it is not what was told any more, and those of the catalog; nothing was
+/// changed then.
+pub async fn make(app: &App, user: &str, plan: &Plan<'_>, as_told: &str) -> Result<Vec<api::AppliedPolicy>, Fault> {
+    let (told, digest) = preview(app, plan).await?;
+    if !as_told.is_empty() && as_told != digest {
+        return Err(policy_digest::not_as_told(plan));
+    }
+    let Plan { before, changes, defaults } = plan;
+    let new: Vec<NewPolicyVersion> = changes.iter().map(|change| version(app, user, before, change)).collect();
+    // The digest holds for what was read; that this is still so is looked at where it is written.
+    let applied = match app.catalog.apply_policies(&new, &before.seen(), *defaults).await? {
         PoliciesApplied::Applied(applied) => applied,
         PoliciesApplied::Changed(what) => return Err(changed_meanwhile(&what)),
     };

@@ -203,7 +203,7 @@ async fn a_rollback_to_overrides_that_cannot_be_is_refused() {
     apply(&mut operator, &file("web", "env=test", "")).await;
     operator.label_host(labelling(&[("size", "large"), ("tier", "gold")])).await.unwrap();
     for dry_run in [true, false] {
-        let request = api::RollbackPolicyRequest { policy: "web".into(), version: 1, dry_run };
+        let request = api::RollbackPolicyRequest { policy: "web".into(), version: 1, dry_run, ..Default::default() };
         let refusal = refused(operator.rollback_policy(request).await);
         assert_eq!(refusal.code, ErrorCode::InvalidPolicy);
         assert!(refusal.message.starts_with("the overrides of policy web on one: schedule.jitter: "), "{refusal:?}");

@@ -114,7 +114,7 @@ pub async fn apply(session: &mut Session, args: &ApplyArgs) -> Result<(), Failur
         let lint = answer(session.client.lint_policy(request(lint)).await)?;
         refuse_findings(session, &lint)?;
     }
-    let files = PolicyFiles { files };
+    let files = PolicyFiles { files, ..PolicyFiles::default() };
     let told = answer(session.client.diff_policies(request(files.clone())).await)?;
     if args.dry_run {
         return applied(session, &told, one, " (dry run: nothing was changed)");
@@ -211,7 +211,7 @@ fn untouched(session: &Session, all: &api::AppliedPolicies) -> Result<(), Failur
 
 /// Says what applying would change.
 pub async fn diff(session: &mut Session, args: &DiffArgs) -> Result<(), Failure> {
-    let files = PolicyFiles { files: files(&args.file)? };
+    let files = PolicyFiles { files: files(&args.file)?, ..PolicyFiles::default() };
     let all = answer(session.client.diff_policies(request(files)).await)?;
     if session.out.is_json() {
         session.out.list(&json::all_applied(&all), "policies")?;
@@ -224,8 +224,9 @@ pub async fn diff(session: &mut Session, args: &DiffArgs) -> Result<(), Failure>
     if args.exit_code && differs(&all) { Err(Failure::Ended(Exit::CheckFailed)) } else { Ok(()) }
 }
 
-/// The files, to be applied only while their policies are what they were when it was shown what changes.
+/// The files, to be applied only while their policies are what they were when it was shown what changes, and while that is what changes.
 fn as_shown(mut files: PolicyFiles, told: &api::AppliedPolicies) -> PolicyFiles {
+    files.plan_digest.clone_from(&told.plan_digest);
     for file in &mut files.files {
         let table: toml::Table = toml::from_str(&file.toml).unwrap_or_default();
         let named = table.get("name").and_then(toml::Value::as_str);
@@ -332,7 +333,12 @@ fn version(v: &api::PolicyVersion) -> Vec<String> {
 
 /// Goes back to an older version.
 pub async fn rollback(session: &mut Session, args: &RollbackArgs) -> Result<(), Failure> {
-    let message = RollbackPolicyRequest { policy: args.policy.clone(), version: args.to, dry_run: true };
+    let message = RollbackPolicyRequest {
+        policy: args.policy.clone(),
+        version: args.to,
+        dry_run: true,
+        ..RollbackPolicyRequest::default()
+    };
     let told = answer(session.client.rollback_policy(request(message.clone())).await)?;
     let note = " (dry run: nothing was changed)";
     if args.dry_run {
@@ -341,7 +347,7 @@ pub async fn rollback(session: &mut Session, args: &RollbackArgs) -> Result<(), 
     warn(session, std::slice::from_ref(&told));
     let what = format!("policy {} says again what version {} said", name(&told), args.to);
     session.moderate(&what, &self::told(&told, ""))?;
-    let message = RollbackPolicyRequest { dry_run: false, ..message };
+    let message = RollbackPolicyRequest { dry_run: false, plan_digest: told.plan_digest.clone(), ..message };
     let mut done = answer(session.client.rollback_policy(request(message)).await)?;
     only_news(session, std::slice::from_mut(&mut done), &[told]);
     one(session, &done, "")?;
@@ -359,7 +365,7 @@ fn one(session: &Session, applied: &AppliedPolicy, note: &str) -> Result<(), Fai
 
 /// Ends a policy, once its name was typed or given.
 pub async fn delete(session: &mut Session, args: &DeleteArgs) -> Result<(), Failure> {
-    let message = DeletePolicyRequest { policy: args.policy.clone(), dry_run: true };
+    let message = DeletePolicyRequest { policy: args.policy.clone(), dry_run: true, ..DeletePolicyRequest::default() };
     let would = answer(session.client.delete_policy(request(message.clone())).await)?;
     if args.dry_run {
         return one(session, &would, " (dry run: nothing was changed)");
@@ -369,7 +375,8 @@ pub async fn delete(session: &mut Session, args: &DeleteArgs) -> Result<(), Fail
     let hosts = would.leaving.len();
     let what = format!("policy {name} ends: nothing of it is backed up any more on {hosts} hosts; its backups stay");
     session.confirm(&name, args.confirm.as_deref(), &what)?;
-    let done = answer(session.client.delete_policy(request(DeletePolicyRequest { dry_run: false, ..message })).await)?;
+    let message = DeletePolicyRequest { dry_run: false, plan_digest: would.plan_digest.clone(), ..message };
+    let done = answer(session.client.delete_policy(request(message)).await)?;
     one(session, &done, "")?;
     session.out.talk(&format!(
         "its backups are listed and restored as before: coordctl backup list --policy {name}; coordctl policy rollback \
@@ -416,7 +423,10 @@ mod tests {
             ..AppliedPolicy::default()
         };
         let told = AppliedPolicies { policies: vec![policy("db", 0), policy("web", 3)], ..AppliedPolicies::default() };
-        let files = as_shown(PolicyFiles { files: vec![file("web"), file("db"), file("other")] }, &told);
+        let told = AppliedPolicies { plan_digest: "d1".into(), ..told };
+        let files = vec![file("web"), file("db"), file("other")];
+        let files = as_shown(PolicyFiles { files, ..PolicyFiles::default() }, &told);
+        assert_eq!(files.plan_digest, "d1");
         assert_eq!(files.files.iter().map(|file| file.if_version).collect::<Vec<_>>(), [3, 0, 0]);
     }
 

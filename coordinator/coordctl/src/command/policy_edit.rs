@@ -77,7 +77,8 @@ async fn edit(
         }
     };
     let path = draft.path.display().to_string();
-    let files = PolicyFiles { files: vec![PolicyFile { path, toml, if_version: policy.version }] };
+    let files = vec![PolicyFile { path, toml, if_version: policy.version }];
+    let files = PolicyFiles { files, ..PolicyFiles::default() };
     let told = answer(session.client.diff_policies(request(files.clone())).await)?;
     same_name(&told, policy)?;
     if args.dry_run {
@@ -90,6 +91,7 @@ async fn edit(
     } else {
         session.change(&what)?
     }
+    let files = PolicyFiles { plan_digest: told.plan_digest.clone(), ..files };
     let mut done = answer(session.client.apply_policies(request(files)).await)?;
     only_news(session, &mut done.policies, &told.policies);
     if session.out.is_json() { applied(session, &done, true, "") } else { all_told(session, &done, "") }
