@@ -230,3 +230,23 @@ async fn a_host_that_joins_with_labels_that_make_overrides_impossible_is_named_b
     assert!(trouble.what.starts_with(said), "{trouble:?}");
     fleet.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn labels_that_are_set_at_the_same_moment_all_stay() {
+    let fleet = Fleet::start().await;
+    let mut operator = OperatorServiceClient::new(fleet.admin().await);
+    let _host = Host::join(&fleet, "one").await;
+    let _other = Host::join(&fleet, "two").await;
+    apply(&mut operator, &file("web", "env=test, l0=x, l1=x, l2=x, l3=x", "")).await;
+    let mut operators = tokio::task::JoinSet::new();
+    for number in 0..4 {
+        let mut operator = operator.clone();
+        operators.spawn(async move { operator.label_host(labelling(&[(&format!("l{number}"), "x")])).await.unwrap() });
+    }
+    operators.join_all().await;
+    let shown = operator.get_host(api::GetHostRequest { host: "one".into() }).await.unwrap().into_inner();
+    let kept = (0..4).filter(|number| shown.labels.contains_key(&format!("l{number}"))).count();
+    assert_eq!((kept, shown.labels["env"].as_str()), (4, "test"), "{:?}", shown.labels);
+    assert_eq!(shown.policies, ["web"], "the last of them has the job that all of them ask for");
+    fleet.stop().await;
+}
