@@ -161,7 +161,7 @@ async fn a_diff_tells_what_the_next_seven_days_of_each_host_become() {
 fn colliding(hosts: &str) -> String {
     let often = "[[override]]\nhosts = \"size=large\"\nschedule = { cron = \"*/30 * * * *\" }\n";
     let spread = "[[override]]\nhosts = \"tier=gold\"\nschedule = { jitter = \"2h\" }\n";
-    file("web", hosts, &format!("{often}{spread}"))
+    file("web", hosts, &format!("objectives = {{ rpo = \"26h\" }}\n{often}{spread}"))
 }
 
 fn labelling(set: &[(&str, &str)]) -> api::LabelHostRequest {
@@ -228,6 +228,8 @@ async fn a_host_that_joins_with_labels_that_make_overrides_impossible_is_named_b
     assert_eq!((trouble.host.as_str(), trouble.policy.as_str()), ("one", "web"));
     let said = "nothing of the policy is scheduled on the host: the overrides of policy web that one has make no policy together";
     assert!(trouble.what.starts_with(said), "{trouble:?}");
+    let report = operator.report_objectives(api::ReportObjectivesRequest::default()).await.unwrap().into_inner();
+    assert_eq!((report.jobs.len(), report.jobs[0].rpo.as_str()), (1, "out"), "{report:?}");
     fleet.stop().await;
 }
 
