@@ -35,6 +35,26 @@ fn terminal(host: &OneHost, line: &str, environment: &[(&str, &Path)]) -> Child 
     terminal.unwrap_or_else(|error| panic!("script, of the Debian package bsdutils: {error}"))
 }
 
+/// The same, where somebody else does something while the question stands.
+fn meanwhile_at_a_terminal(
+    host: &OneHost,
+    (line, environment): (&str, &[(&str, &Path)]),
+    (asks, typed): (&str, &str),
+    meanwhile: impl FnOnce(),
+) -> Screen {
+    let mut asked = terminal(host, line, environment);
+    let (mut screen, mut byte, mut shown) = (asked.stdout.take().unwrap(), [0], Vec::new());
+    while !shown.ends_with(asks.as_bytes()) {
+        screen.read_exact(&mut byte).unwrap();
+        shown.extend(byte);
+    }
+    meanwhile();
+    asked.stdin.as_mut().unwrap().write_all(typed.as_bytes()).unwrap();
+    let mut text = String::new();
+    screen.read_to_string(&mut text).unwrap();
+    Screen { code: asked.wait().unwrap().code(), text }
+}
+
 fn version_of(host: &OneHost) -> u64 {
     let shown = host.coordctl(&["policy", "show", "srv", "-o", "json"]).unwrap().success().unwrap().json().unwrap();
     shown["version"].as_u64().unwrap()
@@ -64,22 +84,35 @@ fn a_change_is_shown_and_asked_about_before_it_is_made() {
     let yes = at_a_terminal(&host, line, "y\n", &[("FILE", &file)]);
     assert_eq!((yes.code, version_of(&host)), (Some(0), 2), "{}", yes.text);
 
+    // What is surprising is said before the question, and not again after it.
+    fs::write(
+        &file,
+        SRV_POLICY.replace("0 2 1 1 *", "0 3 1 1 *") + "[[override]]\nhosts = \"no=body\"\npriority = 9\n",
+    )
+    .unwrap();
+    let warned = at_a_terminal(&host, line, "y\n", &[("FILE", &file)]);
+    let (before, after) = warned.text.split_once("go on? [y/N]").unwrap();
+    let idle = "warning: override: override[1] (no=body) is for none of the policy's 1 hosts";
+    assert!(before.contains(idle) && !after.contains("warning"), "{}", warned.text);
+    assert_eq!((warned.code, version_of(&host)), (Some(0), 3));
+
     // Somebody else applies a version while the question stands.
     let theirs = SRV_POLICY.replace("0 2 1 1 *", "0 4 1 1 *");
     fs::write(&file, SRV_POLICY.replace("0 2 1 1 *", "0 5 1 1 *")).unwrap();
-    let mut asked = terminal(&host, line, &[("FILE", &file)]);
-    let (mut screen, mut byte) = (asked.stdout.take().unwrap(), [0]);
-    let mut text = Vec::new();
-    while !text.ends_with(b"go on? [y/N]") {
-        screen.read_exact(&mut byte).unwrap();
-        text.extend(byte);
+    let meanwhile = || drop(host.fleet.apply_policy(&theirs).unwrap().success().unwrap());
+    let late = meanwhile_at_a_terminal(&host, (line, &[("FILE", &file)]), ("go on? [y/N]", "y\n"), meanwhile);
+    assert_eq!((late.code, version_of(&host)), (Some(9), 4), "{}", late.text);
+    assert!(late.text.contains("it is version 4, no longer 3"), "{}", late.text);
+    for (line, asks, typed, version) in [
+        ("\"$CTL\" policy rollback srv --to 1", "go on? [y/N]", "y\n", 5),
+        ("\"$CTL\" policy delete srv", "type srv to go on:", "srv\n", 6),
+    ] {
+        let theirs = SRV_POLICY.replace("0 2 1 1 *", &format!("{version} 4 1 1 *"));
+        let meanwhile = || drop(host.fleet.apply_policy(&theirs).unwrap().success().unwrap());
+        let late = meanwhile_at_a_terminal(&host, (line, &[]), (asks, typed), meanwhile);
+        assert_eq!((late.code, version_of(&host)), (Some(9), version), "{}", late.text);
+        assert!(late.text.contains("since it was shown what this would do"), "{}", late.text);
     }
-    host.fleet.apply_policy(&theirs).unwrap().success().unwrap();
-    asked.stdin.as_mut().unwrap().write_all(b"y\n").unwrap();
-    let mut rest = String::new();
-    screen.read_to_string(&mut rest).unwrap();
-    assert_eq!((asked.wait().unwrap().code(), version_of(&host)), (Some(9), 3), "{rest}");
-    assert!(rest.contains("it is version 3, no longer 2"), "{rest}");
 
     let config = host.fleet.config_home().join("coordctl/config.toml");
     let open = fs::read_to_string(&config).unwrap();
@@ -89,7 +122,7 @@ fn a_change_is_shown_and_asked_about_before_it_is_made() {
     assert_eq!(protected.code, Some(2), "an empty line is no yes: {}", protected.text);
     let severe = at_a_terminal(&host, "\"$CTL\" policy delete srv", "serv\n", &[]);
     assert!(severe.text.contains("[context default, protected] type srv to go on:"), "{}", severe.text);
-    assert_eq!((severe.code, version_of(&host)), (Some(2), 3));
+    assert_eq!((severe.code, version_of(&host)), (Some(2), 6));
 }
 
 #[test]

@@ -11,7 +11,11 @@ use coord_shared::wire::to_us;
 use jiff::Timestamp;
 
 use super::names::shown;
-use super::policy_change::{Before, Change, defaults_of, encode, encode_key, make, preview, selected, warnings};
+use super::policy_change::{
+    Before, Change, Plan, defaults_of, encode, encode_key, impossible_hosts, make, make_one, preview, selected,
+};
+use super::policy_refusal::{in_file, refusal};
+use super::policy_warnings::warnings;
 use super::{App, policy_weeks};
 use crate::catalog::{NewAudit, NewDefaults};
 use crate::domain::policy::{Defaults, Finding, Policy, differing};
@@ -19,8 +23,6 @@ use crate::domain::timing::Due;
 
 /// Due times shown of a policy that is only looked at.
 const SHOWN_DUE_TIMES: usize = 5;
-/// Findings named in the one line of a refusal.
-const SHOWN_FINDINGS: usize = 3;
 /// Files that are applied at once.
 const MAX_FILES: usize = 1000;
 
@@ -83,23 +85,20 @@ pub async fn apply(app: &App, user: &str, request: &api::ApplyPolicyRequest) -> 
     let file = api::PolicyFile { toml: request.toml.clone(), ..api::PolicyFile::default() };
     let before = Before::read(app).await?;
     let Wanted { changes, .. } = wanted(app, &before, &[file])?;
-    let mut told = if request.dry_run {
-        preview(app, &before, &changes).await?
-    } else {
-        make(app, user, &before, &changes, None).await?
-    };
-    told.pop().ok_or_else(|| Fault::new(ErrorCode::Internal, "a file that was applied left nothing to tell"))
+    let plan = Plan { before: &before, changes: &changes, defaults: None };
+    make_one(app, user, &plan, (request.dry_run, &request.plan_digest)).await
 }
 
 /// Applies files, all of them or none.
 ///
 /// # Errors
 /// `invalid_policy` names the file and what is wrong, `changed` what somebody else has changed meanwhile; nothing was changed then.
-pub async fn apply_all(app: &App, user: &str, files: &[api::PolicyFile]) -> Result<api::AppliedPolicies, Fault> {
+pub async fn apply_all(app: &App, user: &str, files: &api::PolicyFiles) -> Result<api::AppliedPolicies, Fault> {
     let before = Before::read(app).await?;
-    let wanted = wanted(app, &before, files)?;
+    let wanted = wanted(app, &before, &files.files)?;
     let new = wanted.new_defaults(&before, user);
-    let policies = make(app, user, &before, &wanted.changes, new.as_ref()).await?;
+    let plan = Plan { before: &before, changes: &wanted.changes, defaults: new.as_ref() };
+    let policies = make(app, user, &plan, &files.plan_digest).await?;
     if let Some(new) = &new {
         let details = serde_json::json!({ "version": new.version });
         let (actor_kind, action, subject) = (PeerKind::Operator, "policy_defaults_applied", "defaults");
@@ -115,9 +114,11 @@ pub async fn apply_all(app: &App, user: &str, files: &[api::PolicyFile]) -> Resu
 pub async fn diff(app: &App, files: &[api::PolicyFile]) -> Result<api::AppliedPolicies, Fault> {
     let before = Before::read(app).await?;
     let wanted = wanted(app, &before, files)?;
-    let mut policies = preview(app, &before, &wanted.changes).await?;
+    let new = wanted.new_defaults(&before, "");
+    let plan = Plan { before: &before, changes: &wanted.changes, defaults: new.as_ref() };
+    let (mut policies, plan_digest) = preview(app, &plan).await?;
     policy_weeks::tell(app, &before, &wanted.changes, &mut policies).await?;
-    Ok(wanted.tell(&before, policies))
+    Ok(api::AppliedPolicies { plan_digest, ..wanted.tell(&before, policies) })
 }
 
 /// What files ask for.
@@ -160,7 +161,7 @@ impl Wanted {
                 keys: differing(&was, &defaults.keys()).into_iter().map(encode_key).collect(),
             }
         });
-        api::AppliedPolicies { policies, untouched, defaults }
+        api::AppliedPolicies { policies, untouched, defaults, plan_digest: String::new() }
     }
 }
 
@@ -255,19 +256,6 @@ fn read_anew(
     Ok(findings)
 }
 
-/// Hosts on which the overrides of a policy make none together.
-fn impossible_hosts(before: &Before, changes: &[Change]) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for policy in changes.iter().filter_map(|change| change.policy.as_ref()).filter(|policy| policy.has_overrides()) {
-        for host in selected(policy, &before.hosts) {
-            if let Err(found) = policy.for_host(&host.name, &host.labels) {
-                findings.extend(in_file(&format!("the overrides of policy {} on {}", policy.name, host.name), found));
-            }
-        }
-    }
-    findings
-}
-
 fn name_of_a_deleted_one(policy: &Policy) -> Fault {
     let name = &policy.name;
     let message =
@@ -275,47 +263,4 @@ fn name_of_a_deleted_one(policy: &Policy) -> Fault {
     Fault::new(ErrorCode::NameTaken, message).with_hint(format!(
         "take another name; or coordctl policy history {name}, then coordctl policy rollback {name} --to VERSION brings it back"
     ))
-}
-
-/// Findings that say in which file they are.
-fn in_file(path: &str, findings: Vec<Finding>) -> Vec<Finding> {
-    let named = |finding: Finding| {
-        let key = match (path, finding.key.as_str()) {
-            ("", key) => key.to_owned(),
-            (path, "") => shown(path),
-            (path, key) => format!("{}: {key}", shown(path)),
-        };
-        Finding { key, ..finding }
-    };
-    findings.into_iter().map(named).collect()
-}
-
-/// Why a file with these findings is not taken.
-pub(super) fn refusal(findings: &[Finding]) -> Fault {
-    let said = |finding: &Finding| match finding.key.as_str() {
-        "" => finding.message.clone(),
-        key => format!("{key}: {}", finding.message),
-    };
-    let mut message = findings.iter().take(SHOWN_FINDINGS).map(said).collect::<Vec<_>>().join("; ");
-    if findings.len() > SHOWN_FINDINGS {
-        message.push_str(&format!("; and {} more", findings.len() - SHOWN_FINDINGS));
-    }
-    let hint = findings.iter().map(|finding| finding.hint.as_str()).find(|hint| !hint.is_empty()).unwrap_or("");
-    Fault::new(ErrorCode::InvalidPolicy, message).with_hint(hint)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refusal_names_the_first_findings_and_counts_the_rest() {
-        let finding =
-            |key: &str| Finding { key: key.to_owned(), message: "wrong".to_owned(), hint: format!("mend {key}") };
-        let fault = refusal(&[finding("a"), finding("b"), finding(""), finding("d"), finding("e")]);
-        assert_eq!(fault.message, "a: wrong; b: wrong; wrong; and 2 more");
-        assert_eq!(fault.hint, "mend a");
-        let named = in_file("dir/web.toml", vec![finding("full.day")]);
-        assert_eq!(refusal(&named).message, "dir/web.toml: full.day: wrong");
-    }
 }

@@ -3,13 +3,13 @@
 use coord_shared::api;
 use coord_shared::fault::{ErrorCode, Fault};
 
-use super::policy_change::{Before, Change, make, preview};
+use super::policy_change::{Before, Change, Plan, make_one};
 use super::{App, names};
 
 /// Ends it, or says what would become of its backups.
 ///
 /// # Errors
-/// `not_found` for a policy that is not there, or not any more.
+/// `not_found` for a policy that is not there, or not any more; `changed` where it is not what was told with the digest.
 pub async fn delete(app: &App, user: &str, request: &api::DeletePolicyRequest) -> Result<api::AppliedPolicy, Fault> {
     let record = names::policy(app, &request.policy).await?;
     if record.is_deleted() {
@@ -20,10 +20,6 @@ pub async fn delete(app: &App, user: &str, request: &api::DeletePolicyRequest) -
     let before = Before::read(app).await?;
     // As it is among all others: what was read before may be older.
     let change = Change::deleting(before.record(&record.name).unwrap_or(&record));
-    let mut told = if request.dry_run {
-        preview(app, &before, &[change]).await?
-    } else {
-        make(app, user, &before, &[change], None).await?
-    };
-    told.pop().ok_or_else(|| Fault::new(ErrorCode::Internal, "a deletion left nothing to tell"))
+    let plan = Plan { before: &before, changes: &[change], defaults: None };
+    make_one(app, user, &plan, (request.dry_run, &request.plan_digest)).await
 }

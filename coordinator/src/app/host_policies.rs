@@ -52,21 +52,40 @@ impl HostPolicies {
 
     /// A policy as it is for one host. Nothing where the overrides of the host make no policy together: that is reported, once.
     pub fn on(&self, app: &App, policy: PolicyId, host: HostId) -> Option<Cow<'_, Policy>> {
-        let policy = self.policies.get(&policy)?;
-        if !policy.has_overrides() {
-            return Some(Cow::Borrowed(policy));
-        }
-        let host = self.hosts.get(&host)?;
-        match policy.for_host(&host.name, &host.labels) {
-            Ok(policy) => Some(Cow::Owned(policy)),
-            Err(findings) => {
-                let fault = impossible(policy, host, &findings);
+        match self.found_on(policy, host)? {
+            Ok(policy) => Some(policy),
+            Err(fault) => {
                 if app.reported.is_news(&fault.message) {
-                    tracing::error!(policy = %policy.name, host = %host.name, why = %fault.message, "left out");
+                    tracing::error!(%policy, %host, why = %fault.message, "left out");
                 }
                 None
             }
         }
+    }
+
+    /// The same for whoever says why there is none. Nothing where the policy does not read.
+    pub fn found_on(&self, policy: PolicyId, host: HostId) -> Option<Result<Cow<'_, Policy>, Fault>> {
+        let policy = self.policies.get(&policy)?;
+        if !policy.has_overrides() {
+            return Some(Ok(Cow::Borrowed(policy)));
+        }
+        let host = self.hosts.get(&host)?;
+        let there = policy.for_host(&host.name, &host.labels);
+        Some(there.map(Cow::Owned).map_err(|findings| impossible(policy, host, &findings)))
+    }
+
+    /// Every policy that selects a host of these labels can be for it.
+    ///
+    /// # Errors
+    /// `invalid_policy` names the first that cannot, and says why.
+    pub fn check_on(&self, host: &Host) -> Result<(), Fault> {
+        let mut selecting: Vec<&Policy> =
+            self.policies.values().filter(|policy| policy.hosts.matches(&host.labels)).collect();
+        selecting.sort_by_key(|policy| policy.name.as_str());
+        for policy in selecting {
+            policy.for_host(&host.name, &host.labels).map_err(|findings| impossible(policy, host, &findings))?;
+        }
+        Ok(())
     }
 }
 

@@ -99,5 +99,6 @@ pub(super) fn encode(host: &Host, policies: Vec<String>) -> api::Host {
         state: host.state.as_str().to_owned(),
         pauses: Vec::new(),
         archive_store_id: host.archive_store.map_or_else(String::new, |store| store.to_string()),
+        warnings: Vec::new(),
     }
 }

@@ -79,7 +79,7 @@ fn unreadable(record: &PolicyRecord) -> Fault {
         .with_hint("the coordinator's log says more; coordctl policy apply writes it anew")
 }
 
-/// Makes a host's jobs those of the policies that select it. Called when it joins and when its labels change.
+/// Makes a host's jobs those of the policies that select it. Called when it joins.
 pub async fn select_for_host(app: &App, id: HostId) -> Result<(), Fault> {
     let host = app.catalog.host(id).await?;
     let host = host.ok_or_else(|| Fault::new(ErrorCode::NotFound, format!("there is no host {id}")))?;

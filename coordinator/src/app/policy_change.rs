@@ -16,12 +16,13 @@ use coord_shared::wire::to_us;
 use jiff::Timestamp;
 
 use super::jobs::readable;
-use super::{App, policies, report_objectives};
+use super::policy_refusal::in_file;
+use super::policy_warnings::warnings;
+use super::{App, forced_fulls, policies, policy_digest};
 use crate::catalog::{
     AppliedPolicy, DefaultsRecord, Host, HostState, Job, JobFilter, JobState, NewAudit, NewDefaults, NewPolicyVersion,
     PoliciesApplied, PolicyChange, PolicyRecord, SeenPolicies, VersionOrigin,
 };
-use crate::domain::full_days;
 use crate::domain::policy::{Defaults, Finding, KeyChange, Policy, changes};
 use crate::domain::timing::Due;
 
@@ -178,18 +179,59 @@ pub fn defaults_of(record: Option<&DefaultsRecord>) -> Result<Defaults, Fault> {
     })
 }
 
-/// What the changes would do, by name. Nothing is changed.
+/// Hosts on which the overrides of a policy make none together. No change is made that has any: nothing would be backed up there.
+pub fn impossible_hosts(before: &Before, changes: &[Change]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for policy in changes.iter().filter_map(|change| change.policy.as_ref()).filter(|policy| policy.has_overrides()) {
+        for host in selected(policy, &before.hosts) {
+            if let Err(found) = policy.for_host(&host.name, &host.labels) {
+                findings.extend(in_file(&format!("the overrides of policy {} on {}", policy.name, host.name), found));
+            }
+        }
+    }
+    findings
+}
+
+/// Changes that happen together, and the fleet as they meet it.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// The fleet.
+    pub before: &'a Before,
+    /// What becomes of policies.
+    pub changes: &'a [Change],
+    /// What the fleet's defaults become, if they change.
+    pub defaults: Option<&'a NewDefaults>,
+}
+
+/// What a plan would do, by name, and the digest that holds a request to it. Nothing is changed.
 ///
 /// # Errors
 /// Those of the catalog.
-pub async fn preview(app: &App, before: &Before, list: &[Change]) -> Result<Vec<api::AppliedPolicy>, Fault> {
-    let afterwards = before.afterwards(app, list);
-    let mut told = Vec::with_capacity(list.len());
-    for change in list {
-        told.push(effect(app, before, &afterwards, change).await?);
+pub async fn preview(app: &App, plan: &Plan<'_>) -> Result<(Vec<api::AppliedPolicy>, String), Fault> {
+    let afterwards = plan.before.afterwards(app, plan.changes);
+    let mut told = Vec::with_capacity(plan.changes.len());
+    for change in plan.changes {
+        told.push(effect(app, plan.before, &afterwards, change).await?);
     }
     told.sort_by_key(|one| one.policy.as_ref().map(|policy| policy.name.clone()));
-    Ok(told)
+    let digest = policy_digest::digest(plan, &told)?;
+    Ok((told, digest))
+}
+
+/// Makes the change of one policy, or with `dry_run` says what it would do.
+///
+/// # Errors
+/// As for [`make`].
+pub async fn make_one(
+    app: &App,
+    user: &str,
+    plan: &Plan<'_>,
+    (dry_run, as_told): (bool, &str),
+) -> Result<api::AppliedPolicy, Fault> {
+    let (mut told, plan_digest) =
+        if dry_run { preview(app, plan).await? } else { (make(app, user, plan, as_told).await?, String::new()) };
+    let one = told.pop().ok_or_else(|| Fault::new(ErrorCode::Internal, "a change of a policy left nothing to tell"))?;
+    Ok(api::AppliedPolicy { plan_digest, ..one })
 }
 
 async fn effect(
@@ -214,10 +256,13 @@ async fn effect(
         (Some(record), PolicyChange::Unchanged) => record.version,
         (Some(record), PolicyChange::Created | PolicyChange::Updated | PolicyChange::Deleted) => record.version.next(),
     };
-    let warnings = match &change.policy {
+    let mut warnings = match &change.policy {
         Some(policy) => warnings(app, policy, &before.hosts, afterwards).await?,
         None => Vec::new(),
     };
+    if let (Some(record), Some(policy), PolicyChange::Updated) = (record, &change.policy, word) {
+        warnings.extend(forced_fulls::by_policy(app, record.id, policy, &change.hosts(&before.hosts)).await?);
+    }
     let next_due_at = change.policy.as_ref().and_then(|policy| Due::of_policy(policy).next_run_after(before.now));
     Ok(api::AppliedPolicy {
         policy: Some(api::Policy {
@@ -246,6 +291,7 @@ async fn effect(
             .collect(),
         weeks: Vec::new(),
         weeks_left_out: 0,
+        plan_digest: String::new(),
     })
 }
 
@@ -270,20 +316,20 @@ fn changed_meanwhile(what: &str) -> Fault {
         .with_hint("coordctl policy diff -f FILE says what it would change now; then apply it again")
 }
 
-/// Makes the changes, all of them or none, and tells what was done, by name.
+/// Carries out a plan, all of it or nothing, and tells what was done, by name. With a digest, only what was told with it.
 ///
 /// # Errors
-/// `changed` where somebody else has changed what this goes by, and those of the catalog; nothing was changed then.
-pub async fn make(
-    app: &App,
-    user: &str,
-    before: &Before,
-    list: &[Change],
-    defaults: Option<&NewDefaults>,
-) -> Result<Vec<api::AppliedPolicy>, Fault> {
-    let told = preview(app, before, list).await?;
-    let new: Vec<NewPolicyVersion> = list.iter().map(|change| version(app, user, before, change)).collect();
-    let applied = match app.catalog.apply_policies(&new, &before.seen(), defaults).await? {
+/// `changed` where somebody else has changed what this goes by, or it is not what was told any more, and those of the catalog; nothing was
+/// changed then.
+pub async fn make(app: &App, user: &str, plan: &Plan<'_>, as_told: &str) -> Result<Vec<api::AppliedPolicy>, Fault> {
+    let (told, digest) = preview(app, plan).await?;
+    if !as_told.is_empty() && as_told != digest {
+        return Err(policy_digest::not_as_told(plan));
+    }
+    let Plan { before, changes, defaults } = plan;
+    let new: Vec<NewPolicyVersion> = changes.iter().map(|change| version(app, user, before, change)).collect();
+    // The digest holds for what was read; that this is still so is looked at where it is written.
+    let applied = match app.catalog.apply_policies(&new, &before.seen(), *defaults).await? {
         PoliciesApplied::Applied(applied) => applied,
         PoliciesApplied::Changed(what) => return Err(changed_meanwhile(&what)),
     };
@@ -346,83 +392,6 @@ const fn as_word(change: PolicyChange) -> &'static str {
     }
 }
 
-/// What is surprising about a policy among those that there will be: nobody is selected, it cannot keep what it states, or another one
-/// protects the same path of a host.
-///
-/// # Errors
-/// Those of the catalog.
-pub async fn warnings(
-    app: &App,
-    policy: &Policy,
-    hosts: &[Host],
-    afterwards: &BTreeMap<String, Policy>,
-) -> Result<Vec<Finding>, Fault> {
-    let mut warnings = policy.warnings();
-    let chosen = selected(policy, hosts);
-    warnings.extend(unkeepable(app, policy, &chosen).await?);
-    for idle in policy.idle_overrides(chosen.iter().map(|host| (host.name.as_str(), &host.labels))) {
-        warnings.push(Finding {
-            key: "override".to_owned(),
-            message: format!("{idle} is for none of the policy's {} hosts", chosen.len()),
-            hint: "coordctl host list shows their labels".to_owned(),
-        });
-    }
-    if chosen.is_empty() {
-        warnings.push(Finding {
-            key: "hosts".to_owned(),
-            message: format!("'{}' selects none of the {} hosts there are", policy.hosts, hosts.len()),
-            hint: "coordctl host list shows their labels; hosts that join later are selected then".to_owned(),
-        });
-    }
-    for other in afterwards.values().filter(|other| other.name != policy.name) {
-        let both = chosen.iter().filter(|host| other.hosts.matches(&host.labels)).count();
-        let shared = policy.sources.iter().find(|source| other.sources.iter().any(|theirs| overlap(source, theirs)));
-        if let Some(source) = shared.filter(|_| both > 0) {
-            warnings.push(Finding {
-                key: "sources".to_owned(),
-                message: format!(
-                    "policy {} protects '{}' too, on {both} of the hosts",
-                    other.name,
-                    source.escape_debug()
-                ),
-                hint: "a restore takes the newer backup; --policy chooses".to_owned(),
-            });
-        }
-    }
-    Ok(warnings)
-}
-
-/// What the policy states and cannot keep, and with its overrides for some host.
-async fn unkeepable(app: &App, policy: &Policy, chosen: &[&Host]) -> Result<Vec<Finding>, Fault> {
-    let now = app.catalog.now().await?;
-    let mut found: Vec<Finding> = full_days::finding(policy, now).into_iter().collect();
-    found.extend(report_objectives::warnings(app, policy).await?);
-    let mut known = vec![policy.clone()];
-    for host in chosen.iter().filter(|_| policy.has_overrides()) {
-        let Ok(there) = policy.for_host(&host.name, &host.labels) else { continue };
-        if known.contains(&there) {
-            continue;
-        }
-        let mut more: Vec<Finding> = full_days::finding(&there, now).into_iter().collect();
-        more.extend(report_objectives::warnings(app, &there).await?);
-        more.retain(|finding| !found.contains(finding));
-        found.extend(more.into_iter().map(|finding| Finding {
-            message: format!("with its overrides on {}: {}", host.name, finding.message),
-            ..finding
-        }));
-        known.push(there);
-    }
-    Ok(found)
-}
-
-/// Whether one path is the other, or lies below it.
-fn overlap(one: &str, other: &str) -> bool {
-    let below = |inner: &str, outer: &str| {
-        inner.strip_prefix(outer.trim_end_matches('/')).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    below(one, other) || below(other, one)
-}
-
 /// A finding on the wire.
 pub(super) fn encode(finding: &Finding) -> api::PolicyFinding {
     api::PolicyFinding { key: finding.key.clone(), message: finding.message.clone(), hint: finding.hint.clone() }
@@ -431,17 +400,4 @@ pub(super) fn encode(finding: &Finding) -> api::PolicyFinding {
 /// A key that differs, on the wire.
 pub(super) fn encode_key(change: KeyChange) -> api::KeyChange {
     api::KeyChange { key: change.key, was: change.was, becomes: change.becomes }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_overlap_when_one_is_the_other_or_lies_below_it() {
-        for (one, other) in [("/srv", "/srv"), ("/srv/www", "/srv"), ("/", "/etc")] {
-            assert!(overlap(one, other) && overlap(other, one), "{one} {other}");
-        }
-        assert!(!overlap("/srv", "/srvx") && !overlap("/srv/a", "/srv/b"));
-    }
 }

@@ -7,8 +7,9 @@ use coord_shared::ids::RequestId;
 use coord_shared::tls::PeerKind;
 use coord_shared::wire::MAX_PREVIEW_NAMES;
 
-use super::apply_policy::{read_file, refusal};
+use super::apply_policy::read_file;
 use super::dispatch::selection_rules;
+use super::policy_refusal::refusal;
 use super::{App, names, relay};
 use crate::catalog::NewAudit;
 use crate::relays::Receiving;

@@ -36,7 +36,11 @@ pub async fn report(app: &App, request: &api::ReportObjectivesRequest) -> Result
     }
     // One that does not read promises nothing that could be looked at; status names it.
     let policies = HostPolicies::read(app).await?;
-    let stated = |job: &JobMeasures| policies.on(app, job.policy, job.host).map(|policy| policy.objectives);
+    let stated = |job: &JobMeasures| {
+        let there = policies.on(app, job.policy, job.host).map(|policy| policy.objectives);
+        // Where the host's overrides make no policy together, what its file promises is broken all the same.
+        there.or_else(|| Some(policies.all().get(&job.policy)?.objectives))
+    };
     let now = app.catalog.now().await?;
     let encode = |job: &JobMeasures| encode(job, stated(job).unwrap_or_default(), now);
     Ok(api::ObjectivesReport { jobs: found.iter().map(encode).collect(), now_us: to_us(now) })

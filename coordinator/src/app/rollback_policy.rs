@@ -6,14 +6,17 @@ use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::ids::PolicyVersion;
 
 use super::jobs::policy_of;
-use super::policy_change::{Before, Change, make, preview, stored};
+use super::policy_change::{Before, Change, Plan, impossible_hosts, make_one, stored};
+use super::policy_refusal::refusal;
 use super::{App, names};
 use crate::catalog::VersionOrigin;
 
 /// Makes the version, or says what it would change.
 ///
 /// # Errors
-/// `not_found` for a policy, or a version that never was; `invalid_argument` for the version that is the policy's deletion.
+/// `not_found` for a policy, or a version that never was; `invalid_argument` for the version that is the policy's deletion; `invalid_policy`
+/// where its overrides make no policy together on a host, as the hosts' labels are now; `changed` where it is not
+/// what was told with the digest.
 pub async fn rollback(
     app: &App,
     user: &str,
@@ -42,10 +45,13 @@ pub async fn rollback(
         expected: None,
     };
     let before = Before::read(app).await?;
-    let mut told = if request.dry_run {
-        preview(app, &before, &[change]).await?
-    } else {
-        make(app, user, &before, &[change], None).await?
-    };
-    told.pop().ok_or_else(|| Fault::new(ErrorCode::Internal, "a rollback left nothing to tell"))
+    let impossible = impossible_hosts(&before, std::slice::from_ref(&change));
+    if !impossible.is_empty() {
+        return Err(refusal(&impossible).with_hint(format!(
+            "give the hosts other labels; or coordctl policy show {} prints the file, to apply it with other overrides",
+            change.name
+        )));
+    }
+    let plan = Plan { before: &before, changes: &[change], defaults: None };
+    make_one(app, user, &plan, (request.dry_run, &request.plan_digest)).await
 }

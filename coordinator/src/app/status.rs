@@ -34,6 +34,8 @@ enum Badness {
     Damaged,
     /// A policy cannot be read: nothing of it is scheduled.
     Unreadable,
+    /// The overrides of a host make no policy together: nothing of it is scheduled there.
+    Impossible,
     /// There is no restore point at all.
     Unprotected,
     /// The newest restore point is older than it should be.
@@ -99,12 +101,14 @@ pub async fn fleet(app: &App, host: &str) -> Result<api::FleetStatus, Fault> {
     }
     let mut protected = 0u64;
     for health in &healths {
-        let policy = policies.on(app, health.policy, health.host);
-        let policy = policy.as_deref();
+        let found = policies.found_on(health.policy, health.host);
+        let impossible = found.as_ref().and_then(|found| found.as_ref().err()).map(|fault| impossible(health, fault));
+        let policy = found.as_ref().and_then(|found| found.as_deref().ok());
         let broken = policy.zip(measures.get(&health.job)).and_then(|(policy, job)| broken(policy, job, now));
         match trouble(health, policy.map(|policy| Due::backups(policy, health.host)), now)
             .into_iter()
             .chain(broken)
+            .chain(impossible)
             .min_by_key(|x| x.badness)
         {
             Some(trouble) if trouble.badness <= Badness::TooOld => troubles.push(trouble),
@@ -260,6 +264,18 @@ fn unreadable(record: &PolicyRecord) -> Trouble {
         since_us: to_us(record.applied_at),
     };
     Trouble { badness: Badness::Unreadable, shown }
+}
+
+/// Nothing of the policy is due on the host, and no run is missed: only here it is told.
+fn impossible(health: &JobHealth, fault: &Fault) -> Trouble {
+    let shown = api::Trouble {
+        host: health.host_name.clone(),
+        policy: health.policy_name.clone(),
+        what: format!("nothing of the policy is scheduled on the host: {}", fault.message),
+        hint: fault.hint.clone(),
+        since_us: to_us(health.newest.map_or(health.created_at, |(captured_at, _)| captured_at)),
+    };
+    Trouble { badness: Badness::Impossible, shown }
 }
 
 fn host_trouble(host: &Host, has_jobs: bool) -> Option<Trouble> {

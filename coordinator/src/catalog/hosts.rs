@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::error::{CatalogError, Result};
+use super::error::Result;
 use super::pool::{Catalog, Sql};
-use super::row::{get, json, to_json, word};
+use super::row::{get, json, word};
 
 /// Whether a host may connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,8 +116,6 @@ const ALL: Sql = Sql(select_hosts!("ORDER BY h.name LIMIT $1"));
 
 const BY_PREFIX: Sql = Sql(select_hosts!("WHERE h.host_id::text LIKE $1 || '%' ORDER BY h.name LIMIT 10"));
 
-const SET_LABELS: Sql = Sql("UPDATE hosts SET labels = $2 WHERE host_id = $1");
-
 pub(super) const INSERT_HOST: Sql = Sql("
     INSERT INTO hosts (host_id, name, labels, hostname, operating_system, version) VALUES ($1, $2, $3, $4, $5, $6)");
 
@@ -127,7 +125,6 @@ pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
     ("BY_NAME", &BY_NAME),
     ("ALL", &ALL),
     ("BY_PREFIX", &BY_PREFIX),
-    ("SET_LABELS", &SET_LABELS),
     ("INSERT_HOST", &INSERT_HOST),
 ];
 
@@ -171,12 +168,5 @@ impl Catalog {
     /// All hosts by name, at most [`MAX_HOSTS`].
     pub async fn hosts(&self) -> Result<Vec<Host>> {
         self.connection().await?.query(&ALL, &[&MAX_HOSTS]).await?.iter().map(read).collect()
-    }
-
-    /// Replaces a host's labels. Which jobs follow is for the caller: see [`Catalog::set_host_jobs`].
-    pub async fn set_host_labels(&self, id: HostId, labels: &BTreeMap<String, String>) -> Result<()> {
-        let labels = to_json(labels)?;
-        let changed = self.connection().await?.execute(&SET_LABELS, &[&id.uuid(), &labels]).await?;
-        if changed == 0 { Err(CatalogError::not_found("host", id)) } else { Ok(()) }
     }
 }

@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::error::{CatalogError, Result};
-use super::pool::{Catalog, Sql};
+use super::pool::{Catalog, Sql, Transaction};
 use super::row::{big, count, get, small, word};
 
 /// Whether a job's runs are still due.
@@ -181,7 +181,7 @@ const STANDINGS: Sql = Sql("
     WHERE j.job_id = ANY ($1::uuid[])");
 
 // An instant that has come is left to the scheduler, which makes a run of it; what holds back the runs that are owed is looked at anew.
-const RESCHEDULE_HOST: Sql = Sql("
+pub(super) const RESCHEDULE_HOST: Sql = Sql("
     UPDATE jobs j
     SET backup_due_at = CASE WHEN backup_due_at > now() THEN NULL ELSE backup_due_at END,
         verify_due_at = CASE WHEN verify_due_at > now() THEN NULL ELSE verify_due_at END,
@@ -267,20 +267,11 @@ impl Catalog {
         self.connection().await?.query(&STANDINGS, &[&jobs]).await?.iter().map(read).collect()
     }
 
-    /// The due instants of a host's jobs that lie ahead are worked out again: what its policies are for it has changed.
-    pub async fn reschedule_host(&self, host: HostId) -> Result<()> {
-        self.connection().await?.execute(&RESCHEDULE_HOST, &[&host.uuid()]).await?;
-        Ok(())
-    }
-
     /// Makes a host's active jobs those of exactly these policies; jobs that are missing get the ids beside them.
     pub async fn set_host_jobs(&self, host: HostId, policies: &[(PolicyId, JobId)]) -> Result<()> {
-        let wanted: Vec<Uuid> = policies.iter().map(|(policy, _)| policy.uuid()).collect();
-        let jobs: Vec<Uuid> = policies.iter().map(|(_, job)| job.uuid()).collect();
         let mut connection = self.connection().await?;
         let transaction = connection.begin().await?;
-        transaction.execute(&END, &[&host.uuid(), &wanted]).await?;
-        transaction.execute(&BEGIN, &[&host.uuid(), &wanted, &jobs]).await?;
+        set_jobs(&transaction, host, policies).await?;
         transaction.commit().await
     }
 
@@ -297,6 +288,19 @@ impl Catalog {
         let row = self.connection().await?.query_opt(&RAISE_ORDINAL, &[&job.uuid(), &known]).await?;
         Ok(Ordinal(count(&row.ok_or_else(|| CatalogError::not_found("job", job))?, "last_ordinal")?))
     }
+}
+
+/// As [`Catalog::set_host_jobs`], together with what else the transaction does.
+pub(super) async fn set_jobs(
+    transaction: &Transaction<'_>,
+    host: HostId,
+    policies: &[(PolicyId, JobId)],
+) -> Result<()> {
+    let wanted: Vec<Uuid> = policies.iter().map(|(policy, _)| policy.uuid()).collect();
+    let jobs: Vec<Uuid> = policies.iter().map(|(_, job)| job.uuid()).collect();
+    transaction.execute(&END, &[&host.uuid(), &wanted]).await?;
+    transaction.execute(&BEGIN, &[&host.uuid(), &wanted, &jobs]).await?;
+    Ok(())
 }
 
 impl fmt::Display for Job {

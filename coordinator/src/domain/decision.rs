@@ -523,7 +523,7 @@ fn zone_of(now: &Zoned) -> String {
 }
 
 /// Bytes in the largest unit that leaves a whole part, with one decimal.
-fn bytes_text(bytes: u64) -> String {
+pub fn bytes_text(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     let mut shown = format!("{bytes} B");
     let mut tenths = u128::from(bytes) * 10;

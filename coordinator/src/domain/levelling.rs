@@ -64,6 +64,8 @@ pub enum Placing {
     Promoted,
     /// Its runs are further apart than its fulls may be.
     OnlyNight,
+    /// The newest full is older than it may be already: the next run takes one.
+    TooOld,
 }
 
 impl Placing {
@@ -75,6 +77,7 @@ impl Placing {
             Placing::Latest => "the last night that the age of the newest full allows",
             Placing::Promoted => "earlier than the age of the newest full asks for, because that night had more room",
             Placing::OnlyNight => "its runs are further apart than its fulls may be",
+            Placing::TooOld => "the newest full is older than it may be already",
         }
     }
 }
@@ -306,7 +309,8 @@ impl<'a> Movable<'a> {
         let candidates: Vec<Date> = after().filter(|night| *night <= latest).collect();
         if candidates.is_empty() {
             let night = after().next()?;
-            return Some(fixed(night, Placing::OnlyNight));
+            let placing = if latest < job.today { Placing::TooOld } else { Placing::OnlyNight };
+            return Some(fixed(night, placing));
         }
         let chosen = job.planned.filter(|planned| candidates.contains(planned));
         // What is due later than can be seen has time: it is placed when its last night comes into sight.

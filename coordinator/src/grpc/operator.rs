@@ -206,7 +206,7 @@ impl OperatorService for Operators {
 
     async fn apply_policies(&self, request: Request<api::PolicyFiles>) -> Answer<api::AppliedPolicies> {
         let (caller, request) = open(request)?;
-        answer(&caller, apply_policy::apply_all(&self.app, caller.user(), &request.files).await)
+        answer(&caller, apply_policy::apply_all(&self.app, caller.user(), &request).await)
     }
 
     async fn diff_policies(&self, request: Request<api::PolicyFiles>) -> Answer<api::AppliedPolicies> {

@@ -182,7 +182,7 @@ pub(super) fn tree(folder: &str, size: u64) -> Vec<Entry> {
 }
 
 pub(super) async fn apply(operator: &mut Operator, toml: &str) -> api::AppliedPolicy {
-    let request = api::ApplyPolicyRequest { toml: toml.into(), dry_run: false };
+    let request = api::ApplyPolicyRequest { toml: toml.into(), dry_run: false, ..Default::default() };
     operator.apply_policy(request).await.unwrap().into_inner()
 }
 
@@ -226,7 +226,7 @@ async fn a_policy_becomes_a_job_and_a_backup_that_explains_itself() {
         (lint.errors.len(), lint.hosts.as_slice(), lint.next_due_at_us.len()),
         (0, ["one".to_owned()].as_slice(), 5)
     );
-    let dry = api::ApplyPolicyRequest { toml: text.clone(), dry_run: true };
+    let dry = api::ApplyPolicyRequest { toml: text.clone(), dry_run: true, ..Default::default() };
     let dry = operator.apply_policy(dry).await.unwrap().into_inner();
     assert_eq!((dry.change.as_str(), dry.hosts_added.as_slice()), ("created", ["one".to_owned()].as_slice()));
     assert_eq!(
@@ -431,7 +431,8 @@ async fn what_cannot_be_is_refused_with_what_there_is_instead() {
     assert_eq!((unknown.code, unknown.hint.contains("did you mean one?")), (ErrorCode::NotFound, true), "{unknown:?}");
     let unknown = refused(start(&mut operator, "wep").await);
     assert!(unknown.hint.contains("did you mean web?"), "{unknown:?}");
-    let wrong = api::ApplyPolicyRequest { toml: "name = \"x\"\nsourcs = []".into(), dry_run: false };
+    let wrong =
+        api::ApplyPolicyRequest { toml: "name = \"x\"\nsourcs = []".into(), dry_run: false, ..Default::default() };
     let wrong = refused(operator.apply_policy(wrong).await);
     assert_eq!(wrong.code, ErrorCode::InvalidPolicy);
     assert!(wrong.message.contains("sourcs"), "{wrong:?}");

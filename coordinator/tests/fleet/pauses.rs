@@ -103,7 +103,7 @@ async fn a_pause_that_cannot_be_is_refused_with_what_to_write_instead() {
     resume(&mut operator, "", "web").await.unwrap();
     let twice = resume(&mut operator, "", "web").await.unwrap_err();
     assert!(twice.code == ErrorCode::NotNow && twice.hint == "coordctl status says what is", "{twice:?}");
-    let request = api::DeletePolicyRequest { policy: "web".into(), dry_run: false };
+    let request = api::DeletePolicyRequest { policy: "web".into(), dry_run: false, ..Default::default() };
     operator.delete_policy(request).await.unwrap();
     assert_eq!(pause(&mut operator, "", "web", 0).await.unwrap_err().code, ErrorCode::NotNow, "it was deleted");
     fleet.stop().await;

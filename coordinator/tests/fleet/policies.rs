@@ -25,7 +25,7 @@ pub(super) fn files(texts: &[String]) -> api::PolicyFiles {
         toml: toml.clone(),
         if_version: 0,
     };
-    api::PolicyFiles { files: texts.iter().enumerate().map(file).collect() }
+    api::PolicyFiles { files: texts.iter().enumerate().map(file).collect(), ..Default::default() }
 }
 
 async fn versions(operator: &mut Operator, policy: &str) -> Vec<api::PolicyVersion> {
@@ -38,7 +38,7 @@ fn keys(changes: &[api::KeyChange]) -> Vec<&str> {
 }
 
 async fn rollback(operator: &mut Operator, version: u64) -> Result<Response<api::AppliedPolicy>, Status> {
-    let request = api::RollbackPolicyRequest { policy: "web".into(), version, dry_run: false };
+    let request = api::RollbackPolicyRequest { policy: "web".into(), version, dry_run: false, ..Default::default() };
     operator.rollback_policy(request).await
 }
 
@@ -107,7 +107,7 @@ async fn a_policy_goes_back_to_any_version_that_it_had_and_to_no_other() {
     assert_eq!(made, [(3, "rolled_back", 1), (2, "applied", 0), (1, "applied", 0)]);
     assert_eq!((keys(&told[1].keys), told[1].applied_by.as_str()), (vec!["full.day"], "admin"));
 
-    let ending = api::DeletePolicyRequest { policy: "web".into(), dry_run: false };
+    let ending = api::DeletePolicyRequest { policy: "web".into(), dry_run: false, ..Default::default() };
     assert_eq!(operator.delete_policy(ending.clone()).await.unwrap().into_inner().change, "deleted");
     assert_eq!(refused(operator.delete_policy(ending).await).code, ErrorCode::NotFound, "it is gone already");
     let gone = refused(rollback(&mut operator, 4).await);
@@ -160,7 +160,7 @@ async fn the_backups_of_a_host_that_leaves_and_of_a_policy_that_ends_stay_and_ar
     // The policy ends while a run of it is going on: the run goes on under its version, and what it leaves counts.
     start(&mut operator, "web").await.unwrap();
     let order = host.order().await;
-    let ending = api::DeletePolicyRequest { policy: "web".into(), dry_run: true };
+    let ending = api::DeletePolicyRequest { policy: "web".into(), dry_run: true, ..Default::default() };
     let would = operator.delete_policy(ending.clone()).await.unwrap().into_inner();
     assert_eq!((would.change.as_str(), would.leaving[0].backups), ("deleted", 1), "{would:?}");
     assert_eq!(operator.get_job(job.clone()).await.unwrap().into_inner().state, "active", "nothing was changed");
@@ -194,4 +194,108 @@ async fn still_there(operator: &mut Operator, backup: &str) {
     assert!(listed.iter().any(|found| found.id == backup), "{listed:?}");
     let plan = operator.plan_restore(restore(&["web"], None)).await.unwrap().into_inner();
     assert_eq!(plan.points.len(), 1, "{plan:?}");
+}
+
+fn of_fulls(warnings: &[api::PolicyFinding]) -> Vec<&str> {
+    warnings.iter().filter(|warning| warning.key == "full").map(|warning| warning.message.as_str()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_that_another_selection_forces_is_told_before_with_its_size() {
+    let fleet = Fleet::start().await;
+    let mut operator = OperatorServiceClient::new(fleet.admin().await);
+    let mut host = Host::join(&fleet, "one").await;
+    let _never_backed_up = Host::join(&fleet, "two").await;
+    let first = file("web", "env=test", "");
+    apply(&mut operator, &first).await;
+    start(&mut operator, "web").await.unwrap();
+    host.back_up(&fleet, Timestamp::now(), tree("web", 100)).await;
+
+    let excluding =
+        file("web", "env=test", "exclude = [\"*.tmp\"]\n[[override]]\nhosts = \"big=\"\nexclude = [\"*.log\"]");
+    let told = operator.diff_policies(files(std::slice::from_ref(&excluding))).await.unwrap().into_inner();
+    let said = [
+        "the next backup of one is a full, about 3.9 KiB before compression: policy web selects other files than the newest full was taken of",
+    ];
+    assert_eq!(of_fulls(&told.policies[0].warnings), said);
+    let elsewhere = files(&[file("web", "env=prod", "exclude = [\"*.tmp\"]")]);
+    let told = operator.diff_policies(elsewhere).await.unwrap().into_inner();
+    assert_eq!(of_fulls(&told.policies[0].warnings), [""; 0], "nothing is backed up any more");
+    let later = files(&[file("web", "env=test", "full = { day = \"monday\" }")]);
+    let told = operator.diff_policies(later).await.unwrap().into_inner();
+    assert_eq!(of_fulls(&told.policies[0].warnings), [""; 0], "the selection stays");
+
+    assert_eq!(of_fulls(&apply(&mut operator, &excluding).await.warnings), said);
+    let big = api::LabelHostRequest {
+        host: "one".into(),
+        set: HashMap::from([("big".to_owned(), String::new())]),
+        dry_run: true,
+        ..Default::default()
+    };
+    let would = operator.label_host(big).await.unwrap().into_inner();
+    assert_eq!(of_fulls(&would.warnings), said, "an override for hosts with the label");
+    let back = rollback(&mut operator, 1).await.unwrap().into_inner();
+    assert_eq!(of_fulls(&back.warnings), [""; 0], "the full was taken of just that");
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_told_is_what_is_made_or_nothing_is_when_somebody_else_was_there_meanwhile() {
+    let fleet = Fleet::start().await;
+    let mut operator = OperatorServiceClient::new(fleet.admin().await);
+    let _host = Host::join(&fleet, "one").await;
+    let on = |day: &str| file("web", "env=test", &format!("full = {{ day = \"{day}\" }}"));
+    apply(&mut operator, &on("monday")).await;
+    apply(&mut operator, &on("tuesday")).await;
+    let meanwhile = |fault: &coord_shared::fault::Fault| {
+        assert_eq!(fault.code, ErrorCode::Changed, "{fault:?}");
+        assert!(fault.message.starts_with("since it was shown what this would do, somebody has changed"), "{fault:?}");
+    };
+
+    let back = api::RollbackPolicyRequest { policy: "web".into(), version: 1, dry_run: true, ..Default::default() };
+    let told = operator.rollback_policy(back.clone()).await.unwrap().into_inner();
+    let held = |plan_digest: String| api::RollbackPolicyRequest { dry_run: false, plan_digest, ..back.clone() };
+    apply(&mut operator, &on("friday")).await;
+    meanwhile(&refused(operator.rollback_policy(held(told.plan_digest)).await));
+    let told = operator.rollback_policy(back.clone()).await.unwrap().into_inner();
+    assert_eq!(told.from_version, 3);
+    let done = operator.rollback_policy(held(told.plan_digest)).await.unwrap().into_inner();
+    assert_eq!((done.from_version, done.policy.unwrap().version), (3, 4), "what was told anew is done");
+
+    let ending = api::DeletePolicyRequest { policy: "web".into(), dry_run: true, ..Default::default() };
+    let told = operator.delete_policy(ending.clone()).await.unwrap().into_inner();
+    let held = |plan_digest: String| api::DeletePolicyRequest { dry_run: false, plan_digest, ..ending.clone() };
+    let _joined = Host::join(&fleet, "two").await;
+    meanwhile(&refused(operator.delete_policy(held(told.plan_digest)).await));
+    let told = operator.delete_policy(ending.clone()).await.unwrap().into_inner();
+    assert_eq!(told.leaving.len(), 2, "{told:?}");
+    apply(&mut operator, &on("sunday")).await;
+    meanwhile(&refused(operator.delete_policy(held(told.plan_digest)).await));
+
+    let told_of = async |operator: &mut Operator, toml: String| {
+        let asked = files(&[toml]);
+        let told = operator.diff_policies(asked.clone()).await.unwrap().into_inner();
+        (api::PolicyFiles { plan_digest: told.plan_digest.clone(), ..asked }, told)
+    };
+    let (mine, told) = told_of(&mut operator, file("db", "env=test", "")).await;
+    assert_eq!((told.policies[0].change.as_str(), told.policies[0].from_version), ("created", 0));
+    let theirs = file("db", "env=prod", "priority = 9");
+    apply(&mut operator, &theirs).await;
+    meanwhile(&refused(operator.apply_policies(mine).await));
+    let shown = api::GetPolicyRequest { policy: "db".into(), host: String::new() };
+    assert_eq!(operator.get_policy(shown).await.unwrap().into_inner().toml, theirs);
+
+    let age = |days: u32| format!("kind = \"defaults\"\nfull = {{ max_age_days = {days} }}\n");
+    let (mine, told) = told_of(&mut operator, age(14)).await;
+    assert_eq!(told.policies.len(), 2, "{told:?}");
+    operator.apply_policies(files(&[age(21)])).await.unwrap();
+    meanwhile(&refused(operator.apply_policies(mine).await));
+    let (mine, told) = told_of(&mut operator, age(14)).await;
+    assert_eq!(told.defaults.unwrap().from_version, 1);
+    apply(&mut operator, &on("monday")).await;
+    meanwhile(&refused(operator.apply_policies(mine).await));
+    let (mine, _) = told_of(&mut operator, age(14)).await;
+    let done = operator.apply_policies(mine).await.unwrap().into_inner();
+    assert_eq!(done.defaults.unwrap().version, 2, "nobody was there meanwhile");
+    fleet.stop().await;
 }

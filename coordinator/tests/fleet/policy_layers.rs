@@ -4,6 +4,7 @@ use coord_shared::api;
 use coord_shared::api::operator_service_client::OperatorServiceClient;
 use coord_shared::api::run_order::Task;
 use coord_shared::fault::ErrorCode;
+use coord_shared::token::Token;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 
@@ -153,5 +154,101 @@ async fn a_diff_tells_what_the_next_seven_days_of_each_host_become() {
     assert!(rpo.message.starts_with("with its overrides on two: runs are up to"), "{rpo:?}");
     let weekdays = told(&mut operator, nightly("1-5", "")).await;
     assert!(weekdays.warnings.iter().any(|warning| warning.key == "full.day"), "{weekdays:?}");
+    fleet.stop().await;
+}
+
+/// Overrides that are fine alone, and on a host with both labels impossible: a jitter of two hours, every 30 minutes.
+fn colliding(hosts: &str) -> String {
+    let often = "[[override]]\nhosts = \"size=large\"\nschedule = { cron = \"*/30 * * * *\" }\n";
+    let spread = "[[override]]\nhosts = \"tier=gold\"\nschedule = { jitter = \"2h\" }\n";
+    file("web", hosts, &format!("objectives = {{ rpo = \"26h\" }}\n{often}{spread}"))
+}
+
+fn labelling(set: &[(&str, &str)]) -> api::LabelHostRequest {
+    let set = set.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    api::LabelHostRequest { host: "one".into(), set, ..Default::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_label_that_makes_overrides_impossible_is_refused() {
+    let fleet = Fleet::start().await;
+    let mut operator = OperatorServiceClient::new(fleet.admin().await);
+    let _host = Host::join(&fleet, "one").await;
+    apply(&mut operator, &colliding("env=test")).await;
+    operator.label_host(labelling(&[("size", "large")])).await.unwrap();
+    let gold = labelling(&[("tier", "gold")]);
+    for request in [api::LabelHostRequest { dry_run: true, ..gold.clone() }, gold] {
+        let refusal = refused(operator.label_host(request).await);
+        assert_eq!(refusal.code, ErrorCode::InvalidPolicy);
+        let said = "with these labels, the overrides of policy web that one has make no policy together: schedule.jitter: a jitter of 2h";
+        assert!(refusal.message.starts_with(said), "{refusal:?}");
+        assert!(refusal.hint.contains("coordctl policy edit"), "{refusal:?}");
+    }
+    let shown = operator.get_host(api::GetHostRequest { host: "one".into() }).await.unwrap().into_inner();
+    assert!(!shown.labels.contains_key("tier"), "nothing was changed: {:?}", shown.labels);
+    let both = [("size", "small"), ("tier", "gold")];
+    operator.label_host(labelling(&both)).await.unwrap();
+    let elsewhere = [("size", "large"), ("env", "prod")];
+    let labelled = operator.label_host(labelling(&elsewhere)).await.unwrap().into_inner();
+    assert_eq!(labelled.policies, [""; 0], "a policy that is not for it may be what it wants");
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_to_overrides_that_cannot_be_is_refused() {
+    let fleet = Fleet::start().await;
+    let mut operator = OperatorServiceClient::new(fleet.admin().await);
+    let _host = Host::join(&fleet, "one").await;
+    apply(&mut operator, &colliding("env=test")).await;
+    apply(&mut operator, &file("web", "env=test", "")).await;
+    operator.label_host(labelling(&[("size", "large"), ("tier", "gold")])).await.unwrap();
+    for dry_run in [true, false] {
+        let request = api::RollbackPolicyRequest { policy: "web".into(), version: 1, dry_run, ..Default::default() };
+        let refusal = refused(operator.rollback_policy(request).await);
+        assert_eq!(refusal.code, ErrorCode::InvalidPolicy);
+        assert!(refusal.message.starts_with("the overrides of policy web on one: schedule.jitter: "), "{refusal:?}");
+    }
+    let request = api::GetPolicyRequest { policy: "web".into(), host: String::new() };
+    assert_eq!(operator.get_policy(request).await.unwrap().into_inner().version, 2);
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_joins_with_labels_that_make_overrides_impossible_is_named_by_status() {
+    let fleet = Fleet::start().await;
+    let mut operator = OperatorServiceClient::new(fleet.admin().await);
+    apply(&mut operator, &colliding("tier=gold")).await;
+    let api::LabelHostRequest { set: labels, .. } = labelling(&[("size", "large"), ("tier", "gold")]);
+    let request = api::CreateTokenRequest { kind: "agent".into(), labels, ..Default::default() };
+    let token: Token = operator.create_token(request).await.unwrap().into_inner().secret_line.parse().unwrap();
+    fleet.join(&token, "one", &rcgen::KeyPair::generate().unwrap()).await.unwrap();
+    let status = operator.get_status(api::GetStatusRequest::default()).await.unwrap().into_inner();
+    assert_eq!((status.jobs, status.jobs_protected), (1, 0), "{status:?}");
+    let trouble = &status.troubles[0];
+    assert_eq!((trouble.host.as_str(), trouble.policy.as_str()), ("one", "web"));
+    let said = "nothing of the policy is scheduled on the host: the overrides of policy web that one has make no policy together";
+    assert!(trouble.what.starts_with(said), "{trouble:?}");
+    let report = operator.report_objectives(api::ReportObjectivesRequest::default()).await.unwrap().into_inner();
+    assert_eq!((report.jobs.len(), report.jobs[0].rpo.as_str()), (1, "out"), "{report:?}");
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn labels_that_are_set_at_the_same_moment_all_stay() {
+    let fleet = Fleet::start().await;
+    let mut operator = OperatorServiceClient::new(fleet.admin().await);
+    let _host = Host::join(&fleet, "one").await;
+    let _other = Host::join(&fleet, "two").await;
+    apply(&mut operator, &file("web", "env=test, l0=x, l1=x, l2=x, l3=x", "")).await;
+    let mut operators = tokio::task::JoinSet::new();
+    for number in 0..4 {
+        let mut operator = operator.clone();
+        operators.spawn(async move { operator.label_host(labelling(&[(&format!("l{number}"), "x")])).await.unwrap() });
+    }
+    operators.join_all().await;
+    let shown = operator.get_host(api::GetHostRequest { host: "one".into() }).await.unwrap().into_inner();
+    let kept = (0..4).filter(|number| shown.labels.contains_key(&format!("l{number}"))).count();
+    assert_eq!((kept, shown.labels["env"].as_str()), (4, "test"), "{:?}", shown.labels);
+    assert_eq!(shown.policies, ["web"], "the last of them has the job that all of them ask for");
     fleet.stop().await;
 }

@@ -134,7 +134,7 @@ pub fn finished(task: &api::BackupTask) -> Event {
 }
 
 pub async fn apply(admin: &Channel, toml: &str) {
-    let request = api::ApplyPolicyRequest { toml: toml.into(), dry_run: false };
+    let request = api::ApplyPolicyRequest { toml: toml.into(), dry_run: false, ..Default::default() };
     OperatorServiceClient::new(admin.clone()).apply_policy(request).await.unwrap();
 }
 

@@ -7,6 +7,7 @@ use coord_shared::api::{self, GetHostRequest, LabelHostRequest, ListHostsRequest
 
 use super::listing::{DEFAULT_LIMIT, bounds, cut};
 use super::pause::{self, PauseArgs, Paused};
+use super::policy::say;
 use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::output::Align::Left;
@@ -146,6 +147,7 @@ pub async fn run(session: &mut Session, command: &HostCommand) -> Result<(), Fai
             let would = answer(session.client.label_host(request(message.clone())).await)?;
             let what = format!("labels of {}: {} -> {}", now.name, labels_of(&now), labels_of(&would));
             let plan = protection(&now, &would);
+            say(session, "warning", &would.warnings);
             if *dry_run {
                 return session.out.dry_run(&format!("{plan}{what}"));
             }

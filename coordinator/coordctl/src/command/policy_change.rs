@@ -114,14 +114,12 @@ pub async fn apply(session: &mut Session, args: &ApplyArgs) -> Result<(), Failur
         let lint = answer(session.client.lint_policy(request(lint)).await)?;
         refuse_findings(session, &lint)?;
     }
-    let files = PolicyFiles { files };
+    let files = PolicyFiles { files, ..PolicyFiles::default() };
     let told = answer(session.client.diff_policies(request(files.clone())).await)?;
     if args.dry_run {
         return applied(session, &told, one, " (dry run: nothing was changed)");
     }
-    if !session.out.is_json() {
-        told.policies.iter().flat_map(leavings).for_each(|line| session.out.talk(&format!("warning: {line}")));
-    }
+    warn(session, &told.policies);
     let defaults = told.defaults.iter().map(|_| "the fleet's defaults".to_owned());
     let names: Vec<String> = defaults.chain(told.policies.iter().map(name)).collect();
     let files_say = if one { "the file says" } else { "the files say" };
@@ -131,8 +129,28 @@ pub async fn apply(session: &mut Session, args: &ApplyArgs) -> Result<(), Failur
     } else {
         session.change(&what)?
     }
-    let done = answer(session.client.apply_policies(request(as_shown(files, &told))).await)?;
+    let mut done = answer(session.client.apply_policies(request(as_shown(files, &told))).await)?;
+    only_news(session, &mut done.policies, &told.policies);
     applied(session, &done, one, "")
+}
+
+/// What somebody should know before the question whether to: what is surprising, and what becomes of the backups of hosts that leave.
+pub(super) fn warn(session: &Session, told: &[AppliedPolicy]) {
+    if session.out.is_json() && session.yes {
+        // The document says it, and nobody is asked.
+        return;
+    }
+    for policy in told {
+        say(session, "warning", &policy.warnings);
+        leavings(policy).iter().for_each(|line| session.out.talk(&format!("warning: {line}")));
+    }
+}
+
+/// What was said before the question is not said again; a document says all.
+pub(super) fn only_news(session: &Session, done: &mut [AppliedPolicy], told: &[AppliedPolicy]) {
+    for policy in done.iter_mut().filter(|_| !session.out.is_json()) {
+        policy.warnings.retain(|warning| told.iter().all(|told| !told.warnings.contains(warning)));
+    }
 }
 
 pub(super) fn applied(session: &Session, all: &api::AppliedPolicies, one: bool, note: &str) -> Result<(), Failure> {
@@ -193,7 +211,7 @@ fn untouched(session: &Session, all: &api::AppliedPolicies) -> Result<(), Failur
 
 /// Says what applying would change.
 pub async fn diff(session: &mut Session, args: &DiffArgs) -> Result<(), Failure> {
-    let files = PolicyFiles { files: files(&args.file)? };
+    let files = PolicyFiles { files: files(&args.file)?, ..PolicyFiles::default() };
     let all = answer(session.client.diff_policies(request(files)).await)?;
     if session.out.is_json() {
         session.out.list(&json::all_applied(&all), "policies")?;
@@ -206,8 +224,9 @@ pub async fn diff(session: &mut Session, args: &DiffArgs) -> Result<(), Failure>
     if args.exit_code && differs(&all) { Err(Failure::Ended(Exit::CheckFailed)) } else { Ok(()) }
 }
 
-/// The files, to be applied only while their policies are what they were when it was shown what changes.
+/// The files, to be applied only while their policies are what they were when it was shown what changes, and while that is what changes.
 fn as_shown(mut files: PolicyFiles, told: &api::AppliedPolicies) -> PolicyFiles {
+    files.plan_digest.clone_from(&told.plan_digest);
     for file in &mut files.files {
         let table: toml::Table = toml::from_str(&file.toml).unwrap_or_default();
         let named = table.get("name").and_then(toml::Value::as_str);
@@ -314,19 +333,23 @@ fn version(v: &api::PolicyVersion) -> Vec<String> {
 
 /// Goes back to an older version.
 pub async fn rollback(session: &mut Session, args: &RollbackArgs) -> Result<(), Failure> {
-    let message = RollbackPolicyRequest { policy: args.policy.clone(), version: args.to, dry_run: true };
+    let message = RollbackPolicyRequest {
+        policy: args.policy.clone(),
+        version: args.to,
+        dry_run: true,
+        ..RollbackPolicyRequest::default()
+    };
     let told = answer(session.client.rollback_policy(request(message.clone())).await)?;
     let note = " (dry run: nothing was changed)";
     if args.dry_run {
         return one(session, &told, note);
     }
-    if !session.out.is_json() {
-        leavings(&told).iter().for_each(|line| session.out.talk(&format!("warning: {line}")));
-    }
+    warn(session, std::slice::from_ref(&told));
     let what = format!("policy {} says again what version {} said", name(&told), args.to);
     session.moderate(&what, &self::told(&told, ""))?;
-    let message = RollbackPolicyRequest { dry_run: false, ..message };
-    let done = answer(session.client.rollback_policy(request(message)).await)?;
+    let message = RollbackPolicyRequest { dry_run: false, plan_digest: told.plan_digest.clone(), ..message };
+    let mut done = answer(session.client.rollback_policy(request(message)).await)?;
+    only_news(session, std::slice::from_mut(&mut done), &[told]);
     one(session, &done, "")?;
     session.out.talk("the file under version control may say something else: applying it changes the policy again");
     Ok(())
@@ -342,19 +365,18 @@ fn one(session: &Session, applied: &AppliedPolicy, note: &str) -> Result<(), Fai
 
 /// Ends a policy, once its name was typed or given.
 pub async fn delete(session: &mut Session, args: &DeleteArgs) -> Result<(), Failure> {
-    let message = DeletePolicyRequest { policy: args.policy.clone(), dry_run: true };
+    let message = DeletePolicyRequest { policy: args.policy.clone(), dry_run: true, ..DeletePolicyRequest::default() };
     let would = answer(session.client.delete_policy(request(message.clone())).await)?;
     if args.dry_run {
         return one(session, &would, " (dry run: nothing was changed)");
     }
     let name = name(&would);
-    if !session.out.is_json() {
-        leavings(&would).iter().for_each(|line| session.out.talk(&format!("warning: {line}")));
-    }
+    warn(session, std::slice::from_ref(&would));
     let hosts = would.leaving.len();
     let what = format!("policy {name} ends: nothing of it is backed up any more on {hosts} hosts; its backups stay");
     session.confirm(&name, args.confirm.as_deref(), &what)?;
-    let done = answer(session.client.delete_policy(request(DeletePolicyRequest { dry_run: false, ..message })).await)?;
+    let message = DeletePolicyRequest { dry_run: false, plan_digest: would.plan_digest.clone(), ..message };
+    let done = answer(session.client.delete_policy(request(message)).await)?;
     one(session, &done, "")?;
     session.out.talk(&format!(
         "its backups are listed and restored as before: coordctl backup list --policy {name}; coordctl policy rollback \
@@ -401,7 +423,10 @@ mod tests {
             ..AppliedPolicy::default()
         };
         let told = AppliedPolicies { policies: vec![policy("db", 0), policy("web", 3)], ..AppliedPolicies::default() };
-        let files = as_shown(PolicyFiles { files: vec![file("web"), file("db"), file("other")] }, &told);
+        let told = AppliedPolicies { plan_digest: "d1".into(), ..told };
+        let files = vec![file("web"), file("db"), file("other")];
+        let files = as_shown(PolicyFiles { files, ..PolicyFiles::default() }, &told);
+        assert_eq!(files.plan_digest, "d1");
         assert_eq!(files.files.iter().map(|file| file.if_version).collect::<Vec<_>>(), [3, 0, 0]);
     }
 

@@ -12,7 +12,7 @@ use coord_shared::api::{self, GetPolicyRequest, LintPolicyRequest, PolicyFile, P
 use coord_shared::fault::{ErrorCode, Fault};
 
 use super::policy::{read, refuse_findings, say};
-use super::policy_change::{all_told, applied, differs, name, planned};
+use super::policy_change::{all_told, applied, differs, name, only_news, planned, warn};
 use crate::client::{answer, request};
 use crate::failure::Failure;
 use crate::session::{Session, is_yes};
@@ -77,19 +77,23 @@ async fn edit(
         }
     };
     let path = draft.path.display().to_string();
-    let files = PolicyFiles { files: vec![PolicyFile { path, toml, if_version: policy.version }] };
+    let files = vec![PolicyFile { path, toml, if_version: policy.version }];
+    let files = PolicyFiles { files, ..PolicyFiles::default() };
     let told = answer(session.client.diff_policies(request(files.clone())).await)?;
     same_name(&told, policy)?;
     if args.dry_run {
         return applied(session, &told, true, " (dry run: nothing was changed)");
     }
+    warn(session, &told.policies);
     let what = format!("policy {} becomes what the text says", policy.name);
     if differs(&told) {
         session.moderate(&what, &planned(&told))?
     } else {
         session.change(&what)?
     }
-    let done = answer(session.client.apply_policies(request(files)).await)?;
+    let files = PolicyFiles { plan_digest: told.plan_digest.clone(), ..files };
+    let mut done = answer(session.client.apply_policies(request(files)).await)?;
+    only_news(session, &mut done.policies, &told.policies);
     if session.out.is_json() { applied(session, &done, true, "") } else { all_told(session, &done, "") }
 }
 

@@ -179,6 +179,7 @@ fn documents_of_policies() -> Vec<(&'static str, Value)> {
                 policies: vec![],
                 untouched: vec!["old".into()],
                 defaults: Some(api::DefaultsChange::default()),
+                ..Default::default()
             }),
         ),
         ("policy defaults", defaults(&api::PolicyDefaults { applied_at_us: AT, ..Default::default() })),

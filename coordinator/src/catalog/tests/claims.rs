@@ -86,7 +86,7 @@ async fn claimers_at_once_never_exceed_a_limit_and_leave_nothing_waiting() {
 async fn a_group_is_bounded_by_the_labels_of_its_hosts_and_a_restore_by_nothing() {
     with_catalog(async |catalog| {
         let (one, two) = (Fleet::new(&catalog).await, Fleet::new(&catalog).await);
-        catalog.set_host_labels(one.host, &BTreeMap::from([("disk".to_owned(), "slow".to_owned())])).await.unwrap();
+        one.relabel(BTreeMap::from([("disk".to_owned(), "slow".to_owned())])).await;
         set(&catalog, "slow-disks", Scope::Group("disk=slow".parse().unwrap()), 1).await;
         for fleet in [&one, &two] {
             fleet.ask(RunKind::Backup).await;

@@ -16,8 +16,8 @@ use jiff::Timestamp;
 
 use crate::catalog::{
     AskedRun, Beat, Catalog, CheckRecord, Codec, Commit, Committed, HostFacts, JobFilter, JoinOutcome, Left,
-    NewCertificate, NewHost, NewPolicyVersion, NewToken, OpenSession, OpenedSession, SealedBackup, TokenKind,
-    UnchangedBackup, VersionOrigin,
+    NewCertificate, NewHost, NewPolicyVersion, NewToken, OpenSession, OpenedSession, Relabelled, Relabelling,
+    SealedBackup, TokenKind, UnchangedBackup, VersionOrigin,
 };
 
 pub(super) const LEASE: Duration = Duration::from_secs(30);
@@ -73,6 +73,14 @@ pub(super) fn beat_of(id: CoordinatorId) -> Beat<'static> {
 }
 
 impl Fleet {
+    /// Gives the host these labels instead of those that it has; its policy selects it as before.
+    pub(super) async fn relabel(&self, after: BTreeMap<String, String>) -> Relabelled {
+        let before = self.catalog.host(self.host).await.unwrap().unwrap().labels;
+        let jobs = vec![(self.policy, JobId::random())];
+        let new = Relabelling { host: self.host, before, after, jobs, reschedules: true };
+        self.catalog.relabel_host(&new).await.unwrap()
+    }
+
     pub(super) async fn new(catalog: &Catalog) -> Fleet {
         let (host, coordinator) = (HostId::random(), CoordinatorId::random());
         let token = agent_token(catalog, 1).await;

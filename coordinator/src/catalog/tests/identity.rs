@@ -1,5 +1,6 @@
 //! Tokens, certificates, sessions: who may come in, and which of two counts.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use coord_shared::ids::{CoordinatorId, HostId, InstanceId};
@@ -10,7 +11,7 @@ use super::fixture::{Fleet, agent_token, beat_of, new_certificate, new_host};
 use crate::catalog::testing::{with_catalog, with_config};
 use crate::catalog::{
     Catalog, CatalogError, CertificateState, HostFacts, JobState, JoinOutcome, NewAudit, OlderGenerations, OpenSession,
-    OpenedSession, OperatorRole, Revoked, TokenState,
+    OpenedSession, OperatorRole, Relabelled, Relabelling, Revoked, TokenState,
 };
 
 #[tokio::test]
@@ -227,6 +228,24 @@ async fn a_grant_does_not_bring_back_who_was_put_out() {
         assert_eq!((ada.active, ada.role), (false, OperatorRole::Admin));
         assert_eq!(catalog.claim_fleet("demo").await.unwrap().name, "demo");
         assert_eq!(catalog.claim_fleet("other").await.unwrap().name, "demo");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn labels_are_written_only_over_those_that_they_were_worked_out_from() {
+    with_catalog(async |catalog| {
+        let fleet = Fleet::new(&catalog).await;
+        let labels = |key: &str| BTreeMap::from([(key.to_owned(), "x".to_owned())]);
+        let before = catalog.host(fleet.host).await.unwrap().unwrap().labels;
+        assert_eq!(fleet.relabel(labels("one")).await, Relabelled::Done);
+        let jobs = Vec::new();
+        let stale = Relabelling { host: fleet.host, before, after: labels("two"), jobs, reschedules: false };
+        assert_eq!(catalog.relabel_host(&stale).await.unwrap(), Relabelled::Changed);
+        assert_eq!(catalog.host(fleet.host).await.unwrap().unwrap().labels, labels("one"));
+        assert_eq!(catalog.job(fleet.job).await.unwrap().unwrap().state, JobState::Active, "its jobs stay too");
+        let nobody = Relabelling { host: HostId::random(), ..stale };
+        assert_eq!(catalog.relabel_host(&nobody).await.unwrap(), Relabelled::Changed);
     })
     .await;
 }

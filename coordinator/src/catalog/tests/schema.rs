@@ -12,10 +12,10 @@ use crate::catalog::{
     AttemptOutcome, BackupStatus, Catalog, CatalogConfig, CertificateState, Codec, DecisionStage, HostState, JobState,
     LimitScope, MigrateError, OperatorRole, RunEventKind, SCHEMA_VERSION, Searchable, TokenKind, VersionKind,
     VersionOrigin, audit, backups, beats, certificates, changes, claims, commit, contents, coordinators, decisions,
-    due, duplicates, fleet, folder_keys, full_plan, health, history, hosts, index_asks, ingest, jobs, lapses, leases,
-    left_out, limits, listing, measures, merge, migrate, newest_chains, operators, owing, pauses, placing, plans,
-    policies, policy_defaults, recorded, reports, revocation, run_events, run_history, run_keys, run_policies, runs,
-    schedule, sessions, staged, tokens, walk,
+    due, duplicates, fleet, folder_keys, full_plan, health, history, hosts, index_asks, ingest, jobs, labels, lapses,
+    leases, left_out, limits, listing, measures, merge, migrate, newest_chains, operators, owing, pauses, placing,
+    plans, policies, policy_defaults, recorded, reports, revocation, run_events, run_history, run_keys, run_policies,
+    runs, schedule, sessions, staged, tokens, walk,
 };
 
 pub(super) type Statements = &'static [(&'static str, &'static Sql)];
@@ -42,6 +42,7 @@ pub(super) const FILES: &[(&str, Statements)] = &[
     ("folder_keys", folder_keys::STATEMENTS),
     ("ingest", ingest::STATEMENTS),
     ("jobs", jobs::STATEMENTS),
+    ("labels", labels::STATEMENTS),
     ("lapses", lapses::STATEMENTS),
     ("leases", leases::STATEMENTS),
     ("left_out", left_out::STATEMENTS),

@@ -1,5 +1,6 @@
 //! Runs whose time is over, and runs that make up for missed ones.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use coord_shared::ids::{Attempt, JobId, PolicyVersion, RunId};
@@ -11,7 +12,7 @@ use tokio_postgres::Client;
 use super::fixture::{Fleet, LEASE, sealed};
 use crate::catalog::testing::with_config;
 use crate::catalog::{
-    Catalog, Committed, DueRun, FaultRecord, MadeUp, NewPolicyVersion, ReportedEvent, RunFilter, RunReport,
+    Catalog, Committed, DueRun, FaultRecord, MadeUp, NewPolicyVersion, Relabelled, ReportedEvent, RunFilter, RunReport,
     ScheduleOutcome, ScheduleStep, VersionOrigin,
 };
 use crate::domain::timing::{Owing, Start};
@@ -180,7 +181,8 @@ async fn what_is_owed_is_looked_at_anew_when_what_held_it_back_may_be_gone() {
         let owe = || Owing::More { runs: 1, due_at: now, why: "held".to_owned(), most: 1, from: later };
         schedule(&fleet, None, owe()).await;
         assert!(fleet.catalog.owing_jobs(10, &[]).await.unwrap().is_empty(), "it is held back for a month");
-        fleet.catalog.reschedule_host(fleet.host).await.unwrap();
+        let labels = BTreeMap::from([("size".to_owned(), "large".to_owned())]);
+        assert_eq!(fleet.relabel(labels).await, Relabelled::Done);
         assert_eq!(fleet.catalog.owing_jobs(10, &[]).await.unwrap(), [fleet.job], "its host has other labels");
         client.execute("UPDATE jobs SET owed_from = now() + INTERVAL '30 days'", &[]).await.unwrap();
         let policy = fleet.catalog.policy(fleet.policy).await.unwrap().unwrap();

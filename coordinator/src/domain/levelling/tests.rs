@@ -122,7 +122,7 @@ fn what_has_no_choice_says_so() {
             (id(0), on(0), Placing::First),
             (id(1), on(-2), Placing::Overdue),
             (id(2), on(6), Placing::OnlyNight),
-            (id(5), on(0), Placing::OnlyNight),
+            (id(5), on(0), Placing::TooOld),
         ]
     );
     assert_eq!(plan.nights[&on(0)], 20);

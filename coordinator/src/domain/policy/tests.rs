@@ -1,5 +1,6 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+use jiff::civil::Time;
 use proptest::prelude::*;
 
 use super::*;
@@ -112,6 +113,12 @@ fn limits_that_stop_every_run_or_contradict_each_other_are_refused() {
         (span("{ between = \"8-18\" }"), "limits.profile.between", "no span of the day"),
         (span("{ between = \"25:00-26:00\" }"), "limits.profile.between", "no span of the day"),
         (span("{ between = \"08:00-08:00\" }"), "limits.profile.between", "no time at all"),
+        (span("{ between = \"24:00-00:00\" }"), "limits.profile.between", "no time at all"),
+        (
+            span("{ between = \"00:00-24:00\" }, { between = \"05:00-07:00\" }"),
+            "limits.profile",
+            "the spans 00:00-24:00 and 05:00-07:00 of limits.profile overlap",
+        ),
         (
             span("{ between = \"22:00-06:00\" }, { between = \"05:00-07:00\" }"),
             "limits.profile",
@@ -127,6 +134,11 @@ fn limits_that_stop_every_run_or_contradict_each_other_are_refused() {
     }
     let touching = span("{ between = \"00:00-08:00\" }, { between = \"08:00-24:00\" }");
     assert_eq!(Policy::parse(&with(&touching)).err(), None, "one begins where the other ends");
+    let always = Policy::parse(&with(&span("{ between = \"00:00-24:00\", read = \"5MiB/s\" }"))).unwrap();
+    for (hour, minute) in [(0, 0), (12, 30), (23, 59)] {
+        let read = always.limits.at(Time::constant(hour, minute, 0, 0)).read;
+        assert_eq!(read, Some(5 << 20), "the whole day is a span too: {hour}:{minute}");
+    }
 }
 
 #[test]

@@ -67,7 +67,12 @@ impl Reader {
             return None;
         };
         let minutes = text.split_once('-').and_then(|(from, until)| Some((minute(from)?, minute(until)?)));
-        match minutes {
+        // 24:00 is the beginning of the next day, but for a span of the whole day.
+        let written = minutes.map(|(from, until)| match (from, until) {
+            (0, DAY) => (0, DAY),
+            (from, until) => (from % DAY, until % DAY),
+        });
+        match written {
             Some((from, until)) if from != until => Some(Span { from, until, rate }),
             Some(_) => {
                 self.find(
@@ -116,14 +121,14 @@ impl Reader {
     }
 }
 
-/// The minute of the day of `HH:MM`; 24:00 is its end and the next day's begin.
+/// The minute of the day of `HH:MM`; 24:00 is its end.
 fn minute(text: &str) -> Option<u16> {
     let (hour, minute) = text.trim().split_once(':')?;
     let two =
         |text: &str| (text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?;
     let (hour, minute): (u16, u16) = (two(hour)?, two(minute)?);
     let all = hour * 60 + minute;
-    (minute < 60 && all <= DAY).then_some(all % DAY)
+    (minute < 60 && all <= DAY).then_some(all)
 }
 
 fn shown(span: &Span) -> String {
