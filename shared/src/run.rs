@@ -12,6 +12,9 @@ use crate::ids::Attempt;
 
 pub use words::{RunKind, RunState, UnknownWord};
 
+/// Attempts of a run at most, those included whose orders were lost: something is wrong that more of them would not mend.
+pub const MOST_ATTEMPTS: u32 = 20;
+
 /// What the state machine knows of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Run {
@@ -50,6 +53,8 @@ pub enum Event {
     },
     /// The host stopped the attempt, because it was told to or because it is going down.
     Stopped(Attempt),
+    /// The host says that it does not hold the attempt: its order was lost, or the host began and forgot it.
+    Lost(Attempt),
     /// The lease of the attempt ran out.
     Reaped(Attempt),
     /// An operator wants it to end.
@@ -128,6 +133,7 @@ impl Run {
             Event::Succeeded(attempt) => self.succeed(attempt),
             Event::Failed { attempt, retryable } => self.fail(attempt, retryable),
             Event::Stopped(attempt) => self.fail(attempt, true),
+            Event::Lost(attempt) => self.lose(attempt),
             Event::Reaped(attempt) => self.reap(attempt),
             Event::Cancelled => self.cancel(),
             Event::Missed => self.miss(),
@@ -261,6 +267,16 @@ impl Run {
                 Err(Illegal::Ended(self.state))
             }
         }
+    }
+
+    /// An order that was lost before the host began is nobody's attempt: another takes its place, until [`MOST_ATTEMPTS`] were given out.
+    fn lose(self, attempt: Attempt) -> Result<Run, Illegal> {
+        if self.state != RunState::Leased || self.cancelling {
+            return self.fail(attempt, true);
+        }
+        self.newest(attempt)?;
+        let max_attempts = self.max_attempts.max(self.max_attempts.saturating_add(1).min(MOST_ATTEMPTS));
+        Ok(Run { max_attempts, ..self }.after_attempt(true, false))
     }
 
     fn reap(self, attempt: Attempt) -> Result<Run, Illegal> {

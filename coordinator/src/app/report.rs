@@ -296,8 +296,13 @@ async fn take_with(
     mut event: ReportedEvent,
     checked: Vec<CheckedArchive>,
 ) -> Result<Vec<Message>, Fault> {
-    let last =
-        matches!(event, ReportedEvent::Succeeded { .. } | ReportedEvent::Failed { .. } | ReportedEvent::Stopped { .. });
+    let last = matches!(
+        event,
+        ReportedEvent::Succeeded { .. }
+            | ReportedEvent::Failed { .. }
+            | ReportedEvent::Lost { .. }
+            | ReportedEvent::Stopped { .. }
+    );
     let retry_after = next_attempt(&mut event, place.attempt);
     let report = RunReport {
         host: session.host,
@@ -345,6 +350,8 @@ fn next_attempt(event: &mut ReportedEvent, attempt: Attempt) -> Duration {
             wait.unwrap_or_default()
         }
         ReportedEvent::Stopped { fault } => wait(fault).unwrap_or_default(),
+        // Mostly an order that never arrived: as soon as after a first attempt.
+        ReportedEvent::Lost { .. } => retry::wait(ErrorCode::AgentRestarted, 1, random).unwrap_or_default(),
         ReportedEvent::Started
         | ReportedEvent::StartedFromPlan(_)
         | ReportedEvent::Scanned
@@ -381,7 +388,7 @@ fn ack(place: Place, answer: Disposition) -> Message {
 pub async fn fail_unordered(app: &App, session: &Session, claimed: Claimed, fault: &Fault) -> Result<(), Fault> {
     let fault =
         FaultRecord { code: fault.code.as_str().to_owned(), message: fault.message.clone(), hint: fault.hint.clone() };
-    fail(app, session, claimed, (fault, false)).await
+    end(app, session, claimed, ReportedEvent::Failed { fault, retryable: false, result: None, warnings_total: 0 }).await
 }
 
 /// The host holds no such attempt: another may begin soon.
@@ -391,17 +398,11 @@ pub async fn fail_lost(app: &App, session: &Session, claimed: Claimed) -> Result
         message: "the host does not hold the attempt: its order was lost, or the agent's journal was".to_owned(),
         hint: String::new(),
     };
-    fail(app, session, claimed, (fault, true)).await
+    end(app, session, claimed, ReportedEvent::Lost { fault }).await
 }
 
 /// Ends an attempt from this side. Agents number their reports from 1, so 0 is ours.
-async fn fail(
-    app: &App,
-    session: &Session,
-    claimed: Claimed,
-    (fault, retryable): (FaultRecord, bool),
-) -> Result<(), Fault> {
+async fn end(app: &App, session: &Session, claimed: Claimed, event: ReportedEvent) -> Result<(), Fault> {
     let place = Place { run: claimed.run, attempt: claimed.attempt, sequence: 0 };
-    let event = ReportedEvent::Failed { fault, retryable, result: None, warnings_total: 0 };
     take(app, session, place, event).await.map(|_| ())
 }

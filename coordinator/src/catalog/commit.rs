@@ -158,6 +158,7 @@ const NEXT_KEY: Sql = Sql("SELECT nextval(pg_get_serial_sequence('backups', 'bac
 
 const SEQ_OF: Sql = Sql("SELECT seq FROM backups WHERE backup_id = $1 AND run_id = $2");
 
+// The clock of the host is known within the time of a question and its answer: nothing was captured after it was committed.
 const INSERT: Sql = Sql("
     INSERT INTO backups (backup, backup_id, host, job, seq, ordinal, level, base, archive_of, run_id, attempt, policy_version,
         location_folder, location_key, archive_digest, stored_bytes, codec, selection_digest, started_at, captured_at,
@@ -165,7 +166,8 @@ const INSERT: Sql = Sql("
         index_blocks, unreadable, changed_while_read, scan_ms, pack_ms, seal_ms, verify_ms, status, searchable,
         searchable_reason, checks, effort, verified_at)
     OVERRIDING SYSTEM VALUE
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $1, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $1, $9, $10, $11, $12, $13, $14, $15, $16, $17, least($18, now()),
+        least($19, now()), $20, $21, $22, $23, $24,
         $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, now())");
 
 // What the point has of its own, beside what it shares with the one whose state it has.
@@ -177,7 +179,7 @@ const INSERT_UNCHANGED: Sql = Sql("
         searchable_reason, checks, verified_at)
     OVERRIDING SYSTEM VALUE
     SELECT $1, $2, n.host, n.job, $3, $4, 'differential', coalesce(n.base, n.backup), n.archive_of, $5, $6, $7,
-        n.location_folder, n.location_key, n.archive_digest, n.stored_bytes, n.codec, n.selection_digest, $8, $9,
+        n.location_folder, n.location_key, n.archive_digest, n.stored_bytes, n.codec, n.selection_digest, least($8, now()), least($9, now()),
         $10, n.entries, n.files, 0, $11, $12, 0, 0, 0,
         0, n.unreadable, n.changed_while_read, $13, 0, 0, 0, n.status, $14,
         $15, n.checks, n.verified_at

@@ -78,6 +78,11 @@ pub enum ReportedEvent {
         /// Notes in all.
         warnings_total: u64,
     },
+    /// The host does not hold the attempt.
+    Lost {
+        /// What is known of why.
+        fault: FaultRecord,
+    },
     /// The host stopped the attempt, because it was told to or because it is going down.
     Stopped {
         /// Why.
@@ -182,6 +187,7 @@ async fn apply(transaction: &Transaction<'_>, run: &LockedRun, report: &RunRepor
         ReportedEvent::Failed { fault, retryable, .. } => {
             (Event::Failed { attempt, retryable: *retryable }, Some(fault))
         }
+        ReportedEvent::Lost { fault } => (Event::Lost(attempt), Some(fault)),
         ReportedEvent::Stopped { fault } => (Event::Stopped(attempt), Some(fault)),
     };
     step(transaction, run, event, &StepContext { fault, ..context }).await
@@ -190,9 +196,11 @@ async fn apply(transaction: &Transaction<'_>, run: &LockedRun, report: &RunRepor
 async fn store_facts(transaction: &Transaction<'_>, report: &RunReport) -> Result<()> {
     let (id, attempt) = (report.run.uuid(), int(report.attempt.get(), "attempt")?);
     let (result, total) = match &report.event {
-        ReportedEvent::Started | ReportedEvent::Scanned | ReportedEvent::Sealed | ReportedEvent::Stopped { .. } => {
-            return Ok(());
-        }
+        ReportedEvent::Started
+        | ReportedEvent::Scanned
+        | ReportedEvent::Sealed
+        | ReportedEvent::Lost { .. }
+        | ReportedEvent::Stopped { .. } => return Ok(()),
         ReportedEvent::StartedFromPlan(how) => {
             let most = how.max_duration_s.map(|seconds| int(seconds, "max duration")).transpose()?;
             transaction.execute(&SET_FROM_PLAN, &[&id, &attempt, &to_json(how)?, &most]).await?;

@@ -226,7 +226,7 @@ pub(super) const LOCK_RUN: Sql = Sql("
 pub(super) const HOST_KEY: Sql = Sql("SELECT host FROM hosts WHERE host_id = $1");
 
 const WRITE: Sql = Sql("
-    UPDATE runs SET state = $4, attempt = $5, reaped = $6, cancelling = $7,
+    UPDATE runs SET state = $4, attempt = $5, reaped = $6, cancelling = $7, max_attempts = $12,
         lease_session = CASE WHEN $4 IN ('leased', 'running', 'verifying') THEN coalesce($8, lease_session) END,
         lease_until = CASE WHEN $4 IN ('leased', 'running', 'verifying')
             THEN greatest(lease_until, now() + make_interval(secs => $9)) END,
@@ -400,8 +400,9 @@ async fn write(
     let fault = context.fault.map(to_json).transpose()?;
     let (was, is) = (before.state.as_str(), after.state.as_str());
     let (lease, retry) = (seconds(context.lease), seconds(context.retry_after));
+    let most = int(after.max_attempts, "max attempts")?;
     let params: Params<'_> =
-        &[&id.uuid(), &was, &old, &is, &new, &after.reaped, &after.cancelling, &session, &lease, &retry, &fault];
+        &[&id.uuid(), &was, &old, &is, &new, &after.reaped, &after.cancelling, &session, &lease, &retry, &fault, &most];
     match transaction.execute(&WRITE, params).await? {
         1 => Ok(()),
         // The row is locked, so this is a defect and not a race.
@@ -433,7 +434,7 @@ async fn record_attempt(
         Event::Cancelled if after.state.is_open() => return Ok(()),
         Event::Cancelled | Event::Stopped(_) => AttemptOutcome::Cancelled,
         Event::Succeeded(_) => AttemptOutcome::Succeeded,
-        Event::Failed { .. } => AttemptOutcome::Failed,
+        Event::Failed { .. } | Event::Lost(_) => AttemptOutcome::Failed,
         Event::Reaped(_) => AttemptOutcome::Lapsed,
     };
     let fault = context.fault.map(to_json).transpose()?;

@@ -42,6 +42,7 @@ fn events(newest: u32) -> Vec<(&'static str, Event)> {
         ("failed", Event::Failed { attempt: same, retryable: false }),
         ("failed, retryable", Event::Failed { attempt: same, retryable: true }),
         ("stopped", Event::Stopped(same)),
+        ("lost", Event::Lost(same)),
         ("reaped", Event::Reaped(same)),
         ("cancelled", Event::Cancelled),
         ("missed", Event::Missed),
@@ -62,6 +63,9 @@ fn show(run: Run) -> String {
     }
     if run.reaped {
         text.push_str(", reaped");
+    }
+    if run.max_attempts > 3 {
+        write!(text, ", of {}", run.max_attempts).unwrap();
     }
     text
 }
@@ -87,6 +91,19 @@ fn the_table_of_every_state_and_event_is_the_one_written_down() {
     }
     let written = include_str!("table.txt");
     assert!(table == written, "run/table.txt differs; it should be:\n{table}");
+}
+
+#[test]
+fn orders_that_are_lost_cost_no_attempt_until_many_were() {
+    let mut now = Run::queued(3);
+    for given in 1..MOST_ATTEMPTS {
+        now = now.apply(Event::Claim).unwrap().apply(Event::Lost(Attempt(given))).unwrap();
+        assert_eq!(now.state, RunState::Queued, "attempt {given}");
+    }
+    let begun = now.apply(Event::Claim).unwrap();
+    assert_eq!(begun.apply(Event::Lost(begun.attempt)).unwrap().state, RunState::Failed);
+    let other = Run::queued(1).apply(Event::Claim).unwrap().apply(Event::Started(Attempt(1))).unwrap();
+    assert_eq!(other.apply(Event::Lost(Attempt(1))).unwrap().state, RunState::Failed, "the host had begun");
 }
 
 #[test]
@@ -130,6 +147,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => attempt.clone().prop_map(Event::Succeeded),
         1 => (attempt.clone(), any::<bool>()).prop_map(|(attempt, retryable)| Event::Failed { attempt, retryable }),
         1 => attempt.clone().prop_map(Event::Stopped),
+        1 => attempt.clone().prop_map(Event::Lost),
         3 => attempt.prop_map(Event::Reaped),
         1 => Just(Event::Cancelled),
         1 => Just(Event::Missed),
@@ -150,7 +168,8 @@ proptest! {
             let Ok(after) = now.apply(event) else { continue };
             prop_assert!(after.attempt >= before.attempt, "attempts only grow");
             prop_assert!(after.attempt.get() <= after.max_attempts);
-            prop_assert_eq!(after.max_attempts, before.max_attempts);
+            let more = u32::from(before.state == RunState::Leased && !before.cancelling && matches!(event, Event::Lost(_)));
+            prop_assert_eq!(after.max_attempts, (before.max_attempts + more).min(MOST_ATTEMPTS), "only a lost order adds one");
             if !before.state.is_open() && after != before {
                 prop_assert!(
                     after.state == RunState::Succeeded || after.state == before.state,
@@ -188,7 +207,7 @@ proptest! {
         if let Ok(once) = now.apply(last) {
             match once.apply(last) {
                 Ok(twice) => prop_assert_eq!(twice, once),
-                Err(_) => prop_assert!(matches!(last, Event::Reaped(_) | Event::Stopped(_) | Event::Failed { .. }), "{:?}", last),
+                Err(_) => prop_assert!(matches!(last, Event::Reaped(_) | Event::Lost(_) | Event::Stopped(_) | Event::Failed { .. }), "{:?}", last),
             }
         }
     }

@@ -158,6 +158,23 @@ async fn a_host_that_let_a_lease_lapse_is_given_nothing_until_it_is_heard_of() {
 }
 
 #[tokio::test]
+async fn orders_that_never_arrive_cost_no_attempt() {
+    with_fleet(async |fleet, _| {
+        let run = fleet.ask(RunKind::Backup).await;
+        let first = RunKind::Backup.max_attempts();
+        for attempt in 1..=first {
+            assert_eq!(fleet.claim().await, Some((run, Attempt(attempt))));
+            let lost = report(&fleet, run, attempt, 0, ReportedEvent::Lost { fault: fault() });
+            assert!(matches!(fleet.catalog.accept_report(&lost).await.unwrap(), ReportOutcome::Taken(_)));
+            assert_eq!(state(&fleet, run).await.state, RunState::Queued);
+        }
+        assert_eq!(state(&fleet, run).await.max_attempts, 2 * first);
+        assert_eq!(fleet.catalog.attempts(run).await.unwrap()[0].outcome, Some(AttemptOutcome::Failed));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_last_attempt_fails_the_run_when_it_lapses() {
     with_fleet(async |fleet, client| {
         let run = fleet.ask(RunKind::Backup).await;
