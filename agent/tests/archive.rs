@@ -131,7 +131,9 @@ fn an_unreadable_folder_is_a_warning_and_neither_deleted_nor_silent() {
     }
     // The program's own place may be closed to others.
     let program = at("coord-agent");
-    fs::copy(env!("CARGO_BIN_EXE_coord-agent"), &program).unwrap();
+    // By a process of its own: a program that another test starts meanwhile would inherit the open copy, and it could not be run ("text file busy").
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_coord-agent")).arg(&program).status().unwrap();
+    assert!(copied.success());
     let somebody = |arguments: &[&str]| {
         let mut command = Command::new(&program);
         command.arg("archive").args(arguments).current_dir(folder.path()).uid(SOMEBODY).gid(SOMEBODY);

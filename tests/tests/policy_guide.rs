@@ -89,7 +89,7 @@ fn a_diff_ends_with_6_only_when_the_fleet_differs_from_the_folder() {
     assert!(differs.stdout.contains("the next seven days of web-1:"), "{}", differs.stdout);
     let asked = host.coordctl(&["policy", "apply", "-f", &path]).unwrap();
     assert_eq!(asked.code, 2, "nobody is there to be asked: {asked:?}");
-    assert!(asked.stderr.contains("web become what the files say must be confirmed"), "{}", asked.stderr);
+    assert!(asked.stderr.contains("web becomes what the files say must be confirmed"), "{}", asked.stderr);
     assert!(asked.stderr.contains("repeat with --yes"), "{}", asked.stderr);
     host.coordctl(&["policy", "apply", "-f", &path, "--yes"]).unwrap().success().unwrap();
     let same = host.coordctl(&["policy", "apply", "-f", &path]).unwrap();

@@ -122,8 +122,9 @@ pub async fn apply(session: &mut Session, args: &ApplyArgs) -> Result<(), Failur
     warn(session, &told.policies);
     let defaults = told.defaults.iter().map(|_| "the fleet's defaults".to_owned());
     let names: Vec<String> = defaults.chain(told.policies.iter().map(name)).collect();
+    let become_it = if names.len() == 1 { "becomes" } else { "become" };
     let files_say = if one { "the file says" } else { "the files say" };
-    let what = format!("{} become what {files_say}", names.join(", "));
+    let what = format!("{} {become_it} what {files_say}", names.join(", "));
     if differs(&told) {
         session.moderate(&what, &planned(&told))?
     } else {
