@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 
 use super::schema::FILES;
 use crate::catalog::testing::with_config;
-use crate::catalog::{beats, claims, leases};
+use crate::catalog::{CatalogConfig, beats, claims, leases};
 
 /// Tables that grow with hosts, runs or files.
 const LARGE: &[&str] = &[
@@ -226,6 +226,16 @@ const ALL_IS_DONE: &str = "
     VACUUM ANALYZE runs;
     VACUUM ANALYZE backups;";
 
+/// A client of the fleet after these statements, each by itself: several in one message are one transaction, in which nothing is vacuumed.
+async fn fleet_since(config: &CatalogConfig, statements: &str) -> Client {
+    let client = config.connect().await.unwrap();
+    client.batch_execute(FLEET).await.unwrap();
+    for statement in statements.split_inclusive(';') {
+        client.batch_execute(statement).await.unwrap();
+    }
+    client
+}
+
 /// The queues that a plan goes along: reads by no key.
 fn queues_walked(plan: &serde_json::Value, found: &mut BTreeSet<String>) {
     let index = plan["Index Name"].as_str().unwrap_or_default();
@@ -240,11 +250,7 @@ fn queues_walked(plan: &serde_json::Value, found: &mut BTreeSet<String>) {
 #[tokio::test]
 async fn what_has_a_key_is_not_searched_for_along_a_queue_that_was_empty_when_postgres_looked() {
     with_config(async |config| {
-        let client = config.connect().await.unwrap();
-        client.batch_execute(FLEET).await.unwrap();
-        for statement in ALL_IS_DONE.split_inclusive(';') {
-            client.batch_execute(statement).await.unwrap();
-        }
+        let client = fleet_since(&config, ALL_IS_DONE).await;
         client.batch_execute("SET plan_cache_mode = force_generic_plan").await.unwrap();
         let mut wrong = String::new();
         for (file, statements) in FILES {
@@ -293,11 +299,7 @@ fn runs_read(plan: &serde_json::Value) -> u64 {
 #[tokio::test]
 async fn a_hundred_runs_are_claimed_kept_and_beaten_by_reading_a_hundred_however_many_came_due_at_once() {
     with_config(async |config| {
-        let client = config.connect().await.unwrap();
-        client.batch_execute(FLEET).await.unwrap();
-        for statement in SUDDENLY_DUE.split_inclusive(';') {
-            client.batch_execute(statement).await.unwrap();
-        }
+        let client = fleet_since(&config, SUDDENLY_DUE).await;
         for plans in ["force_generic_plan", "force_custom_plan"] {
             client.batch_execute(&format!("SET plan_cache_mode = {plans}; BEGIN")).await.unwrap();
             for (what, sql, (attempt, state)) in [
