@@ -55,8 +55,8 @@ struct Line {
     waiting: VecDeque<Claimed>,
     /// When the leases of those that wait were extended last, or the first of them was claimed.
     kept: Option<Instant>,
-    /// How many have left the line, and their orders are being made.
-    in_hand: usize,
+    /// Those that have left the line, and whose orders are being made.
+    in_hand: Vec<(RunId, Attempt)>,
     /// Runs that are due and not inserted, or not claimed, wait for the next pass.
     scheduling: bool,
     claiming: bool,
@@ -90,8 +90,9 @@ impl Unordered {
 
     fn take(&self, most: usize) -> Vec<Claimed> {
         self.locked(|line| {
-            line.in_hand = line.waiting.len().min(most);
-            line.waiting.drain(..line.in_hand).collect()
+            let taken: Vec<Claimed> = line.waiting.drain(..line.waiting.len().min(most)).collect();
+            line.in_hand = taken.iter().map(key).collect();
+            taken
         })
     }
 
@@ -119,28 +120,32 @@ impl Unordered {
 
     /// What was taken has its orders, or never will.
     fn given(&self) {
-        self.locked(|line| line.in_hand = 0);
+        self.locked(|line| line.in_hand.clear());
     }
 
     /// Whether nothing is claimed here whose order has not left.
     pub fn is_empty(&self) -> bool {
-        self.locked(|line| line.waiting.is_empty() && line.in_hand == 0)
+        self.locked(|line| line.waiting.is_empty() && line.in_hand.is_empty())
     }
 
     fn is_full(&self) -> bool {
         self.locked(|line| line.waiting.len() >= MAX_UNORDERED)
     }
 
-    /// Those that wait, when their leases have not been extended for so long.
+    /// Those that wait or are in hand, when their leases have not been extended for so long.
     fn to_keep(&self, after: Duration) -> Vec<(RunId, Attempt)> {
         self.locked(|line| {
-            if line.waiting.is_empty() || line.kept.is_some_and(|kept| kept.elapsed() < after) {
+            if line.kept.is_some_and(|kept| kept.elapsed() < after) {
                 return Vec::new();
             }
             line.kept = Some(Instant::now());
-            line.waiting.iter().map(|claimed| (claimed.run, claimed.attempt)).collect()
+            line.in_hand.iter().copied().chain(line.waiting.iter().map(key)).collect()
         })
     }
+}
+
+const fn key(claimed: &Claimed) -> (RunId, Attempt) {
+    (claimed.run, claimed.attempt)
 }
 
 /// One pass: claims what may begin on the hosts that are connected here. Answers whether more is waiting.
@@ -202,6 +207,11 @@ async fn give(app: &App, claimed: Claimed) -> Result<(), Fault> {
     let order = match order(app, &run, claimed.attempt).await {
         Ok(order) => order,
         Err(fault) if fault.is_transient() => return Err(fault),
+        // Its lease lapsed while it waited: it is queued again, or over, and nothing of it is to fail.
+        Err(fault) if fault.code == ErrorCode::StaleAttempt => {
+            tracing::info!(run = %run.id, attempt = %claimed.attempt, "was taken back before it was ordered");
+            return Ok(());
+        }
         Err(fault) => {
             tracing::warn!(run = %run.id, code = %fault.code, why = %fault.message, "cannot be ordered");
             return report::fail_unordered(app, &session, claimed, &fault).await;
@@ -344,7 +354,9 @@ mod tests {
         let claimed = || Claimed { run: RunId::random(), attempt: Attempt(1), host: HostId::random() };
         unordered.add(vec![claimed(), claimed()]);
         assert_eq!(unordered.take(1).len(), 1);
+        assert_eq!(unordered.to_keep(Duration::ZERO).len(), 2, "the leases of both go on");
         unordered.given();
+        assert_eq!(unordered.to_keep(Duration::ZERO).len(), 1);
         assert!(!unordered.is_empty(), "one waits");
         assert_eq!(unordered.take(1).len(), 1);
         assert!(!unordered.is_empty(), "one is in hand");
@@ -376,6 +388,8 @@ mod tests {
         assert_eq!(unordered.to_keep(Duration::ZERO), [(run, attempt)]);
         assert!(unordered.to_keep(Duration::from_secs(10)).is_empty(), "it was extended just now");
         unordered.take(1);
-        assert!(unordered.to_keep(Duration::ZERO).is_empty(), "its order is being made");
+        assert_eq!(unordered.to_keep(Duration::ZERO), [(run, attempt)], "its order is being made");
+        unordered.given();
+        assert!(unordered.to_keep(Duration::ZERO).is_empty(), "its order has left");
     }
 }
