@@ -16,6 +16,8 @@ use coordinator::pki::{Authority, CertificateOrder};
 use fleet_tests::harness::build::binaries;
 use fleet_tests::harness::process::Process;
 use fleet_tests::harness::wait::wait_for;
+use jiff::civil::Weekday;
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use rcgen::KeyPair;
 
@@ -41,7 +43,12 @@ async fn a_host_is_promised_the_backups_of_a_week_and_told_when_something_holds_
     let task = job.task.clone().unwrap();
     assert_eq!((task.sources, task.host_name.as_str(), task.ordinal_floor), (vec![b"/etc".to_vec()], "one", 1));
     assert_eq!((job.held.as_str(), first.runs.len()), ("", 7), "{first:?}");
-    assert_eq!((first.runs[0].level(), first.runs[1].level()), (api::Level::Full, api::Level::Differential));
+    assert_eq!(first.runs[0].level(), api::Level::Full, "there is none yet");
+    for run in &first.runs[1..] {
+        let due = Timestamp::from_microsecond(run.due_at_us).unwrap().to_zoned(TimeZone::UTC);
+        let is_day_of_the_full = due.weekday() == Weekday::Sunday;
+        assert_eq!(run.level() == api::Level::Full, is_day_of_the_full, "{due}");
+    }
     for (run, next) in first.runs.iter().zip(&first.runs[1..]) {
         assert_eq!((run.begin_before_us, run.policy_id.as_str()), (next.due_at_us, task.policy_id.as_str()));
         assert_eq!(run.max_duration_s, 6 * 3600);
