@@ -86,6 +86,7 @@ pub async fn run(
     let previews = Previews::new(Arc::clone(&work));
     let identity = Arc::new(ArcSwap::from_pointee(identity));
     let (engine, events) = Engine::new(Deps {
+        host_name: identity.load().host_name.clone(),
         journal,
         store: store.clone(),
         work,

@@ -86,6 +86,7 @@ impl Host {
         let life = Lifecycle::new();
         let clock = Arc::new(SystemClock);
         let (engine, events) = Engine::new(Deps {
+            host_name: "web-1".into(),
             journal,
             store: store.clone(),
             work: Arc::new(work),

@@ -221,6 +221,7 @@ impl Pair {
         let (clock, work) = (Arc::new(SystemClock), Arc::new(work));
         let previews = Previews::new(Arc::clone(&work));
         let (engine, events) = Engine::new(Deps {
+            host_name: "web-1".into(),
             journal,
             store: store.clone(),
             work,

@@ -45,6 +45,8 @@ const CLEARING: Duration = Duration::from_secs(3600);
 
 /// What the engine stands on.
 pub struct Deps {
+    /// The host's name, as in the names of its archives.
+    pub host_name: String,
     /// What survives a crash.
     pub journal: Journal,
     /// Where archives are.
@@ -78,6 +80,7 @@ struct Link {
 
 /// See the module.
 pub struct Engine {
+    host_name: String,
     journal: Journal,
     store: LocalStore,
     work: Arc<dyn Work>,
@@ -110,6 +113,7 @@ impl Engine {
         let clock = HostClock::new(deps.clock);
         let alone = Alone::new(deps.plan, deps.cut_off_after, &clock);
         let engine = Engine {
+            host_name: deps.host_name,
             journal: deps.journal,
             store: deps.store,
             work: deps.work,
@@ -153,7 +157,7 @@ impl Engine {
 
     /// What the last process of this agent left open: an archive that was sealed is verified now; anything else has failed.
     fn recover(&mut self) {
-        match self.store.remove_partial_files() {
+        match self.store.remove_partial_files(&self.host_name) {
             Ok(0) => {}
             Ok(files) => tracing::info!(files, "removed half-written archives of an earlier process"),
             Err(error) => {

@@ -60,7 +60,8 @@ impl Process {
         let life = Lifecycle::new();
         let (work, clock) = (Arc::new(Script(work)), Arc::new(SystemClock));
         let plan = PlanFile::open(folder.join("plan"));
-        let deps = Deps { journal, store, work, clock, life: life.clone(), plan, cut_off_after };
+        let deps =
+            Deps { host_name: "one".into(), journal, store, work, clock, life: life.clone(), plan, cut_off_after };
         let (engine, events) = Engine::new(deps);
         life.spawn("engine", engine.run());
         Process { events, life, link: None }

@@ -168,10 +168,15 @@ impl LocalStore {
         Err(StoreError::Missing { key: location.key.clone(), looked_at })
     }
 
-    /// Removes what a killed agent left half written. Call it when no run is active. Answers how many files there were.
-    pub fn remove_partial_files(&self) -> Result<u64, StoreError> {
+    /// Removes what a killed agent of this host left half written. Call it when no run is active. Answers how many files there were.
+    /// Other hosts that share the folder may be writing theirs.
+    pub fn remove_partial_files(&self, host: &str) -> Result<u64, StoreError> {
+        let own = self.folder.join(host);
         let mut removed = 0;
         self.each_file(&mut |path, name| {
+            if !path.starts_with(&own) {
+                return Ok(());
+            }
             let partial = name.starts_with(b".") && name.windows(PARTIAL_MARK.len()).any(|part| part == PARTIAL_MARK);
             if partial {
                 fs::remove_file(path)?;
@@ -346,7 +351,8 @@ mod tests {
         half.write_all(b"half").unwrap();
         // As if the process had been killed: no destructor runs.
         std::mem::forget(half);
-        assert_eq!(store.remove_partial_files().unwrap(), 1);
+        assert_eq!(store.remove_partial_files("another-host").unwrap(), 0, "it may be written just now");
+        assert_eq!(store.remove_partial_files("web-1").unwrap(), 1);
         assert_eq!(store.archives_of("r1", 1).unwrap(), [key(1)]);
         assert!(store.archives_of("r1", 2).unwrap().is_empty());
     }

@@ -92,7 +92,7 @@ mod tests {
             assert!(store.id().is_err(), "{damaged:?}");
             assert_eq!(fs::read_to_string(scratch.path().join(NAME)).unwrap(), damaged, "it is not replaced");
         }
-        assert_eq!(store.remove_partial_files().unwrap(), 0);
+        assert_eq!(store.remove_partial_files("one").unwrap(), 0);
         assert!(store.archives_of("r1", 1).unwrap().is_empty());
         assert_eq!(store.all_set_aside().unwrap(), None);
         fs::remove_dir_all(scratch.path()).unwrap();
