@@ -205,8 +205,7 @@ impl Pair {
             certificate_pem,
             key_pem,
         };
-        let held = identity.held().unwrap();
-        let (generation, renewed) = watch::channel(1);
+        let (held, (generation, renewed)) = (identity.held().unwrap(), watch::channel(1));
         fs::create_dir_all(scratch.path().join("root/srv")).unwrap();
         let (journal, _) = Journal::open(&scratch.path().join("journal")).unwrap();
         let store = LocalStore::open(&scratch.path().join("archives")).unwrap();

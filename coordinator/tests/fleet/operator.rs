@@ -431,8 +431,7 @@ async fn what_cannot_be_is_refused_with_what_there_is_instead() {
     assert_eq!((unknown.code, unknown.hint.contains("did you mean one?")), (ErrorCode::NotFound, true), "{unknown:?}");
     let unknown = refused(start(&mut operator, "wep").await);
     assert!(unknown.hint.contains("did you mean web?"), "{unknown:?}");
-    let wrong =
-        api::ApplyPolicyRequest { toml: "name = \"x\"\nsourcs = []".into(), dry_run: false, ..Default::default() };
+    let wrong = api::ApplyPolicyRequest { toml: "name = \"x\"\nsourcs = []".into(), ..Default::default() };
     let wrong = refused(operator.apply_policy(wrong).await);
     assert_eq!(wrong.code, ErrorCode::InvalidPolicy);
     assert!(wrong.message.contains("sourcs"), "{wrong:?}");
