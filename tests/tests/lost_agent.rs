@@ -116,6 +116,9 @@ fn a_cancelled_run_stops_and_leaves_no_archive() {
     wait_until(&host, &run, &["running"]);
     host.coordctl(&["run", "cancel", &run]).unwrap().success().unwrap();
     wait_until(&host, &run, &["cancelled"]);
-    let archives = fleet_tests::tree::compare::list(&host.fleet.agent("web-1").unwrap().state).unwrap();
-    assert!(!archives.keys().any(|path| path.ends_with(b".tar.zst")), "an archive of a cancelled run is left");
+    let held = fleet_tests::tree::compare::list(&host.fleet.agent("web-1").unwrap().state).unwrap();
+    // One that was sealed just before the host heard of it is set aside for a week.
+    let counts = |path: &[u8]| path.ends_with(b".tar.zst") && !String::from_utf8_lossy(path).contains(".set-aside/");
+    let left: Vec<_> = held.keys().filter(|path| counts(path)).map(|path| String::from_utf8_lossy(path)).collect();
+    assert!(left.is_empty(), "archives of a cancelled run are left: {left:?}");
 }

@@ -402,9 +402,12 @@ impl Engine {
                     running.limit = limit;
                 }
             }
-            Some(run_report::Event::Finished(_) | run_report::Event::Warnings(_)) | None => {
+            Some(run_report::Event::Finished(_)) => {
+                // Whoever hears of the end finds no archive of it.
+                self.set_aside(key);
                 self.journal.note(Body::Reported(report.clone()));
             }
+            Some(run_report::Event::Warnings(_)) | None => self.journal.note(Body::Reported(report.clone())),
         }
         let last = matches!(report.event, Some(run_report::Event::Finished(_)));
         self.send(ToCoordinator::Report(report));

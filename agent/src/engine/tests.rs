@@ -335,13 +335,12 @@ async fn a_cancelled_run_stops_says_so_and_leaves_no_archive() {
         .await;
     let (sequence, finished) = agent.finished().await;
     assert_eq!(finished.outcome(), api::Outcome::Cancelled);
+    assert_eq!(archives(folder.path()), 0, "an archive is there though its end is told");
     agent.acknowledge("r1", sequence, Disposition::Forget).await;
-    loop {
-        if agent.connect(api::HelloAnswer::default()).await.held.is_empty() && archives(folder.path()) == 0 {
-            break;
-        }
+    while !agent.connect(api::HelloAnswer::default()).await.held.is_empty() {
         tokio::task::yield_now().await;
     }
+    assert_eq!((archives(folder.path()), set_aside(folder.path())), (0, 1));
     agent.end().await;
 }
 
