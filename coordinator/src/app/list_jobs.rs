@@ -48,6 +48,8 @@ pub async fn list(app: &App, request: &api::ListJobsRequest) -> Result<api::JobL
         Ok(limit) if limit > 0 => limit.min(MAX_LISTED_JOBS),
         Ok(_) | Err(_) => MAX_LISTED_JOBS,
     };
+    let skipped = usize::try_from(request.skip).unwrap_or(usize::MAX).min(placed.len());
+    placed.drain(..skipped);
     let left_out = placed.len().saturating_sub(limit);
     placed.truncate(limit);
     Ok(api::JobList { jobs: whole(app, &placed).await?, left_out: left_out as u64 })
@@ -320,6 +322,11 @@ mod tests {
             let found = statements(&first).await.1;
             let names: Vec<String> = found.jobs.iter().map(|job| format!("{}/{}", job.host, job.policy)).collect();
             assert_eq!((names.join(" ").as_str(), found.left_out), ("h-00/p-00 h-01/p-00 h-02/p-00", 2047));
+            let last = ListJobsRequest { skip: 2049, ..first.clone() };
+            let found = statements(&last).await.1;
+            assert_eq!((found.jobs[0].host.as_str(), found.jobs.len(), found.left_out), ("h-49", 1, 0));
+            let beyond = ListJobsRequest { skip: 2050, ..first.clone() };
+            assert_eq!(statements(&beyond).await.1, coord_shared::api::JobList::default());
             let never = ListJobsRequest { since_us: 1, ..first };
             assert_eq!(statements(&never).await.1, coord_shared::api::JobList::default(), "there is no good backup");
             let lacking = ListJobsRequest { since_us: 0, until_us: 1, limit: 0, ..never };

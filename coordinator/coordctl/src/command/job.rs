@@ -1,9 +1,10 @@
 //! `coordctl job list | show | run | pause | resume`.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use coord_shared::api::{self, GetJobRequest, ListJobsRequest, StartBackupRequest};
+use coord_shared::api::{self, GetJobRequest, JobList, ListJobsRequest, StartBackupRequest};
 use coord_shared::duration;
 
 use super::listing::{DEFAULT_LIMIT, bounds};
@@ -70,7 +71,7 @@ pub struct ListArgs {
     /// Whose last good backup is older than this time, or that have none: what is missing since then.
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// At most so many, the first in order; 0: as many as are listed at once, 2000.
+    /// At most so many, the first in order; 0: all.
     #[arg(long, default_value_t = DEFAULT_LIMIT)]
     limit: usize,
     /// In this order.
@@ -117,13 +118,38 @@ async fn list(session: &mut Session, args: &ListArgs) -> Result<(), Failure> {
         since_us: bounds.since,
         until_us: bounds.until,
         order: args.sort.to_api().into(),
-        limit: u32::try_from(args.limit).unwrap_or(u32::MAX),
+        limit: 0,
+        skip: 0,
     };
-    let found = answer(session.client.list_jobs(request(message)).await)?;
-    if found.left_out > 0 {
-        session.out.talk(&format!("{} more, use --limit, or -l, --host and --policy for fewer", found.left_out));
+    let wanted = if args.limit == 0 { usize::MAX } else { args.limit };
+    let ask = async |message| answer(session.client.list_jobs(request(message)).await);
+    let (jobs, left_out) = pages(ask, message, wanted).await?;
+    if left_out > 0 {
+        session.out.talk(&format!("{left_out} more, use --limit, or -l, --host and --policy for fewer"));
     }
-    if session.out.is_json() { session.out.json(&json::jobs(&found.jobs)) } else { table(&session.out, &found.jobs) }
+    if session.out.is_json() { session.out.json(&json::jobs(&jobs)) } else { table(&session.out, &jobs) }
+}
+
+/// The first `wanted` jobs, page by page, and how many there are behind them.
+async fn pages(
+    mut ask: impl AsyncFnMut(ListJobsRequest) -> Result<JobList, Failure>,
+    mut message: ListJobsRequest,
+    wanted: usize,
+) -> Result<(Vec<api::Job>, u64), Failure> {
+    let mut jobs = Vec::new();
+    // What changes its place between two pages is shown once.
+    let mut shown = HashSet::new();
+    loop {
+        message.limit = u32::try_from(wanted - jobs.len()).unwrap_or(u32::MAX);
+        let found = ask(message.clone()).await?;
+        message.skip = message.skip.saturating_add(u32::try_from(found.jobs.len()).unwrap_or(u32::MAX));
+        let before = jobs.len();
+        jobs.extend(found.jobs.into_iter().filter(|job| shown.insert(job.id.clone())));
+        // A coordinator that knows of no pages says the same again.
+        if found.left_out == 0 || jobs.len() >= wanted || jobs.len() == before {
+            return Ok((jobs, found.left_out));
+        }
+    }
 }
 
 /// How to take it.
@@ -385,14 +411,49 @@ fn show(session: &Session, j: &api::Job) -> Result<(), Failure> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use super::{chain, growth, missed, owed, split, state, timeout};
-    use coord_shared::api::{Backup, ChainGrowth, Job, Run};
+    use super::{chain, growth, missed, owed, pages, split, state, timeout};
+    use coord_shared::api::{Backup, ChainGrowth, Job, JobList, ListJobsRequest, Run};
     use std::time::Duration;
 
     #[test]
     fn a_job_is_a_host_and_a_policy() {
         assert_eq!(split("web-1/srv").unwrap(), ("web-1".to_owned(), "srv".to_owned()));
         assert!(split("web-1").is_err() && split("/srv").is_err() && split("web-1/").is_err());
+    }
+
+    /// The answer of a coordinator with these jobs that lists three at once.
+    fn list_of(ids: &[u32], asked: &ListJobsRequest) -> JobList {
+        let job = |id: &u32| Job { id: id.to_string(), ..Job::default() };
+        let (skip, limit) = (asked.skip as usize, (asked.limit as usize).min(3));
+        let jobs: Vec<Job> = ids.iter().skip(skip).take(limit).map(job).collect();
+        JobList { left_out: ids.len().saturating_sub(skip + jobs.len()) as u64, jobs }
+    }
+
+    fn ids(jobs: &[Job]) -> Vec<u32> {
+        jobs.iter().map(|job| job.id.parse().unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn jobs_are_listed_page_by_page_until_there_are_enough_or_no_more() {
+        for (wanted, listed, behind) in [(usize::MAX, 8, 0), (8, 8, 0), (7, 7, 1), (3, 3, 5), (2, 2, 6)] {
+            let ask = async |asked| Ok(list_of(&[0, 1, 2, 3, 4, 5, 6, 7], &asked));
+            let (jobs, left_out) = pages(ask, ListJobsRequest::default(), wanted).await.unwrap();
+            assert_eq!((ids(&jobs), left_out), ((0..listed).collect(), behind), "{wanted}");
+        }
+        let nothing = pages(async |asked| Ok(list_of(&[], &asked)), ListJobsRequest::default(), 100).await.unwrap();
+        assert_eq!(nothing, (vec![], 0));
+    }
+
+    #[tokio::test]
+    async fn a_job_that_changes_its_place_between_pages_is_listed_once_and_an_old_coordinator_ends_the_list() {
+        let mut orders = [[0, 1, 2, 3, 4], [3, 0, 1, 2, 4]].into_iter();
+        let moving = async |asked| Ok(list_of(&orders.next().unwrap(), &asked));
+        let (jobs, _) = pages(moving, ListJobsRequest::default(), usize::MAX).await.unwrap();
+        assert_eq!(ids(&jobs), [0, 1, 2, 4], "2 came twice, 3 went where nobody looked again");
+
+        let knows_no_pages = async |asked| Ok(list_of(&[0, 1, 2, 3], &ListJobsRequest { skip: 0, ..asked }));
+        let (jobs, left_out) = pages(knows_no_pages, ListJobsRequest::default(), usize::MAX).await.unwrap();
+        assert_eq!((ids(&jobs), left_out), (vec![0, 1, 2], 1));
     }
 
     #[test]
