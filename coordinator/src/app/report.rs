@@ -22,7 +22,7 @@ use super::decide::decide_after_scan;
 use super::hello::disposition;
 use crate::catalog::{
     CatalogError, CheckRecord, CheckedArchive, Claimed, FaultRecord, FromPlanRecord, NoteRecord, ReportOutcome,
-    ReportedEvent, RunReport,
+    ReportedEvent, RunRecord, RunReport,
 };
 use crate::sessions::Session;
 
@@ -303,7 +303,13 @@ async fn take_with(
             | ReportedEvent::Lost { .. }
             | ReportedEvent::Stopped { .. }
     );
-    let retry_after = next_attempt(&mut event, place.attempt);
+    let retry_after = match event {
+        ReportedEvent::Failed { .. } | ReportedEvent::Stopped { .. } => {
+            let run = app.catalog.run(place.run).await?;
+            next_attempt(&mut event, run.map_or(place.attempt.get(), |run| number(&run, place.attempt)))
+        }
+        _ => next_attempt(&mut event, 1),
+    };
     let report = RunReport {
         host: session.host,
         session: session.number,
@@ -336,13 +342,18 @@ async fn take_with(
     Ok(vec![ack(place, answer)])
 }
 
-/// The wait before the attempt that follows, if one does: the host says whether one may, `coord_shared::retry` how often and when.
-fn next_attempt(event: &mut ReportedEvent, attempt: Attempt) -> Duration {
+/// Which try an attempt is: those before it whose orders were lost do not count.
+fn number(run: &RunRecord, attempt: Attempt) -> u32 {
+    let lost = run.machine.max_attempts.saturating_sub(run.kind.max_attempts());
+    attempt.get().saturating_sub(lost).max(1)
+}
+
+/// The wait before the attempt that follows the try `number`, if one does: the host says whether one may, `coord_shared::retry` how often and when.
+fn next_attempt(event: &mut ReportedEvent, number: u32) -> Duration {
     let random = Uuid::new_v4().as_u64_pair().0;
     // A word of a later version says nothing here but that the host expects more of another attempt.
-    let wait = |fault: &FaultRecord| {
-        retry::wait(ErrorCode::parse(&fault.code).unwrap_or(ErrorCode::Io), attempt.get(), random)
-    };
+    let wait =
+        |fault: &FaultRecord| retry::wait(ErrorCode::parse(&fault.code).unwrap_or(ErrorCode::Io), number, random);
     match event {
         ReportedEvent::Failed { fault, retryable, .. } => {
             let wait = wait(fault);
@@ -351,7 +362,7 @@ fn next_attempt(event: &mut ReportedEvent, attempt: Attempt) -> Duration {
         }
         ReportedEvent::Stopped { fault } => wait(fault).unwrap_or_default(),
         // Mostly an order that never arrived: as soon as after a first attempt.
-        ReportedEvent::Lost { .. } => retry::wait(ErrorCode::AgentRestarted, 1, random).unwrap_or_default(),
+        ReportedEvent::Lost { fault } => wait(fault).unwrap_or_default(),
         ReportedEvent::Started
         | ReportedEvent::StartedFromPlan(_)
         | ReportedEvent::Scanned

@@ -289,6 +289,40 @@ async fn an_order_that_was_lost_on_the_way_is_given_again_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_orders_were_lost_is_tried_again_after_a_failure_like_any_other() {
+    let fleet = Fleet::start().await;
+    let (admin, member) = (fleet.admin().await, fleet.agent("one").await);
+    apply(&admin, POLICY).await;
+    let (instance, mut operator) = (InstanceId::random(), OperatorServiceClient::new(admin.clone()));
+    start_backup(&admin, api::Level::Full).await;
+    let mut agent = dial(&fleet, &member, hello(instance)).await.unwrap();
+    let mut order = agent.order().await;
+    for lost in 1..=3 {
+        assert_eq!(order.attempt, lost);
+        drop(agent);
+        agent = dial(&fleet, &member, hello(instance)).await.unwrap();
+        order = agent.order().await;
+    }
+    let id = order.run_id.parse().unwrap();
+    // The table of classes allows three tries and waits after each but the last.
+    for (attempt, after) in [(4, RunState::Queued), (5, RunState::Queued), (6, RunState::Failed)] {
+        assert_eq!(order.attempt, attempt);
+        agent.report(&order, 1, Event::Started(api::Started::default())).await;
+        let fault = api::Fault { code: ErrorCode::Io.as_str().into(), ..Default::default() };
+        let outcome = api::Outcome::Failed.into();
+        let failed = api::Finished { outcome, fault: Some(fault), retryable: true, ..Default::default() };
+        agent.report(&order, 2, Event::Finished(failed)).await;
+        let run = fleet.catalog.run(id).await.unwrap().unwrap();
+        assert_eq!(run.machine.state, after, "{run:?}");
+        if after == RunState::Queued {
+            operator.retry_run(api::RetryRunRequest { run: order.run_id.clone() }).await.unwrap();
+            order = agent.order().await;
+        }
+    }
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_run_is_told_to_its_host_and_never_commits() {
     let fleet = Fleet::start().await;
     let (admin, member) = (fleet.admin().await, fleet.agent("one").await);
