@@ -152,9 +152,9 @@ impl Run {
         match self.may_commit(attempt) {
             Ok(()) if finished => Disposition::Report,
             Ok(()) => Disposition::Continue,
-            Err(Illegal::AttemptEnded(_)) => Disposition::Forget,
             Err(
-                Illegal::Superseded { .. }
+                Illegal::AttemptEnded(_)
+                | Illegal::Superseded { .. }
                 | Illegal::NeverClaimed { .. }
                 | Illegal::WasCancelled
                 | Illegal::Ended(_)

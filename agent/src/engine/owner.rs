@@ -404,7 +404,9 @@ impl Engine {
             }
             Some(run_report::Event::Finished(_)) => {
                 // Whoever hears of the end finds no archive of it.
-                self.set_aside(key);
+                if policy.is_some() {
+                    self.set_aside(key);
+                }
                 self.journal.note(Body::Reported(report.clone()));
             }
             Some(run_report::Event::Warnings(_)) | None => self.journal.note(Body::Reported(report.clone())),

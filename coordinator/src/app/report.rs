@@ -376,8 +376,9 @@ fn next_attempt(event: &mut ReportedEvent, number: u32) -> Duration {
 const fn after_refusal(illegal: Illegal) -> Disposition {
     match illegal {
         // The attempt that the run succeeded with: what it holds is the backup, whatever comes late.
-        Illegal::AttemptEnded(_) | Illegal::Ended(RunState::Succeeded) => Disposition::Forget,
-        Illegal::Superseded { .. }
+        Illegal::Ended(RunState::Succeeded) => Disposition::Forget,
+        Illegal::AttemptEnded(_)
+        | Illegal::Superseded { .. }
         | Illegal::NeverClaimed { .. }
         | Illegal::WasCancelled
         | Illegal::Ended(_)

@@ -134,7 +134,7 @@ fn a_planned_run_that_was_missed_here_and_failed_at_its_host_does_not_succeed_by
     let over = missed.apply(Event::Failed { attempt: Attempt(1), retryable: false }).unwrap();
     assert_eq!(over.state, RunState::Missed);
     assert_eq!(over.apply(Event::Succeeded(Attempt(1))), Err(Illegal::AttemptEnded(Attempt(1))));
-    assert_eq!(over.disposition(Attempt(1), true), Disposition::Forget);
+    assert_eq!(over.disposition(Attempt(1), true), Disposition::Abort, "an archive of it never counts");
 }
 
 fn any_event() -> impl Strategy<Value = Event> {

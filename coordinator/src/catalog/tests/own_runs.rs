@@ -157,7 +157,7 @@ async fn a_run_that_was_missed_here_and_failed_there_does_not_succeed_by_a_repor
         assert_eq!((record.machine.state, record.machine.attempt), (RunState::Missed, Attempt(1)));
         assert_eq!(record.fault, Some(fault));
         assert!(matches!(commit(&fleet, run, 1).await, Committed::Refused(_)));
-        assert_eq!(hold(&fleet, &[(run, true)]).await, [Disposition::Forget]);
+        assert_eq!(hold(&fleet, &[(run, true)]).await, [Disposition::Abort]);
     })
     .await;
 }

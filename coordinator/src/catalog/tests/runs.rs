@@ -343,7 +343,7 @@ async fn a_failed_attempt_is_tried_again_after_its_wait() {
         let queued = catalog.run(run).await.unwrap().unwrap();
         assert_eq!((queued.machine.state, queued.fault), (RunState::Queued, Some(fault())));
         assert_eq!(fleet.claim().await, None, "its wait is not over");
-        assert_eq!(disposition(&fleet, beat(run, 1)).await, Disposition::Forget, "it ended by the host's own word");
+        assert_eq!(disposition(&fleet, beat(run, 1)).await, Disposition::Abort, "it ended by the host's own word");
     })
     .await;
 }

@@ -205,8 +205,7 @@ impl Run {
         match self.counts(attempt) {
             Ok(()) if finished => Disposition::Report,
             Ok(()) => Disposition::Continue,
-            Err(Void::Ended) => Disposition::Forget,
-            Err(Void::Lost) => Disposition::Abort,
+            Err(Void::Ended | Void::Lost) => Disposition::Abort,
         }
     }
 }
