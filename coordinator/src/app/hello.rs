@@ -208,9 +208,9 @@ async fn answer(
 }
 
 /// What the catalog thinks the host holds and the host does not: the order was lost on the way, or the journal was. It need not wait
-/// for its lease to lapse.
+/// for its lease to lapse. What a later session holds is none of this Hello's business: whoever sent it may have given it up.
 async fn give_back_lost(app: &App, session: &Session, beats: &[RunBeat]) -> Result<(), Fault> {
-    for held in app.catalog.held_by(session.host).await? {
+    for held in app.catalog.held_before(session.host, session.number).await? {
         if !beats.iter().any(|beat| beat.run == held.run && beat.attempt == held.attempt) {
             tracing::warn!(run = %held.run, attempt = %held.attempt, host = %held.host, "the host does not hold it: given back");
             report::fail_lost(app, session, held).await?;

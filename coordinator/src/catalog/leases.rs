@@ -88,11 +88,10 @@ const ADOPT_PLANNED: Sql = Sql("
     WHERE p.run_id = $1
     ON CONFLICT DO NOTHING");
 
-const HELD_BY: Sql = Sql(
-    "
+const HELD_BEFORE: Sql = Sql("
     SELECT r.run_id, r.attempt FROM runs r
-    WHERE r.host = (SELECT h.host FROM hosts h WHERE h.host_id = $1) AND r.state IN ('leased', 'running', 'verifying')",
-);
+    WHERE r.host = (SELECT h.host FROM hosts h WHERE h.host_id = $1) AND r.state IN ('leased', 'running', 'verifying')
+      AND coalesce(r.lease_session, 0) < $2");
 
 // A run that no other attempt may begin of has failed: it is not queued only to be cancelled, for its host may still finish it.
 // ANY(ARRAY(..)) and not IN: an IN that is run again after waiting for a lock may take more rows than the limit.
@@ -133,7 +132,7 @@ const LEASE: Sql = Sql("
 pub(super) const STATEMENTS: &[(&str, &Sql)] = &[
     ("BEAT", &BEAT),
     ("KEEP", &KEEP),
-    ("HELD_BY", &HELD_BY),
+    ("HELD_BEFORE", &HELD_BEFORE),
     ("ADOPT_PLANNED", &ADOPT_PLANNED),
     ("REAP", &REAP),
     ("LEASE", &LEASE),
@@ -238,9 +237,10 @@ impl Catalog {
             .collect()
     }
 
-    /// What the catalog thinks that a host holds.
-    pub async fn held_by(&self, host: HostId) -> Result<Vec<Claimed>> {
-        let rows = self.connection().await?.query(&HELD_BY, &[&host.uuid()]).await?;
+    /// What the catalog thinks that a host holds since a session before this one.
+    pub async fn held_before(&self, host: HostId, session: SessionNumber) -> Result<Vec<Claimed>> {
+        let session = big(session.get(), "session number")?;
+        let rows = self.connection().await?.query(&HELD_BEFORE, &[&host.uuid(), &session]).await?;
         let read = |row: &Row| {
             Ok(Claimed { run: RunId::from_uuid(get(row, "run_id")?), attempt: Attempt(small(row, "attempt")?), host })
         };

@@ -143,6 +143,9 @@ async fn serve(
 ) {
     let greeted = async {
         let hello = first_message(&mut incoming).await?;
+        if outgoing.is_closed() {
+            return Err(Fault::new(ErrorCode::Unavailable, "the agent has given the connection up"));
+        }
         // Boxed, here and below: what a session does seldom takes no room in ten thousand that wait.
         Box::pin(hello::greet(&app, caller.host()?, Arc::clone(&caller.identity), hello)).await
     };

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use coord_shared::ids::{Attempt, HostId, RunId};
+use coord_shared::ids::{Attempt, HostId, RunId, SessionNumber};
 use coord_shared::run::{Disposition, Illegal, Run, RunKind, RunState};
 
 use super::fixture::{Fleet, LEASE, beat_of};
 use crate::catalog::testing::{with_catalog, with_config};
 use crate::catalog::{
-    AttemptOutcome, Catalog, FaultRecord, NoteRecord, PhaseWord, ProgressRecord, ReportOutcome, ReportedEvent, RunBeat,
-    RunReport, Transition,
+    AttemptOutcome, Catalog, Claimed, FaultRecord, NoteRecord, PhaseWord, ProgressRecord, ReportOutcome, ReportedEvent,
+    RunBeat, RunReport, Transition,
 };
 
 fn fault() -> FaultRecord {
@@ -153,6 +153,19 @@ async fn a_host_that_let_a_lease_lapse_is_given_nothing_until_it_is_heard_of() {
         let claimed: Vec<_> = claimed.iter().map(|claimed| (claimed.run, claimed.attempt)).collect();
         assert_eq!(claimed.len(), 2);
         assert!(claimed.contains(&(run, Attempt(2))) && claimed.contains(&(check, Attempt(1))), "{claimed:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_hello_gives_back_what_an_earlier_session_held_and_nothing_of_a_later_one() {
+    with_fleet(async |fleet, _| {
+        let run = fleet.ask(RunKind::Backup).await;
+        assert_eq!(fleet.claim().await, Some((run, Attempt(1))));
+        let before = async |session| fleet.catalog.held_before(fleet.host, session).await.unwrap();
+        assert_eq!(before(fleet.session).await, vec![], "it was claimed for this session");
+        let next = SessionNumber(fleet.session.get() + 1);
+        assert_eq!(before(next).await, [Claimed { run, attempt: Attempt(1), host: fleet.host }]);
     })
     .await;
 }
