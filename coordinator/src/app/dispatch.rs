@@ -13,7 +13,7 @@ use coord_shared::failpoint;
 use coord_shared::fault::{ErrorCode, Fault};
 use coord_shared::ids::{Attempt, BackupId, HostId, PolicyVersion, RunId, SessionNumber};
 use coord_shared::level::Level;
-use coord_shared::run::RunKind;
+use coord_shared::run::{RunKind, RunState};
 use coord_shared::telemetry::new_trace_id;
 use futures_util::StreamExt;
 use tokio::sync::Notify;
@@ -80,7 +80,7 @@ impl Unordered {
 
     fn add(&self, claimed: Vec<Claimed>) {
         self.locked(|line| {
-            if line.waiting.is_empty() {
+            if line.waiting.is_empty() && line.in_hand.is_empty() {
                 line.kept = Some(Instant::now());
             }
             line.waiting.extend(claimed);
@@ -118,7 +118,12 @@ impl Unordered {
         self.locked(|line| line.behind.is_some_and(|since| since.elapsed() < most))
     }
 
-    /// What was taken has its orders, or never will.
+    /// What was taken and cannot be ordered at the moment is the next to be taken.
+    fn put_back(&self, claimed: Vec<Claimed>) {
+        self.locked(|line| claimed.into_iter().rev().for_each(|claimed| line.waiting.push_front(claimed)));
+    }
+
+    /// What was taken has its orders, is in the line again, or never will have any.
     fn given(&self) {
         self.locked(|line| line.in_hand.clear());
     }
@@ -183,17 +188,21 @@ pub async fn give_orders(app: &App) -> Result<bool, Fault> {
     }
     let more = claimed.len() >= MAX_GIVEN;
     let mut outcomes = futures_util::stream::iter(claimed)
-        .map(|claimed| async move { (claimed.host, give(app, claimed).await) })
+        .map(|claimed| async move { (claimed, give(app, claimed).await) })
         .buffer_unordered(MAX_GIVEN_AT_ONCE);
     // What is claimed is given even when another cannot be: else it would wait for its lease to lapse.
-    let mut outcome = Ok(more);
-    while let Some((host, given)) = outcomes.next().await {
-        if let Err(fault) = given
-            && let Err(fault) = leave_out(app, &format!("host {host}"), fault)
-        {
+    let (mut outcome, mut again) = (Ok(more), Vec::new());
+    while let Some((claimed, given)) = outcomes.next().await {
+        let Err(fault) = given else { continue };
+        // What takes too long may always do so: it lapses, as often as it has attempts.
+        if fault.code == ErrorCode::Unavailable {
+            again.push(claimed);
+        }
+        if let Err(fault) = leave_out(app, &format!("host {}", claimed.host), fault) {
             outcome = Err(fault);
         }
     }
+    app.unordered.put_back(again);
     app.unordered.given();
     outcome
 }
@@ -204,7 +213,13 @@ async fn give(app: &App, claimed: Claimed) -> Result<(), Fault> {
     let Some(session) = app.sessions.get(claimed.host) else { return Ok(()) };
     let run = app.catalog.run(claimed.run).await?;
     let run = run.ok_or_else(|| Fault::new(ErrorCode::NotFound, format!("run {} is gone", claimed.run)))?;
-    let order = match order(app, &run, claimed.attempt).await {
+    let held = matches!(run.machine.state, RunState::Leased | RunState::Running | RunState::Verifying);
+    let made = if held && run.machine.attempt == claimed.attempt {
+        order(app, &run, claimed.attempt).await
+    } else {
+        Err(stale())
+    };
+    let order = match made {
         Ok(order) => order,
         Err(fault) if fault.is_transient() => return Err(fault),
         // Its lease lapsed while it waited: it is queued again, or over, and nothing of it is to fail.
@@ -242,12 +257,16 @@ async fn order(app: &App, run: &RunRecord, attempt: Attempt) -> Result<RunOrder,
     })
 }
 
+fn stale() -> Fault {
+    Fault::new(ErrorCode::StaleAttempt, "the attempt was replaced before it was ordered")
+}
+
 async fn backup_task(app: &App, run: &RunRecord, attempt: Attempt) -> Result<BackupTask, Fault> {
     let history = history(app, run).await?;
     let decision = decide_before_scan(app, run, attempt, &history).await?;
     let backup = BackupId::random();
     if !app.catalog.set_run_backup(run.id, attempt, backup).await? {
-        return Err(Fault::new(ErrorCode::StaleAttempt, "the attempt was replaced before it was ordered"));
+        return Err(stale());
     }
     let policy = &history.policy;
     let base = history.full.as_ref().filter(|_| decision.level == Level::Differential);
@@ -360,6 +379,24 @@ mod tests {
         assert!(!unordered.is_empty(), "one waits");
         assert_eq!(unordered.take(1).len(), 1);
         assert!(!unordered.is_empty(), "one is in hand");
+        unordered.given();
+        assert!(unordered.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_ordered_at_the_moment_keeps_its_place_and_its_lease() {
+        let unordered = Unordered::default();
+        let all = [1, 2, 3].map(|attempt| Claimed {
+            run: RunId::random(),
+            attempt: Attempt(attempt),
+            host: HostId::random(),
+        });
+        unordered.add(all.to_vec());
+        let mut taken = unordered.take(2);
+        unordered.put_back(taken.split_off(0));
+        unordered.given();
+        assert_eq!(unordered.to_keep(Duration::ZERO).len(), 3);
+        assert_eq!(unordered.take(3), all);
         unordered.given();
         assert!(unordered.is_empty());
     }
