@@ -109,6 +109,7 @@ pub struct Slots {
 #[derive(Debug)]
 struct Room {
     is_fleet: bool,
+    is_target: bool,
     most: u64,
     used: u64,
     /// Whether the next place that comes free is promised to a run that this pass has met.
@@ -152,9 +153,10 @@ impl Slots {
 
     /// Whether one more run of the host may begin; if so, it is counted. Call it in the order of the queue.
     ///
-    /// A run that only groups or its target hold back has its places in the others of them kept for this pass, so that it begins when the
+    /// A run that only groups hold back has its places in the others, and at its target, kept for this pass, so that it begins when the
     /// full ones have room. To leave little room empty, each is waited for so by one run at a time. The fleet's needs no such place: when it
-    /// is full nobody begins, so whatever else came free is still so when it has room.
+    /// is full nobody begins, so whatever else came free is still so when it has room. Nor does a full target keep one in a group: with a
+    /// backlog it would be empty throughout; when the target has room, the run keeps that, and waits for the groups.
     pub fn admit(&mut self, member: &Member<'_>) -> bool {
         self.meet(member);
         let Some(known) = self.hosts.get(&member.host) else { return false };
@@ -166,7 +168,8 @@ impl Slots {
             self.occupy(member, 1);
             return true;
         }
-        let waits_well = self.rooms_of(&known.rooms).all(|room| room.has_place() || !(room.is_fleet || room.promised));
+        let waits_well = |room: &Room| room.has_place() || !(room.is_fleet || room.is_target || room.promised);
+        let waits_well = self.rooms_of(&known.rooms).all(waits_well);
         if waits_well {
             let rooms = known.rooms.clone();
             self.keep_places(&rooms);
@@ -219,7 +222,13 @@ impl Slots {
 
 impl Room {
     fn of(bound: &Bound) -> Room {
-        Room { is_fleet: bound.scope == Scope::Fleet, most: u64::from(bound.runs), used: 0, promised: false }
+        Room {
+            is_fleet: bound.scope == Scope::Fleet,
+            is_target: bound.scope == Scope::EachTarget,
+            most: u64::from(bound.runs),
+            used: 0,
+            promised: false,
+        }
     }
 
     fn has_place(&self) -> bool {

@@ -83,10 +83,15 @@ fn a_target_counts_the_hosts_that_share_it_and_one_that_is_not_known_is_the_host
     assert!(slots.admit(&at(3, store(8))), "another is not");
     assert!(slots.admit(&at(4, None)) && slots.admit(&at(4, None)) && !slots.admit(&at(4, None)), "the host itself");
     assert!(slots.admit(&at(5, None)), "whose target is not known shares it with nobody");
-    slots.occupy(&at(6, store(9)), 2);
-    assert!(!slots.admit(&Member { store: store(9), ..member(7, &prod) }));
-    assert!(!slots.admit(&member(8, &prod)), "who waits for a target keeps its place in a group");
     assert!(!slots.is_full());
+    let of_prod = |number, store| Member { store, ..member(number, &prod) };
+    slots.occupy(&at(6, store(9)), 2);
+    assert!(!slots.admit(&of_prod(7, store(9))), "its target is full");
+    assert!(slots.admit(&member(8, &prod)), "who waits for a target keeps no place in a group from others");
+
+    slots.occupy(&at(9, store(10)), 1);
+    assert!(!slots.admit(&of_prod(10, store(10))), "its group is full");
+    assert!(!slots.admit(&at(11, store(10))), "who waits for a group keeps its place at the target");
 }
 
 /// A run of the simulation: when it becomes due, its priority and how long it takes, in minutes.
