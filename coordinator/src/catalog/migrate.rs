@@ -129,10 +129,20 @@ const MIGRATIONS: &[Migration] = &[
     Migration {
         version: 20,
         name: "targets",
-        compatible_from: 3,
+        compatible_from: 18,
         text: include_str!("../../migrations/0020_targets.sql"),
     },
 ];
+
+// Programs look at the newest migration only: one that lets older programs in again than those before it would undo what they said.
+const _: () = {
+    let mut at = 1;
+    while at < MIGRATIONS.len() {
+        assert!(MIGRATIONS[at].compatible_from >= MIGRATIONS[at - 1].compatible_from);
+        assert!(MIGRATIONS[at].version == MIGRATIONS[at - 1].version + 1);
+        at += 1;
+    }
+};
 
 /// The text of every migration, in order.
 #[cfg(test)]
