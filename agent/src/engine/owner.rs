@@ -271,7 +271,7 @@ impl Engine {
                 self.clock.answered(ack.now_us);
                 for held in &ack.runs {
                     self.set_pace(held);
-                    self.dispose(&AttemptKey::new(&held.run_id, held.attempt), held.disposition());
+                    self.hear(&AttemptKey::new(&held.run_id, held.attempt), held.disposition(), false);
                 }
             }
             FromCoordinator::IndexWanted(wanted) => self.index_wanted(wanted),
@@ -402,14 +402,13 @@ impl Engine {
                     running.limit = limit;
                 }
             }
-            Some(run_report::Event::Finished(_)) => {
-                // Whoever hears of the end finds no archive of it.
-                if policy.is_some() {
+            Some(run_report::Event::Finished(_) | run_report::Event::Warnings(_)) | None => {
+                if policy.is_some() && matches!(report.event, Some(run_report::Event::Finished(_))) {
+                    // Whoever hears of the end finds no archive of it.
                     self.set_aside(key);
                 }
                 self.journal.note(Body::Reported(report.clone()));
             }
-            Some(run_report::Event::Warnings(_)) | None => self.journal.note(Body::Reported(report.clone())),
         }
         let last = matches!(report.event, Some(run_report::Event::Finished(_)));
         self.send(ToCoordinator::Report(report));
@@ -449,13 +448,12 @@ impl Engine {
 
     fn acknowledged(&mut self, ack: &api::ReportAck) {
         let key = AttemptKey::new(&ack.run_id, ack.attempt);
-        if self.journal.memory().attempt(&key).is_none() {
-            return;
-        }
+        let Some(held) = self.journal.memory().attempt(&key) else { return };
+        let of_the_end = held.finished.is_some() && ack.sequence >= held.sequence;
         failpoint::reach("agent.acknowledged");
         let record = Acknowledged { run_id: key.run_id.clone(), attempt: key.attempt, sequence: ack.sequence };
         self.journal.note(Body::Acknowledged(record));
-        self.dispose(&key, ack.disposition());
+        self.hear(&key, ack.disposition(), of_the_end);
         let done = |held: &HeldAttempt| held.finished.is_some() && held.unacknowledged.is_empty();
         if self.journal.memory().attempt(&key).is_some_and(done) {
             self.close(&key);
@@ -466,6 +464,15 @@ impl Engine {
     fn set_pace(&self, held: &api::HeldAnswer) {
         if let Some(running) = self.running.get(&AttemptKey::new(&held.run_id, held.attempt)) {
             running.control.set_pace(held.pace);
+        }
+    }
+
+    /// Does what the coordinator says about an attempt in answer to what was sent. If the attempt has ended meanwhile, its success may be counted
+    /// before a cancellation is: only the answer to its end says what becomes of its archive.
+    fn hear(&mut self, key: &AttemptKey, disposition: Disposition, of_the_end: bool) {
+        let has_ended = self.journal.memory().attempt(key).is_some_and(|held| held.finished.is_some());
+        if of_the_end || !has_ended || disposition == Disposition::Report {
+            self.dispose(key, disposition);
         }
     }
 

@@ -366,6 +366,38 @@ async fn the_archive_of_a_late_success_that_does_not_count_is_set_aside() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn only_the_answer_to_its_end_says_what_becomes_of_the_archive_of_an_attempt_that_was_cancelled_as_it_ended() {
+    for (answer, left) in [(Disposition::Forget, (1, 0)), (Disposition::Abort, (0, 1))] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().to_owned();
+        let mut agent = Process::start(folder.path(), move |context| {
+            let sealed = sealed(&store, context);
+            context.report(run_report::Event::Sealed(sealed.clone()))?;
+            Ok(done(Some(sealed)))
+        });
+        agent.connect(api::HelloAnswer::default()).await;
+        agent.order("r1").await;
+        let (sequence, finished) = agent.finished().await;
+        assert_eq!(finished.outcome(), api::Outcome::Succeeded);
+        // Said when the run was being cancelled and its end was still on the way, in which it counts.
+        agent.acknowledge("r1", sequence - 1, Disposition::Abort).await;
+        let beat =
+            api::HeldAnswer { run_id: "r1".into(), attempt: 1, disposition: Disposition::Abort.into(), pace: None };
+        let beats = api::HeartbeatAck { runs: vec![beat], ..Default::default() };
+        agent.receive(FromCoordinator::HeartbeatAck(beats)).await;
+        assert_eq!(agent.connect(api::HelloAnswer::default()).await.held.len(), 1);
+        assert_eq!((archives(folder.path()), set_aside(folder.path())), (1, 0));
+
+        agent.acknowledge("r1", sequence, answer).await;
+        while !agent.connect(api::HelloAnswer::default()).await.held.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!((archives(folder.path()), set_aside(folder.path())), left);
+        agent.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_repeats_a_committed_attempt_and_is_aborted_does_not_cost_its_archive() {
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().to_owned();
