@@ -88,8 +88,14 @@ async fn play(options: &Options) -> anyhow::Result<Report> {
     let mut report = Report::new(options, seed);
     let scenes = options.scenes();
     let crowded = scenes.iter().any(|scene| scene.has_a_crowd());
-    let crowd = if crowded { Some(Crowd::gather(&ground, options.agents, seed).await?) } else { None };
-    for scene in scenes {
+    let mut crowd = if crowded { Some(Crowd::gather(&ground, options.agents, seed).await?) } else { None };
+    for (number, scene) in scenes.iter().enumerate() {
+        // Whom no later scene needs takes no processor from it.
+        if !scenes.iter().skip(number).any(|scene| scene.has_a_crowd())
+            && let Some(crowd) = crowd.take()
+        {
+            crowd.leave().await;
+        }
         eprintln!("== {}", scene.title());
         report.add(scene.play(&ground, crowd.as_ref(), options).await?);
     }
