@@ -168,6 +168,16 @@ fn set_aside(folder: &Path) -> u64 {
     kept.map_or(0, |kept| kept.archives)
 }
 
+/// A host whose backups succeed at once.
+fn sealing(folder: &Path) -> Process {
+    let store = folder.to_owned();
+    Process::start(folder, move |context| {
+        let sealed = sealed(&store, context);
+        context.report(run_report::Event::Sealed(sealed.clone()))?;
+        Ok(done(Some(sealed)))
+    })
+}
+
 /// Blocks the work until its stop flag is set, as a long scan does.
 fn until_stopped(context: &RunContext) -> Result<Done, Failure> {
     match context.wait_level(Duration::from_secs(60))? {
@@ -347,12 +357,7 @@ async fn a_cancelled_run_stops_says_so_and_leaves_no_archive() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_archive_of_a_late_success_that_does_not_count_is_set_aside() {
     let folder = tempfile::tempdir().unwrap();
-    let store = folder.path().to_owned();
-    let mut agent = Process::start(folder.path(), move |context| {
-        let sealed = sealed(&store, context);
-        context.report(run_report::Event::Sealed(sealed.clone()))?;
-        Ok(done(Some(sealed)))
-    });
+    let mut agent = sealing(folder.path());
     agent.connect(api::HelloAnswer::default()).await;
     agent.order("r1").await;
     let (sequence, _) = agent.finished().await;
@@ -369,12 +374,7 @@ async fn the_archive_of_a_late_success_that_does_not_count_is_set_aside() {
 async fn only_the_answer_to_its_end_says_what_becomes_of_the_archive_of_an_attempt_that_was_cancelled_as_it_ended() {
     for (answer, left) in [(Disposition::Forget, (1, 0)), (Disposition::Abort, (0, 1))] {
         let folder = tempfile::tempdir().unwrap();
-        let store = folder.path().to_owned();
-        let mut agent = Process::start(folder.path(), move |context| {
-            let sealed = sealed(&store, context);
-            context.report(run_report::Event::Sealed(sealed.clone()))?;
-            Ok(done(Some(sealed)))
-        });
+        let mut agent = sealing(folder.path());
         agent.connect(api::HelloAnswer::default()).await;
         agent.order("r1").await;
         let (sequence, finished) = agent.finished().await;
@@ -400,12 +400,7 @@ async fn only_the_answer_to_its_end_says_what_becomes_of_the_archive_of_an_attem
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_repeats_a_committed_attempt_and_is_aborted_does_not_cost_its_archive() {
     let folder = tempfile::tempdir().unwrap();
-    let store = folder.path().to_owned();
-    let mut agent = Process::start(folder.path(), move |context| {
-        let sealed = sealed(&store, context);
-        context.report(run_report::Event::Sealed(sealed.clone()))?;
-        Ok(done(Some(sealed)))
-    });
+    let mut agent = sealing(folder.path());
     agent.connect(api::HelloAnswer::default()).await;
     agent.order("r1").await;
     let (sequence, _) = agent.finished().await;
